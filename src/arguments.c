@@ -1,0 +1,77 @@
+/*
+ * arguments.c
+ *		Reading of SQL arguments, each complaint naming the field.
+ */
+#include "sagaz.h"
+
+#include "datatype/timestamp.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+/* A text that must be there and not be empty. */
+char *
+sagaz_text_argument(FunctionCallInfo fcinfo, int argno, const char *field)
+{
+	char	   *value = sagaz_optional_text(fcinfo, argno);
+
+	if (value == NULL || value[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("%s must not be %s", field,
+						value == NULL ? "null" : "empty")));
+	return value;
+}
+
+/* A text or NULL. */
+char *
+sagaz_optional_text(FunctionCallInfo fcinfo, int argno)
+{
+	if (PG_ARGISNULL(argno))
+		return NULL;
+	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
+}
+
+/*
+ * Refuse a storage other than the native tables.  Argument argno is the name
+ * given, NULL for the setting default_storage.
+ */
+void
+sagaz_require_native(FunctionCallInfo fcinfo, int argno,
+					 const char *default_storage)
+{
+	char	   *storage = sagaz_optional_text(fcinfo, argno);
+
+	if (storage == NULL)
+		storage = (char *) default_storage;
+	if (strcmp(storage, "native") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("storage is not available"),
+				 errdetail("This version keeps records in the native tables only."),
+				 errhint("Leave the argument \"storage\" out, or say 'native'.")));
+}
+
+/*
+ * An interval that must be there, be finite and not be negative, in
+ * microseconds; a month counts as 30 days.
+ */
+int64
+sagaz_interval_us(FunctionCallInfo fcinfo, int argno, const char *field)
+{
+	Interval   *value;
+	double		total;
+
+	if (PG_ARGISNULL(argno))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("%s must not be null", field)));
+	value = PG_GETARG_INTERVAL_P(argno);
+	total = (double) value->time +
+		((double) value->month * DAYS_PER_MONTH + value->day) * USECS_PER_DAY;
+	if (total < 0 || total > (double) INT64CONST(3652500) * USECS_PER_DAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("%s must be between 0 and 10000 years", field)));
+	return (int64) total;
+}

@@ -1,0 +1,57 @@
+/*
+ * relations.c
+ *		The way to the extension's own tables, whatever the search_path.
+ *
+ * OIDs are looked up in the system caches each time: two probes, and nothing
+ * to forget when the extension is dropped and made again.
+ */
+#include "sagaz.h"
+
+#include "access/table.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+/* OID of a table, index or sequence of ours. */
+Oid
+sagaz_relation_id(const char *name)
+{
+	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, true);
+	Oid			relation_id = InvalidOid;
+
+	if (OidIsValid(namespace_id))
+		relation_id = get_relname_relid(name, namespace_id);
+	if (!OidIsValid(relation_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s.%s\" does not exist", SAGAZ_SCHEMA, name),
+				 errhint("Run CREATE EXTENSION sagaz in this database.")));
+	return relation_id;
+}
+
+/*
+ * Open a table of ours.  No privilege is checked: EXECUTE on the function
+ * that got here is the permission.
+ */
+Relation
+sagaz_open(const char *name, LOCKMODE lockmode)
+{
+	return table_open(sagaz_relation_id(name), lockmode);
+}
+
+/* The extension's owner, as whom queries on its tables run. */
+Oid
+sagaz_owner(void)
+{
+	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, false);
+	HeapTuple	tuple = SearchSysCache1(NAMESPACEOID,
+										ObjectIdGetDatum(namespace_id));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for schema %u", namespace_id);
+	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}

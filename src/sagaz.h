@@ -1,0 +1,52 @@
+/*
+ * sagaz.h
+ *		What every file of the extension shares: SQLSTATEs, settings, and the
+ *		way to the extension's own tables.
+ */
+#ifndef SAGAZ_H
+#define SAGAZ_H
+
+#include "postgres.h"
+
+#include "utils/elog.h"
+#include "utils/rel.h"
+
+#define SAGAZ_SCHEMA "sagaz"
+
+/* class SZ, see doc/reference.md */
+#define ERRCODE_SAGAZ_STORAGE			MAKE_SQLSTATE('S', 'Z', '0', '0', '0')
+#define ERRCODE_SAGAZ_CONNECTION		MAKE_SQLSTATE('S', 'Z', '0', '0', '1')
+#define ERRCODE_SAGAZ_NOT_FOUND			MAKE_SQLSTATE('S', 'Z', '0', '0', '2')
+#define ERRCODE_SAGAZ_SERIALIZATION		MAKE_SQLSTATE('S', 'Z', '0', '0', '3')
+#define ERRCODE_SAGAZ_TRANSFER			MAKE_SQLSTATE('S', 'Z', '0', '0', '4')
+#define ERRCODE_SAGAZ_TRANSACTION		MAKE_SQLSTATE('S', 'Z', '0', '0', '5')
+#define ERRCODE_SAGAZ_CONCURRENCY		MAKE_SQLSTATE('S', 'Z', '0', '0', '6')
+#define ERRCODE_SAGAZ_CAPACITY			MAKE_SQLSTATE('S', 'Z', '0', '0', '7')
+#define ERRCODE_SAGAZ_TRANSITION		MAKE_SQLSTATE('S', 'Z', '0', '0', '8')
+#define ERRCODE_SAGAZ_INPUT				MAKE_SQLSTATE('S', 'Z', '0', '0', '9')
+
+/* settings (sagaz.c); times in milliseconds unless the name says otherwise */
+extern char *sagaz_saga_storage;
+extern char *sagaz_outbox_storage;
+extern int	sagaz_batch_size;
+extern int	sagaz_poll_interval;
+extern int	sagaz_claim_timeout;
+extern int	sagaz_max_retries;
+extern int	sagaz_retry_backoff;
+extern int	sagaz_archive_after;	/* minutes */
+
+/* relations.c */
+extern Oid	sagaz_relation_id(const char *name);
+extern Relation sagaz_open(const char *name, LOCKMODE lockmode);
+extern Oid	sagaz_owner(void);
+
+/* arguments.c */
+extern char *sagaz_text_argument(FunctionCallInfo fcinfo, int argno,
+								 const char *field);
+extern char *sagaz_optional_text(FunctionCallInfo fcinfo, int argno);
+extern void sagaz_require_native(FunctionCallInfo fcinfo, int argno,
+								 const char *default_storage);
+extern int64 sagaz_interval_us(FunctionCallInfo fcinfo, int argno,
+							   const char *field);
+
+#endif							/* SAGAZ_H */

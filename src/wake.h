@@ -1,0 +1,11 @@
+/*
+ * wake.h
+ *		A commit that inserted events wakes those who wait for them.
+ */
+#ifndef SAGAZ_WAKE_H
+#define SAGAZ_WAKE_H
+
+extern void sagaz_wake_install(void);
+extern void sagaz_wake_at_commit(void);
+
+#endif							/* SAGAZ_WAKE_H */
