@@ -1,9 +1,70 @@
+# make deps check     all set-up and all tests, on a bare Debian 12 too
+# make all install    build and install for the server of $(PG_CONFIG)
+
 EXTENSION = sagaz
 MODULE_big = sagaz
+EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" sagaz.control)
+DATA = sql/sagaz--$(EXTVERSION).sql $(wildcard sql/sagaz--*--*.sql)
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
-DATA = sql/sagaz--0.1.sql
-PG_CPPFLAGS = -I$(srcdir)/src
-PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare
+
+WARNINGS = -Wall -Wextra -Wno-unused-parameter $(WERROR)
+PG_CPPFLAGS = -I$(srcdir)/src $(MUTANT)
+PG_CFLAGS = $(WARNINGS) -MMD -MP
+EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) .flags
+
+REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
+REGRESS_OPTS = --inputdir=test --load-extension=$(EXTENSION)
+ISOLATION = $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec))
+NO_INSTALLCHECK = yes
+
 PG_CONFIG ?= pg_config
+export PG_CONFIG
+
+# What needs no PGXS works before PostgreSQL is there.
+BARE = deps check demo bench check-mutants
+ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
+ifeq ($(PGXS),)
+$(error no server headers where $(PG_CONFIG) looks; "make deps" installs them)
+endif
 include $(PGXS)
+
+override BITCODE_CFLAGS += $(WARNINGS) -MMD -MP -MF $(@:=.d)
+-include $(wildcard src/*.d)
+
+all: META.json
+META.json: sagaz.control
+	sed -i 's/"version": "[0-9.]*",\?$$/"version": "$(EXTVERSION).0"/' $@
+
+# Objects made with other flags are made again.
+ifneq ($(file <.flags),$(PG_CONFIG) $(WERROR) $(COPT))
+$(file >.flags,$(PG_CONFIG) $(WERROR) $(COPT))
+endif
+$(OBJS) $(OBJS:.o=.bc): .flags
+
+# Each test has a database of its own, as in "make check".
+installcheck:
+	@for t in $(REGRESS); do \
+		$(pg_regress_installcheck) $(REGRESS_OPTS) --dbname=regress_$$t $$t || s=1; \
+	done; \
+	for t in $(ISOLATION); do \
+		$(pg_isolation_regress_installcheck) $(REGRESS_OPTS) --outputdir=. \
+			--dbname=isolation_$$t $$t || s=1; \
+	done; exit $$s
+endif
+
+deps:
+	@test/deps
+
+ifneq ($(filter check,$(MAKECMDGOALS)),)
+check: deps
+	@test/run check $(TESTS)
+endif
+
+demo bench: deps
+	@test/run $@
+
+check-mutants: deps
+	@test/run mutants
+
+.PHONY: $(BARE) installcheck
