@@ -190,13 +190,13 @@ CREATE TABLE sagaz.outbox_retry (
 	reason text,
 	PRIMARY KEY (group_no, seq)
 ) WITH (fillfactor = 80);
-CREATE INDEX outbox_retry_due ON sagaz.outbox_retry (group_no, lane, next_attempt_at, seq) WHERE state = 1;
+CREATE INDEX outbox_retry_due ON sagaz.outbox_retry (group_no, lane, next_attempt_at, seq) WHERE state IN (1, 6);
 CREATE INDEX outbox_retry_batch ON sagaz.outbox_retry (batch_id) WHERE state = 3;
 CREATE INDEX outbox_retry_saga ON sagaz.outbox_retry (group_no, saga_id, seq) WHERE state IN (1, 2, 3);
 CREATE INDEX outbox_retry_dead ON sagaz.outbox_retry (group_no, failed_at) WHERE state = 4;
 CREATE INDEX outbox_retry_event ON sagaz.outbox_retry (event_id);
 COMMENT ON TABLE sagaz.outbox_retry IS
-	'events that left the straight path in one consumer group. state: 1 waiting for next_attempt_at (a retry, or scheduled when retry_count is 0 and last_error is NULL), 2 held back behind an earlier event of its saga, 3 handed out in batch_id, 4 dead letter, 5 sent';
+	'events that left the straight path in one consumer group. state: 1 waiting for next_attempt_at, 2 held back behind an earlier event of its saga, 3 handed out in batch_id, 4 dead letter, 5 sent, 6 scheduled for next_attempt_at';
 
 CREATE TABLE sagaz.outbox_archive (
 	event_id uuid NOT NULL,

@@ -7,5 +7,9 @@
 
 extern void sagaz_wake_install(void);
 extern void sagaz_wake_at_commit(void);
+extern bool sagaz_wake_available(void);
+extern void sagaz_wake_prepare(void);
+extern bool sagaz_wake_sleep(long timeout_ms);
+extern void sagaz_wake_end(void);
 
 #endif							/* SAGAZ_WAKE_H */

@@ -1,0 +1,104 @@
+/*
+ * outbox.h
+ *		Columns of the outbox tables, and what the files of the engine share
+ *		beyond their own headers.
+ */
+#ifndef SAGAZ_OUTBOX_H
+#define SAGAZ_OUTBOX_H
+
+#include "datatype/timestamp.h"
+
+enum outbox_column
+{
+	outbox_pos = 1,
+	outbox_seq,
+	outbox_created_at,
+	outbox_event_id,
+	outbox_lane,
+	outbox_saga_id,
+	outbox_aggregate_type,
+	outbox_aggregate_id,
+	outbox_event_type,
+	outbox_payload,
+	outbox_headers,
+	outbox_routing_key,
+	outbox_partition_key,
+	outbox_available_at,
+	outbox_columns = outbox_available_at
+};
+
+enum batch_column
+{
+	batch_batch_id = 1,
+	batch_claimed_at,
+	batch_last_seq,
+	batch_root,
+	batch_events,
+	batch_group_no,
+	batch_lane,
+	batch_worker_id,
+	batch_ends,
+	batch_owed
+};
+
+enum receipt_column
+{
+	receipt_batch_id = 1,
+	receipt_part,
+	receipt_at,
+	receipt_until,
+	receipt_events,
+	receipt_kind,
+	receipt_worker_id,
+	receipt_error,
+	receipt_seqs
+};
+
+/* Kinds of receipts; the first three close a batch and have part 0. */
+enum receipt_kind_code
+{
+	RECEIPT_SENT = 1,
+	RECEIPT_RELEASED,
+	RECEIPT_TAKEN_OVER,
+	RECEIPT_EXTENDED,
+	RECEIPT_EVENTS_SENT,
+	RECEIPT_EVENTS_MOVED		/* to outbox_retry */
+};
+
+enum retry_column
+{
+	retry_group_no = 1,
+	retry_lane,
+	retry_seq,
+	retry_state,
+	retry_retry_count,
+	retry_next_attempt_at,
+	retry_batch_id,
+	retry_claimed_at,
+	retry_sent_at,
+	retry_failed_at,
+	retry_event_id,
+	retry_saga_id,
+	retry_event_type,
+	retry_worker_id,
+	retry_last_error,
+	retry_reason,
+	retry_columns = retry_reason
+};
+
+enum retry_state_code
+{
+	RETRY_WAITING = 1,
+	RETRY_HELD,
+	RETRY_OUT,
+	RETRY_DEAD,
+	RETRY_SENT,
+	RETRY_SCHEDULED
+};
+
+/* A batch_id is a number of sagaz.batch_seq and below it the group's. */
+#define SAGAZ_GROUP_BITS 10
+#define SAGAZ_MAX_GROUP ((1 << SAGAZ_GROUP_BITS) - 1)
+#define sagaz_batch_group(batch_id) ((int16) ((batch_id) & SAGAZ_MAX_GROUP))
+
+#endif							/* SAGAZ_OUTBOX_H */

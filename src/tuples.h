@@ -1,0 +1,73 @@
+/*
+ * tuples.h
+ *		Reading and writing rows of the extension's own tables without SPI.
+ *
+ * A writer keeps a table and its indexes open for any number of rows; a scan
+ * walks one index of one table.  Both are closed by their end calls, or by
+ * the end of the transaction.
+ */
+#ifndef SAGAZ_TUPLES_H
+#define SAGAZ_TUPLES_H
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "access/skey.h"
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "utils/snapshot.h"
+
+typedef struct SagazWriter
+{
+	Relation	rel;
+	TupleTableSlot *slot;		/* the next row, see sagaz_writer_row() */
+	EState	   *estate;
+	ResultRelInfo *result_rel;
+} SagazWriter;
+
+extern SagazWriter *sagaz_writer_begin(const char *table);
+extern void sagaz_writer_row(SagazWriter *writer);
+extern void sagaz_writer_set(SagazWriter *writer, int attnum, Datum value);
+extern void sagaz_writer_insert(SagazWriter *writer);
+extern void sagaz_writer_update(SagazWriter *writer, TupleTableSlot *old,
+								Snapshot snapshot);
+extern void sagaz_writer_end(SagazWriter *writer);
+
+typedef struct SagazScan
+{
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;
+	ScanDirection direction;
+	TupleTableSlot *slot;		/* the present row, all columns deformed */
+} SagazScan;
+
+extern SagazScan *sagaz_scan_begin(const char *table, const char *index,
+								   Snapshot snapshot, ScanKey keys, int nkeys,
+								   ScanDirection direction);
+extern void sagaz_scan_again(SagazScan *scan, ScanKey keys, int nkeys);
+extern bool sagaz_scan_next(SagazScan *scan);
+extern void sagaz_scan_end(SagazScan *scan);
+
+/* A column of a deformed row; attnum counts from 1. */
+static inline Datum
+sagaz_column(TupleTableSlot *slot, int attnum)
+{
+	return slot->tts_values[attnum - 1];
+}
+
+static inline bool
+sagaz_column_is_null(TupleTableSlot *slot, int attnum)
+{
+	return slot->tts_isnull[attnum - 1];
+}
+
+extern char *sagaz_column_text(TupleTableSlot *slot, int attnum);
+
+extern void sagaz_key_int2(ScanKey key, int attnum, int strategy, int16 value);
+extern void sagaz_key_int8(ScanKey key, int attnum, int strategy, int64 value);
+extern void sagaz_key_xid8(ScanKey key, int attnum, int strategy, uint64 value);
+extern void sagaz_key_time(ScanKey key, int attnum, int strategy, int64 value);
+extern void sagaz_key_uuid(ScanKey key, int attnum, Datum value);
+extern void sagaz_key_text(ScanKey key, int attnum, Datum value);
+
+#endif							/* SAGAZ_TUPLES_H */
