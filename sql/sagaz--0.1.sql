@@ -268,6 +268,52 @@ COMMENT ON VIEW sagaz.emit IS
 	'insert here to emit an event; what is left out gets its default';
 
 ---------------------------------------------------------------------------
+-- Outbox: claim, finish, release
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.claim_batch(worker_id text, batch_size integer DEFAULT 100,
+		older_than interval DEFAULT '0', consumer_group text DEFAULT 'sagaz-workers',
+		storage text DEFAULT NULL)
+	RETURNS SETOF sagaz.outbox_event
+	AS 'MODULE_PATHNAME', 'sagaz_claim_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
+COMMENT ON FUNCTION sagaz.claim_batch(text, integer, interval, text, text) IS
+	'hand up to batch_size events out to a worker, who finishes or releases the batch before sagaz.claim_timeout';
+
+CREATE FUNCTION sagaz.finish_batch(batch_id bigint, worker_id text,
+		storage text DEFAULT NULL)
+	RETURNS integer
+	AS 'MODULE_PATHNAME', 'sagaz_finish_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.finish_batch(bigint, text, text) IS
+	'say that all events the batch still owes were sent; returns how many';
+
+CREATE FUNCTION sagaz.release_batch(batch_id bigint, worker_id text,
+		error text DEFAULT NULL, delay interval DEFAULT '0',
+		storage text DEFAULT NULL)
+	RETURNS integer
+	AS 'MODULE_PATHNAME', 'sagaz_release_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.release_batch(bigint, text, text, interval, text) IS
+	'give back what the batch still owes, to be handed out again after the delay; returns how many events';
+
+CREATE FUNCTION sagaz.extend_batch(batch_id bigint, worker_id text,
+		by interval, storage text DEFAULT NULL)
+	RETURNS timestamptz
+	AS 'MODULE_PATHNAME', 'sagaz_extend_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.extend_batch(bigint, text, interval, text) IS
+	'keep the batch for so long from now on; returns when the lease runs out';
+
+CREATE FUNCTION sagaz.create_consumer_group(name text,
+		"ordering" text DEFAULT 'none', start_from text DEFAULT 'beginning')
+	RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_create_consumer_group' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.create_consumer_group(text, text, text) IS
+	'make an independent reader of the log, from the beginning, from now on, or of events created since a time';
+
+CREATE FUNCTION sagaz.activate() RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_activate' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.activate() IS
+	'let this copy of the data deliver events, after a restore into another cluster or database';
+
+---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need
 ---------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@
  */
 #include "sagaz.h"
 
+#include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/pg_sequence.h"
 #include "commands/sequence.h"

@@ -1,0 +1,46 @@
+/*
+ * claim.h
+ *		One call of claim_batch().
+ */
+#ifndef SAGAZ_CLAIM_H
+#define SAGAZ_CLAIM_H
+
+#include "executor/tuptable.h"
+#include "utils/tuplestore.h"
+
+#include "cursor.h"
+#include "group.h"
+
+typedef struct SagazClaim
+{
+	SagazGroup	group;
+	char	   *worker_id;
+	int			limit;			/* events wanted */
+	int64		older_than;		/* microseconds */
+	TimestampTz now;
+
+	int64		batch_id;		/* 0 until a lane has something */
+	int			picked;			/* events so far, all lanes */
+
+	Tuplestorestate *rows;
+	TupleDesc	row_type;
+	Datum		worker_datum;
+	Datum		group_datum;
+	Datum		status_claimed;
+
+	TransactionId *xids;		/* of the events' transactions */
+	int			nxids;
+	int			xids_size;
+
+	MemoryContext lane_context; /* reset after each lane */
+} SagazClaim;
+
+extern int64 sagaz_claim_batch_id(SagazClaim *claim);
+extern void sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
+							 TupleTableSlot *retry,
+							 const SagazCluster *cluster);
+
+/* lane_claim.c */
+extern void sagaz_lane_claim(SagazClaim *claim, int16 lane);
+
+#endif							/* SAGAZ_CLAIM_H */

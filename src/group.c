@@ -1,0 +1,200 @@
+/*
+ * group.c
+ *		Consumer groups: look-up, and making them.
+ *
+ * Group numbers are given out under one lock; a number becomes free again
+ * when drop_consumer_group() has removed all that the group left behind.
+ */
+#include "sagaz.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "cursor.h"
+#include "group.h"
+#include "locks.h"
+#include "outbox.h"
+#include "seq.h"
+#include "tuples.h"
+
+enum group_column
+{
+	group_group_no = 1,
+	group_consumer_group,
+	group_ordering,
+	group_start_time,
+	group_paused_at,
+	group_created_at
+};
+
+PG_FUNCTION_INFO_V1(sagaz_create_consumer_group);
+
+static void
+read_group(TupleTableSlot *slot, SagazGroup *group)
+{
+	char	   *ordering = sagaz_column_text(slot, group_ordering);
+
+	group->no = DatumGetInt16(sagaz_column(slot, group_group_no));
+	group->name = sagaz_column_text(slot, group_consumer_group);
+	group->ordered = strcmp(ordering, "saga") == 0;
+	group->paused = !sagaz_column_is_null(slot, group_paused_at);
+	group->start_time = sagaz_column_is_null(slot, group_start_time) ? 0 :
+		DatumGetTimestampTz(sagaz_column(slot, group_start_time));
+}
+
+static bool
+find_by_key(const char *index, ScanKey key, SagazGroup *group)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SagazScan  *scan = sagaz_scan_begin("consumer_group", index, snapshot,
+										key, 1, ForwardScanDirection);
+	bool		found = sagaz_scan_next(scan);
+
+	if (found)
+		read_group(scan->slot, group);
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+bool
+sagaz_group_find(const char *name, SagazGroup *group)
+{
+	ScanKeyData key;
+
+	sagaz_key_text(&key, 1, CStringGetTextDatum(name));
+	return find_by_key("consumer_group_consumer_group_key", &key, group);
+}
+
+static void
+no_such_group(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+			 errmsg("consumer group \"%s\" does not exist", name),
+			 errhint("Create it with SELECT %s.create_consumer_group(%s).",
+					 SAGAZ_SCHEMA, quote_literal_cstr(name))));
+}
+
+void
+sagaz_group_get(const char *name, SagazGroup *group)
+{
+	if (!sagaz_group_find(name, group))
+		no_such_group(name);
+}
+
+void
+sagaz_group_by_no(int16 no, SagazGroup *group)
+{
+	ScanKeyData key;
+
+	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, no);
+	if (!find_by_key("consumer_group_pkey", &key, group))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("the batch's consumer group does not exist")));
+}
+
+/* The lowest number that no group has; the caller holds the groups' lock. */
+static int16
+free_number(Snapshot snapshot)
+{
+	SagazScan  *scan = sagaz_scan_begin("consumer_group", "consumer_group_pkey",
+										snapshot, NULL, 0, ForwardScanDirection);
+	int			number = 1;
+
+	while (sagaz_scan_next(scan) &&
+		   DatumGetInt16(sagaz_column(scan->slot, group_group_no)) == number)
+		number++;
+	sagaz_scan_end(scan);
+	if (number > SAGAZ_MAX_GROUP)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CAPACITY),
+				 errmsg("there are %d consumer groups already", SAGAZ_MAX_GROUP),
+				 errhint("Drop one with SELECT %s.drop_consumer_group(name).",
+						 SAGAZ_SCHEMA)));
+	return (int16) number;
+}
+
+/* False if a group of that name is there already. */
+static bool
+make_group(const char *name, const char *ordering, TimestampTz start_time,
+		   SagazGroup *group)
+{
+	Snapshot	snapshot;
+	SagazWriter *writer;
+
+	sagaz_lock_groups();
+	if (sagaz_group_find(name, group))
+		return false;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	writer = sagaz_writer_begin("consumer_group");
+	sagaz_writer_row(writer);
+	sagaz_writer_set(writer, group_group_no,
+					 Int16GetDatum(free_number(snapshot)));
+	sagaz_writer_set(writer, group_consumer_group, CStringGetTextDatum(name));
+	sagaz_writer_set(writer, group_ordering, CStringGetTextDatum(ordering));
+	if (start_time != 0)
+		sagaz_writer_set(writer, group_start_time,
+						 TimestampTzGetDatum(start_time));
+	sagaz_writer_set(writer, group_created_at,
+					 TimestampTzGetDatum(GetCurrentTimestamp()));
+	sagaz_writer_insert(writer);
+	sagaz_writer_end(writer);
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
+	sagaz_group_get(name, group);
+	return true;
+}
+
+/* A group that must exist, except that the default one arises on first use. */
+void
+sagaz_group_use(const char *name, SagazGroup *group)
+{
+	if (sagaz_group_find(name, group))
+		return;
+	if (strcmp(name, SAGAZ_DEFAULT_GROUP) != 0)
+		no_such_group(name);
+	(void) make_group(name, "none", 0, group);
+}
+
+/*
+ * Put the new group's cursor behind all that is visible now.  An event whose
+ * transaction is still running is ahead of it.
+ */
+static void
+start_from_now(const SagazGroup *group)
+{
+	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
+		(void) sagaz_lock_lane(group->no, lane, true);
+	sagaz_cursor_skip_to_now(group->no);
+}
+
+Datum
+sagaz_create_consumer_group(PG_FUNCTION_ARGS)
+{
+	char	   *name = sagaz_text_argument(fcinfo, 0, "name");
+	char	   *ordering = sagaz_text_argument(fcinfo, 1, "ordering");
+	char	   *start_from = sagaz_text_argument(fcinfo, 2, "start_from");
+	TimestampTz start_time = 0;
+	SagazGroup	group;
+
+	if (strcmp(ordering, "none") != 0 && strcmp(ordering, "saga") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("ordering \"%s\" is unknown", ordering),
+				 errhint("Say 'none' or 'saga'.")));
+	if (strcmp(start_from, "beginning") != 0 && strcmp(start_from, "now") != 0)
+		start_time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(start_from), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	if (!make_group(name, ordering, start_time, &group))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("consumer group \"%s\" exists already", name)));
+	if (strcmp(start_from, "now") == 0)
+		start_from_now(&group);
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,570 @@
+/*
+ * lane_claim.c
+ *		What one claim takes from one lane, under the lane's lock.
+ *
+ * Nothing here may look at the log, the cursor, receipts or retries with a
+ * snapshot from before the lock: another claim may have moved the cursor
+ * while we waited.
+ */
+#include "sagaz.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "batch.h"
+#include "claim.h"
+#include "outbox.h"
+#include "receipt.h"
+#include "retry.h"
+#include "window_scan.h"
+
+/* A claim that read so many rows for nothing moves the cursor all the same. */
+#define MANY_ROWS 1000
+/* … but not more often than this. */
+#define EMPTY_ROW_INTERVAL_US USECS_PER_SEC
+
+typedef struct Lane
+{
+	SagazClaim *claim;
+	int16		lane;
+	Snapshot	snapshot;
+	SagazEnd	now;			/* the moment of the snapshot */
+	SagazCluster *cluster;
+	SagazCursor cursor;			/* as found */
+
+	List	   *owed;			/* of the new row: SagazOwed */
+	int64		root;			/* of the range handed out again, or 0 */
+	int			picked;			/* events from this lane */
+	int			diverted;		/* events that became retry rows */
+	int64		rows_read;
+	bool		stopped;		/* an event was too young, or the claim is full */
+	bool		blocking;		/* may a retry row block sagas? */
+	SagazWriter *retry_writer;	/* opened when needed */
+	SagazScan  *log;			/* by event_id, opened when needed */
+} Lane;
+
+typedef enum Verdict
+{
+	TAKE,						/* hand it out */
+	PASS,						/* it is none of ours, or went to outbox_retry */
+	STOP						/* end before it */
+} Verdict;
+
+static SagazWriter *
+retry_writer(Lane *lane)
+{
+	if (lane->retry_writer == NULL)
+		lane->retry_writer = sagaz_writer_begin("outbox_retry");
+	return lane->retry_writer;
+}
+
+#ifdef SAGAZ_MUTANT_SNAPSHOT_BEFORE_LOCK
+/* The moment at which the statement began. */
+static Snapshot
+read_moment(SagazEnd *now)
+{
+	UnregisterSnapshot(sagaz_end_read(now));
+	return RegisterSnapshot(GetActiveSnapshot());
+}
+#else
+#define read_moment(now) sagaz_end_read(now)
+#endif
+
+/* Look at the lane as it is now; the lock is ours. */
+static void
+take_snapshot(Lane *lane)
+{
+	if (lane->snapshot)
+		UnregisterSnapshot(lane->snapshot);
+	lane->snapshot = read_moment(&lane->now);
+	lane->cluster = sagaz_cluster_active(lane->snapshot);
+	sagaz_end_set_epoch(&lane->now, lane->cluster);
+}
+
+/* A cursor ahead of this cluster was written elsewhere. */
+static void
+check_cursor(const Lane *lane)
+{
+	const SagazEnd *to = &lane->cursor.window.to;
+
+	if (!lane->cursor.found || to->epoch != lane->now.epoch)
+		return;
+	if (to->xmax > Max(lane->now.next_xid, lane->now.xmax))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("the outbox is not active in this database"),
+				 errdetail("A consumer group's position lies beyond the transactions of this cluster."),
+				 errhint("If this copy is to deliver events, run SELECT %s.activate().",
+						 SAGAZ_SCHEMA)));
+	if (to->last_seq > lane->now.last_seq)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("sequence \"%s.outbox_seq\" was set back", SAGAZ_SCHEMA),
+				 errdetail("Its last value is " INT64_FORMAT ", a consumer group has read up to " INT64_FORMAT ".",
+						   lane->now.last_seq, to->last_seq),
+				 errhint("Set it to the highest value ever reached with setval().")));
+}
+
+/*
+ * Turn an event into a retry row of this group instead of handing it out.
+ */
+static void
+divert(Lane *lane, TupleTableSlot *event, int state)
+{
+	SagazWriter *writer = retry_writer(lane);
+
+	sagaz_retry_row_of_event(writer, lane->claim->group.no, event, state);
+	if (state == RETRY_SCHEDULED)
+		sagaz_writer_set(writer, retry_next_attempt_at,
+						 sagaz_column(event, outbox_available_at));
+	sagaz_writer_insert(writer);
+	lane->diverted++;
+}
+
+/*
+ * In an ordered group: does the saga wait for an event before the place
+ * "before"?
+ */
+static bool
+is_blocked(Lane *lane, TupleTableSlot *event, int64 before)
+{
+#ifdef SAGAZ_MUTANT_RETRY_OVERTAKEN
+	return false;
+#endif
+	return lane->blocking &&
+		sagaz_retry_blocks(lane->claim->group.no,
+						   sagaz_column(event, outbox_saga_id), before,
+						   lane->snapshot);
+}
+
+/*
+ * What to do with the next event of a window.  An event that is handed out
+ * again does not wait for those that once came behind it.
+ */
+static Verdict
+judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places, bool again)
+{
+	SagazClaim *claim = lane->claim;
+	int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
+	TimestampTz created_at =
+		DatumGetTimestampTz(sagaz_column(event, outbox_created_at));
+
+	if (sagaz_retry_places_have(places, seq))
+		return PASS;
+	if (claim->group.start_time != 0 && created_at < claim->group.start_time)
+		return PASS;
+	if (claim->older_than > 0 && created_at > claim->now - claim->older_than)
+#ifdef SAGAZ_MUTANT_YOUNG_SKIPPED
+		return PASS;
+#else
+		return STOP;
+#endif
+	if (!sagaz_column_is_null(event, outbox_available_at) &&
+		DatumGetTimestampTz(sagaz_column(event, outbox_available_at)) > claim->now)
+	{
+		divert(lane, event, RETRY_SCHEDULED);
+		return PASS;
+	}
+	if (is_blocked(lane, event, again ? seq : PG_INT64_MAX))
+	{
+		divert(lane, event, RETRY_HELD);
+		return PASS;
+	}
+	return TAKE;
+}
+
+/*
+ * Hand out the events of a window at places above "after" up to "upto" that
+ * are not in "again" as finished.  Returns the last place that was dealt
+ * with; it is upto unless the claim stopped before.
+ */
+static int64
+take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
+		   const SagazOwed *again)
+{
+	SagazClaim *claim = lane->claim;
+	SagazWindowScan *scan;
+	SagazRetryPlaces places;
+	TupleTableSlot *event;
+	int64		last = after;
+
+	scan = sagaz_window_scan_begin(window, lane->cluster, lane->lane, after,
+								   upto, claim->limit - claim->picked,
+								   lane->snapshot);
+	sagaz_retry_places_begin(&places, claim->group.no, after, lane->snapshot);
+	lane->stopped = false;
+	while ((event = sagaz_window_scan_next(scan)) != NULL)
+	{
+		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
+		Verdict		verdict = PASS;
+
+		if (claim->picked >= claim->limit)
+			verdict = STOP;
+		else if (again == NULL || !sagaz_owed_acked(again, seq))
+			verdict = judge(lane, event, &places, again != NULL);
+		if (verdict == STOP)
+		{
+			lane->stopped = true;
+			break;
+		}
+		if (verdict == TAKE)
+		{
+			sagaz_claim_emit(claim, event, NULL, lane->cluster);
+			lane->picked++;
+		}
+#ifdef SAGAZ_MUTANT_ORDER_BY_XID
+		last = Max(last, seq);
+#else
+		last = seq;
+#endif
+	}
+	lane->rows_read += sagaz_window_scan_rows_read(scan);
+	sagaz_retry_places_end(&places);
+	sagaz_window_scan_end(scan);
+	return lane->stopped || upto == PG_INT64_MAX ? last : upto;
+}
+
+/* The log's row of a retry; NULL if it is gone. */
+static TupleTableSlot *
+event_of_retry(Lane *lane, TupleTableSlot *retry)
+{
+	ScanKeyData key;
+
+	sagaz_key_uuid(&key, 1, sagaz_column(retry, retry_event_id));
+	if (lane->log == NULL)
+		lane->log = sagaz_scan_begin("outbox", "outbox_event_id",
+									 lane->snapshot, &key, 1,
+									 ForwardScanDirection);
+	else
+		sagaz_scan_again(lane->log, &key, 1);
+	return sagaz_scan_next(lane->log) ? lane->log->slot : NULL;
+}
+
+/* Hand a retry row's event out. */
+static void
+take_retry(Lane *lane, TupleTableSlot *retry)
+{
+	SagazClaim *claim = lane->claim;
+	SagazWriter *writer = retry_writer(lane);
+	TupleTableSlot *event = event_of_retry(lane, retry);
+
+	if (event == NULL)
+		return;
+	sagaz_claim_emit(claim, event, retry, lane->cluster);
+	lane->picked++;
+	sagaz_retry_row_copy(writer, retry);
+	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_OUT));
+	sagaz_writer_set(writer, retry_batch_id,
+					 Int64GetDatum(sagaz_claim_batch_id(claim)));
+	sagaz_writer_set(writer, retry_claimed_at, TimestampTzGetDatum(claim->now));
+	sagaz_writer_set(writer, retry_worker_id, claim->worker_datum);
+	sagaz_retry_clear(writer, retry_next_attempt_at);
+	sagaz_writer_update(writer, retry, lane->snapshot);
+}
+
+/* The held rows right behind a retry of an ordered group go with it. */
+static void
+take_followers(Lane *lane, TupleTableSlot *retry)
+{
+	SagazScan  *scan =
+		sagaz_retry_scan_saga(lane->claim->group.no,
+							  sagaz_column(retry, retry_saga_id),
+							  DatumGetInt64(sagaz_column(retry, retry_seq)),
+							  lane->snapshot);
+
+	while (lane->claim->picked < lane->claim->limit && sagaz_scan_next(scan) &&
+		   DatumGetInt16(sagaz_column(scan->slot, retry_state)) == RETRY_HELD)
+		take_retry(lane, scan->slot);
+	sagaz_scan_end(scan);
+}
+
+/* Hand out the retries whose time has come. */
+static void
+take_due_retries(Lane *lane)
+{
+	SagazClaim *claim = lane->claim;
+	SagazScan  *due = sagaz_retry_scan_due(claim->group.no, lane->lane,
+										   claim->now, lane->snapshot);
+
+	while (claim->picked < claim->limit && sagaz_scan_next(due))
+	{
+		if (claim->group.ordered &&
+			sagaz_retry_blocks(claim->group.no,
+							   sagaz_column(due->slot, retry_saga_id),
+							   DatumGetInt64(sagaz_column(due->slot, retry_seq)),
+							   lane->snapshot))
+			continue;
+		take_retry(lane, due->slot);
+		if (claim->group.ordered)
+			take_followers(lane, due->slot);
+	}
+	sagaz_scan_end(due);
+}
+
+/* Note a range that this claim's batch holds from now on. */
+static void
+owe(Lane *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
+	const SagazOwed *again)
+{
+	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
+
+	owed->holder = sagaz_claim_batch_id(lane->claim);
+	owed->root = root == 0 ? owed->holder : root;
+	owed->window_batch = window_batch == 0 ? owed->root : window_batch;
+	owed->range = true;
+	owed->lo = lo;
+	owed->hi = hi;
+	owed->claimed_at = lane->claim->now;
+	if (again)
+	{
+		owed->acked = palloc((again->nacked + 1) * sizeof(int64));
+		for (int i = 0; i < again->nacked; i++)
+			if (again->acked[i] > lo && again->acked[i] <= hi)
+				owed->acked[owed->nacked++] = again->acked[i];
+	}
+	lane->owed = lappend(lane->owed, owed);
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* Add to an entry what its holder's receipts say of single events. */
+static void
+add_acked(SagazOwed *owed, const SagazReceipts *receipts)
+{
+	int64	   *all = palloc((owed->nacked + receipts->nseqs + 1) * sizeof(int64));
+	int			count = 0;
+
+	for (int i = 0; i < owed->nacked; i++)
+		all[count++] = owed->acked[i];
+	for (int i = 0; i < receipts->nseqs; i++)
+		if (receipts->seqs[i] > owed->lo && receipts->seqs[i] <= owed->hi &&
+			!sagaz_owed_acked(owed, receipts->seqs[i]))
+			all[count++] = receipts->seqs[i];
+	qsort(all, count, sizeof(int64), compare_places);
+	owed->acked = all;
+	owed->nacked = count;
+}
+
+/*
+ * Hand out again what an ended lease left; what does not fit stays owed.  It
+ * keeps its place at the head of the list.
+ */
+static void
+take_again(Lane *lane, SagazOwed *again)
+{
+	List	   *others = lane->owed;
+	SagazWindow window;
+	SagazReceipts receipts;
+	int			before = lane->picked;
+	int64		last;
+
+	if (!sagaz_batch_window(lane->claim->group.no, lane->lane,
+							again->window_batch, lane->snapshot, &window))
+		elog(ERROR, "batch " INT64_FORMAT " went away", again->window_batch);
+	sagaz_receipts_read(again->holder, lane->snapshot, &receipts);
+	add_acked(again, &receipts);
+	last = take_range(lane, &window, again->lo, again->hi, again);
+	lane->owed = NIL;
+	if (lane->picked > before)
+	{
+		owe(lane, again->root, again->window_batch, again->lo, last, again);
+		lane->root = again->root;
+	}
+	if (last < again->hi)
+	{
+		again->lo = last;
+		lane->owed = lappend(lane->owed, again);
+	}
+	lane->owed = list_concat(lane->owed, others);
+}
+
+/* Hand out what is new: the rest of the cursor's window, then the next. */
+static void
+take_new(Lane *lane, SagazCursor *row)
+{
+	int			before = lane->picked;
+	int64		last;
+
+	last = take_range(lane, &row->window, row->last_seq, PG_INT64_MAX, NULL);
+	if (lane->picked > before)
+		owe(lane, 0, row->found ? row->batch_id : 0, row->last_seq, last, NULL);
+	row->last_seq = last;
+	if (lane->stopped)
+		return;
+
+	before = lane->picked;
+	row->window.from = row->window.to;
+	row->window.to = lane->now;
+	row->last_seq = take_range(lane, &row->window, 0, PG_INT64_MAX, NULL);
+	if (lane->picked > before)
+		owe(lane, 0, 0, 0, row->last_seq, NULL);
+}
+
+/* Does the entry wait for nobody, so that it can be handed out again? */
+static bool
+is_free(Lane *lane, SagazOwed *owed, bool *taken_over)
+{
+	SagazClaim *claim = lane->claim;
+	TimestampTz until = 0;
+
+	switch (sagaz_receipt_closing(owed->holder, lane->snapshot, &until))
+	{
+		case RECEIPT_RELEASED:
+		case RECEIPT_TAKEN_OVER:
+			return until <= claim->now;
+		case 0:
+			if (sagaz_lease_end(owed->claimed_at, 0) > claim->now ||
+				!sagaz_batch_take_over(owed->holder, owed->claimed_at,
+									   claim->now, claim->worker_id))
+				return false;
+			*taken_over = true;
+			return true;
+	}
+	return false;
+}
+
+/* Is the entry's batch finished, or its only retries on their own again? */
+static bool
+is_settled(Lane *lane, const SagazOwed *owed)
+{
+	TimestampTz until;
+	int			closed_by = sagaz_receipt_closing(owed->holder, lane->snapshot,
+												  &until);
+
+	return closed_by == RECEIPT_SENT || (closed_by != 0 && !owed->range);
+}
+
+/*
+ * Go through what the lane owes.  Sets the new row's list to what stays owed
+ * as it is and returns the entry to hand out again, if any.  In an ordered
+ * group only the first entry counts; *busy says that the lane must wait for
+ * it.
+ */
+static SagazOwed *
+settle(Lane *lane, bool *busy)
+{
+	SagazOwed  *again = NULL;
+	bool		taken_over = false;
+	bool		ordered = lane->claim->group.ordered;
+	ListCell   *cell;
+
+	*busy = false;
+	foreach(cell, lane->cursor.owed)
+	{
+		SagazOwed  *owed = lfirst(cell);
+
+		if (is_settled(lane, owed))
+			continue;
+		if (again == NULL && !*busy && is_free(lane, owed, &taken_over))
+		{
+			if (owed->range)
+				again = owed;
+			continue;
+		}
+		if (ordered && again == NULL)
+			*busy = true;
+		lane->owed = lappend(lane->owed, owed);
+	}
+	if (taken_over)
+		take_snapshot(lane);
+	return again;
+}
+
+/* Is it worth a row that so much was read in vain? */
+static bool
+read_in_vain(const Lane *lane)
+{
+	return lane->rows_read > MANY_ROWS && !lane->stopped &&
+		lane->cursor.claimed_at + EMPTY_ROW_INTERVAL_US < lane->claim->now;
+}
+
+static void
+write_cursor(Lane *lane, SagazCursor *row)
+{
+	SagazWriter *writer = sagaz_writer_begin("outbox_batch");
+
+	row->batch_id = sagaz_claim_batch_id(lane->claim);
+	row->claimed_at = lane->claim->now;
+	row->owed = lane->owed;
+	sagaz_batch_write(writer, lane->claim->group.no, lane->lane, row,
+					  lane->root, lane->picked,
+					  lane->picked > 0 ? lane->claim->worker_id : NULL);
+	sagaz_writer_end(writer);
+}
+
+/* A batch that holds nothing but retries is out all the same. */
+static void
+owe_retries(Lane *lane)
+{
+	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
+
+	owed->holder = owed->root = owed->window_batch =
+		sagaz_claim_batch_id(lane->claim);
+	owed->claimed_at = lane->claim->now;
+	lane->owed = lappend(lane->owed, owed);
+}
+
+/* Take from the lane what the claim still wants. */
+static void
+serve(Lane *lane)
+{
+	SagazClaim *claim = lane->claim;
+	SagazCursor row;
+	SagazOwed  *again;
+	bool		busy;
+	int			retries;
+
+	again = settle(lane, &busy);
+	if (busy)
+		return;
+	row = lane->cursor;
+	lane->blocking = claim->group.ordered &&
+		sagaz_retry_blocks_any(claim->group.no, lane->snapshot);
+	if (!claim->group.ordered || again == NULL)
+		take_due_retries(lane);
+	retries = lane->picked;
+	if (again && claim->picked < claim->limit)
+		take_again(lane, again);
+	else if (again)
+		lane->owed = lcons(again, lane->owed);
+	if (retries > 0 && retries == lane->picked)
+		owe_retries(lane);
+	if (claim->picked < claim->limit && !lane->stopped &&
+		!(claim->group.ordered && lane->root != 0))
+		take_new(lane, &row);
+	if (lane->picked > 0 || lane->diverted > 0 || again != NULL ||
+		read_in_vain(lane))
+		write_cursor(lane, &row);
+}
+
+/*
+ * The lane's lock is held.  Where the lane was claimed after this claim drew
+ * its batch id, it is left alone: ids of a lane's rows only rise.
+ */
+void
+sagaz_lane_claim(SagazClaim *claim, int16 lane_no)
+{
+	Lane		lane = {0};
+
+	lane.claim = claim;
+	lane.lane = lane_no;
+	take_snapshot(&lane);
+	sagaz_cursor_read(claim->group.no, lane_no, lane.snapshot, &lane.cursor);
+	check_cursor(&lane);
+	if (claim->batch_id == 0 || lane.cursor.batch_id < claim->batch_id)
+		serve(&lane);
+	if (lane.log)
+		sagaz_scan_end(lane.log);
+	if (lane.retry_writer)
+		sagaz_writer_end(lane.retry_writer);
+	UnregisterSnapshot(lane.snapshot);
+}

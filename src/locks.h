@@ -1,0 +1,16 @@
+/*
+ * locks.h
+ *		Locks of the outbox engine.  All last until the transaction ends and
+ *		show in pg_locks as type "object", with classid the table they guard.
+ *
+ * Order, where more than one is taken: lane before batch, and a claim takes
+ * a batch only if it is free.
+ */
+#ifndef SAGAZ_LOCKS_H
+#define SAGAZ_LOCKS_H
+
+extern bool sagaz_lock_lane(int16 group_no, int16 lane, bool wait);
+extern bool sagaz_lock_batch(int64 batch_id, bool wait);
+extern void sagaz_lock_groups(void);
+
+#endif							/* SAGAZ_LOCKS_H */

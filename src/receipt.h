@@ -1,0 +1,34 @@
+/*
+ * receipt.h
+ *		What became of a batch.
+ */
+#ifndef SAGAZ_RECEIPT_H
+#define SAGAZ_RECEIPT_H
+
+#include "datatype/timestamp.h"
+#include "utils/snapshot.h"
+
+/* What the receipts of a batch say together. */
+typedef struct SagazReceipts
+{
+	int			closed_by;		/* kind of the closing receipt, 0 while open */
+	TimestampTz closed_at;
+	TimestampTz until;			/* released: not before; else lease extended to, or 0 */
+	int			events;			/* named events that are finished or moved */
+	int			nseqs;
+	int64	   *seqs;			/* their places, sorted */
+} SagazReceipts;
+
+extern void sagaz_receipts_read(int64 batch_id, Snapshot snapshot,
+								SagazReceipts *receipts);
+extern int	sagaz_receipt_closing(int64 batch_id, Snapshot snapshot,
+								  TimestampTz *until);
+extern void sagaz_receipt_close(int64 batch_id, int kind, TimestampTz at,
+								TimestampTz until, int events,
+								const char *worker_id, const char *error);
+extern void sagaz_receipt_extend(int64 batch_id, TimestampTz until);
+extern void sagaz_receipt_events(int64 batch_id, int kind, TimestampTz at,
+								 int64 *seqs, int nseqs,
+								 const char *worker_id);
+
+#endif							/* SAGAZ_RECEIPT_H */
