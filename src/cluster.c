@@ -74,7 +74,7 @@ add_row(SagazCluster *cluster, TupleTableSlot *slot)
 		cluster->active = false;
 	}
 	cluster->boundary[epoch - 1] = Min(cluster->boundary[epoch - 1], boundary);
-	if (epoch == cluster->epoch && cluster->same &&
+	if (epoch == (int) cluster->epoch && cluster->same &&
 		!sagaz_column_is_null(slot, cluster_activated_at))
 		cluster->active = true;
 }

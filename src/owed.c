@@ -78,7 +78,8 @@ decode_entry(SagazReader *reader, const SagazOwedBase *base)
 	owed->window_batch = owed->root;
 	if (flags & OWED_OTHER_WINDOW)
 		owed->window_batch -= sagaz_get_number(reader);
-	owed->hi = flags & OWED_OTHER_HI ? sagaz_get_number(reader) : base->last_seq;
+	owed->hi = flags & OWED_OTHER_HI ?
+		(int64) sagaz_get_number(reader) : base->last_seq;
 	owed->lo = owed->hi - sagaz_get_number(reader);
 	if (flags & OWED_ACKED)
 	{
