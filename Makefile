@@ -34,7 +34,8 @@ override BITCODE_CFLAGS += $(WARNINGS) -MMD -MP -MF $(@:=.d)
 
 all: META.json
 META.json: sagaz.control
-	sed -i 's/"version": "[0-9.]*",\?$$/"version": "$(EXTVERSION).0"/' $@
+	sed -Ei 's/^( +"version": )"[^"]*"/\1"$(EXTVERSION).0"/; s/(sagaz--)[0-9.]+(\.sql)/\1$(EXTVERSION)\2/' $@
+	touch $@
 
 # Objects made with other flags are made again.
 ifneq ($(file <.flags),$(PG_CONFIG) $(WERROR) $(COPT))
