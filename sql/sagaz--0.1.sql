@@ -314,6 +314,40 @@ COMMENT ON FUNCTION sagaz.activate() IS
 	'let this copy of the data deliver events, after a restore into another cluster or database';
 
 ---------------------------------------------------------------------------
+-- Outbox: insert, mark single events
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.insert_event(saga_id text, event_type text, payload jsonb,
+		aggregate_type text DEFAULT 'saga', aggregate_id text DEFAULT NULL,
+		headers jsonb DEFAULT '{}', routing_key text DEFAULT NULL,
+		partition_key text DEFAULT NULL, event_id uuid DEFAULT NULL,
+		available_at timestamptz DEFAULT NULL, storage text DEFAULT NULL)
+	RETURNS uuid
+	AS 'MODULE_PATHNAME', 'sagaz_insert_event' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.insert_event(text, text, jsonb, text, text, jsonb, text, text, uuid, timestamptz, text) IS
+	'emit an event when this transaction commits, or at available_at if that is later; returns its id';
+
+CREATE FUNCTION sagaz.insert_events(events jsonb, storage text DEFAULT NULL)
+	RETURNS uuid[]
+	AS 'MODULE_PATHNAME', 'sagaz_insert_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.insert_events(jsonb, text) IS
+	'emit the events of an array of objects, whose keys are the arguments of insert_event(); returns their ids in that order';
+
+CREATE FUNCTION sagaz.mark_sent(event_ids uuid[], worker_id text,
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS integer
+	AS 'MODULE_PATHNAME', 'sagaz_mark_sent' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.mark_sent(uuid[], text, text, text) IS
+	'say of single events of the worker''s batches that they were sent; returns how many';
+
+CREATE FUNCTION sagaz.mark_failed(event_ids uuid[], worker_id text, error text,
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS integer
+	AS 'MODULE_PATHNAME', 'sagaz_mark_failed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.mark_failed(uuid[], text, text, text, text) IS
+	'say of single events of the worker''s batches that they failed: they are tried again later, after sagaz.max_retries failures no more; returns how many';
+
+---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need
 ---------------------------------------------------------------------------
 

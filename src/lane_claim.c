@@ -327,15 +327,6 @@ owe(Lane *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
 	lane->owed = lappend(lane->owed, owed);
 }
 
-static int
-compare_places(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
-}
-
 /* Add to an entry what its holder's receipts say of single events. */
 static void
 add_acked(SagazOwed *owed, const SagazReceipts *receipts)
@@ -349,7 +340,7 @@ add_acked(SagazOwed *owed, const SagazReceipts *receipts)
 		if (receipts->seqs[i] > owed->lo && receipts->seqs[i] <= owed->hi &&
 			!sagaz_owed_acked(owed, receipts->seqs[i]))
 			all[count++] = receipts->seqs[i];
-	qsort(all, count, sizeof(int64), compare_places);
+	qsort(all, count, sizeof(int64), sagaz_compare_seqs);
 	owed->acked = all;
 	owed->nacked = count;
 }

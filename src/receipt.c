@@ -70,8 +70,9 @@ add_seqs(SagazReceipts *receipts, Datum array)
 	pfree(values);
 }
 
-static int
-compare_seqs(const void *a, const void *b)
+/* For qsort() and bsearch() of places. */
+int
+sagaz_compare_seqs(const void *a, const void *b)
 {
 	int64		x = *(const int64 *) a;
 	int64		y = *(const int64 *) b;
@@ -113,7 +114,8 @@ sagaz_receipts_read(int64 batch_id, Snapshot snapshot, SagazReceipts *receipts)
 		add_receipt(receipts, scan->slot);
 	sagaz_scan_end(scan);
 	if (receipts->nseqs > 1)
-		qsort(receipts->seqs, receipts->nseqs, sizeof(int64), compare_seqs);
+		qsort(receipts->seqs, receipts->nseqs, sizeof(int64),
+			  sagaz_compare_seqs);
 }
 
 static SagazWriter *

@@ -1,0 +1,364 @@
+/*
+ * insert.c
+ *		insert_event() and insert_events(): into the log without SPI.
+ *
+ * The same row comes about as by an INSERT into sagaz.emit: next_seq() makes
+ * sure that the transaction has its xid before the place is drawn.
+ */
+#include "sagaz.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "outbox.h"
+#include "seq.h"
+#include "tuples.h"
+#include "uuid.h"
+
+PG_FUNCTION_INFO_V1(sagaz_insert_event);
+PG_FUNCTION_INFO_V1(sagaz_insert_events);
+
+/* An event to insert; NULL and 0 stand for what was left out. */
+typedef struct NewEvent
+{
+	text	   *saga_id;
+	text	   *event_type;
+	Jsonb	   *payload;
+	text	   *aggregate_type;
+	text	   *aggregate_id;
+	Jsonb	   *headers;
+	text	   *routing_key;
+	text	   *partition_key;
+	pg_uuid_t  *event_id;
+	TimestampTz available_at;
+} NewEvent;
+
+static void
+required(bool present, const char *field)
+{
+	if (!present)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("%s must be given", field)));
+}
+
+static void
+not_empty(const text *value, const char *field)
+{
+	if (value && VARSIZE_ANY_EXHDR(value) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("%s must not be empty", field)));
+}
+
+static void
+check_event(const NewEvent *event)
+{
+	required(event->saga_id != NULL, "saga_id");
+	required(event->event_type != NULL, "event_type");
+	required(event->payload != NULL, "payload");
+	not_empty(event->saga_id, "saga_id");
+	not_empty(event->event_type, "event_type");
+	not_empty(event->aggregate_type, "aggregate_type");
+	if (event->headers && !JB_ROOT_IS_OBJECT(event->headers))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("headers must be a JSON object")));
+	if (TIMESTAMP_NOT_FINITE(event->available_at))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("available_at must be finite")));
+}
+
+static Datum
+empty_object(void)
+{
+	static Jsonb *empty = NULL;
+
+	if (empty == NULL)
+	{
+		empty = MemoryContextAlloc(TopMemoryContext, VARHDRSZ + sizeof(uint32));
+		SET_VARSIZE(empty, VARHDRSZ + sizeof(uint32));
+		empty->root.header = JB_FOBJECT;
+	}
+	return PointerGetDatum(empty);
+}
+
+static void
+set_optional(SagazWriter *writer, int attnum, const void *value)
+{
+	if (value)
+		sagaz_writer_set(writer, attnum, PointerGetDatum(value));
+}
+
+/* Write a checked event and return its id. */
+static pg_uuid_t *
+write_event(SagazWriter *writer, NewEvent *event)
+{
+	int64		seq;
+
+	if (event->event_id == NULL)
+	{
+		event->event_id = palloc(sizeof(pg_uuid_t));
+		sagaz_make_uuidv7(event->event_id);
+	}
+	sagaz_writer_row(writer);
+	seq = sagaz_draw_seq();
+	sagaz_writer_set(writer, outbox_pos,
+					 UInt64GetDatum(U64FromFullTransactionId(GetTopFullTransactionId())));
+	sagaz_writer_set(writer, outbox_seq, Int64GetDatum(seq));
+	sagaz_writer_set(writer, outbox_created_at,
+					 TimestampTzGetDatum(GetCurrentTimestamp()));
+	sagaz_writer_set(writer, outbox_event_id, UUIDPGetDatum(event->event_id));
+	sagaz_writer_set(writer, outbox_lane,
+					 Int16GetDatum(sagaz_lane_of(VARDATA_ANY(event->saga_id),
+												 VARSIZE_ANY_EXHDR(event->saga_id))));
+	set_optional(writer, outbox_saga_id, event->saga_id);
+	sagaz_writer_set(writer, outbox_aggregate_type,
+					 event->aggregate_type ?
+					 PointerGetDatum(event->aggregate_type) :
+					 CStringGetTextDatum("saga"));
+	set_optional(writer, outbox_aggregate_id, event->aggregate_id);
+	set_optional(writer, outbox_event_type, event->event_type);
+	set_optional(writer, outbox_payload, event->payload);
+	sagaz_writer_set(writer, outbox_headers,
+					 event->headers ? JsonbPGetDatum(event->headers) :
+					 empty_object());
+	set_optional(writer, outbox_routing_key, event->routing_key);
+	set_optional(writer, outbox_partition_key, event->partition_key);
+	if (event->available_at != 0)
+		sagaz_writer_set(writer, outbox_available_at,
+						 TimestampTzGetDatum(event->available_at));
+	sagaz_writer_insert(writer);
+	return event->event_id;
+}
+
+static text *
+text_at(FunctionCallInfo fcinfo, int argno)
+{
+	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
+}
+
+/*
+ * insert_event(saga_id, event_type, payload, aggregate_type, aggregate_id,
+ *				headers, routing_key, partition_key, event_id, available_at,
+ *				storage)
+ */
+Datum
+sagaz_insert_event(PG_FUNCTION_ARGS)
+{
+	NewEvent	event = {0};
+	SagazWriter *writer;
+
+	sagaz_require_native(fcinfo, 10, sagaz_outbox_storage);
+	event.saga_id = text_at(fcinfo, 0);
+	event.event_type = text_at(fcinfo, 1);
+	event.payload = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+	event.aggregate_type = text_at(fcinfo, 3);
+	event.aggregate_id = text_at(fcinfo, 4);
+	event.headers = PG_ARGISNULL(5) ? NULL : PG_GETARG_JSONB_P(5);
+	event.routing_key = text_at(fcinfo, 6);
+	event.partition_key = text_at(fcinfo, 7);
+	event.event_id = PG_ARGISNULL(8) ? NULL : PG_GETARG_UUID_P(8);
+	event.available_at = PG_ARGISNULL(9) ? 0 : PG_GETARG_TIMESTAMPTZ(9);
+	check_event(&event);
+
+	writer = sagaz_writer_begin("outbox");
+	(void) write_event(writer, &event);
+	sagaz_writer_end(writer);
+	PG_RETURN_UUID_P(event.event_id);
+}
+
+/* A value of insert_events(): a text, or NULL for null. */
+static text *
+json_text(JsonbValue *value, const char *field)
+{
+	if (value->type == jbvNull)
+		return NULL;
+	if (value->type != jbvString)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("%s must be a JSON string", field)));
+	return cstring_to_text_with_len(value->val.string.val,
+									value->val.string.len);
+}
+
+static pg_uuid_t *
+json_uuid(JsonbValue *value)
+{
+	text	   *string = json_text(value, "event_id");
+	pg_uuid_t  *volatile uuid = NULL;
+	MemoryContext context = CurrentMemoryContext;
+
+	if (string == NULL)
+		return NULL;
+	PG_TRY();
+	{
+		uuid = DatumGetUUIDP(DirectFunctionCall1(uuid_in,
+												 CStringGetDatum(text_to_cstring(string))));
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("event_id \"%s\" is not a UUID", text_to_cstring(string))));
+	}
+	PG_END_TRY();
+	return uuid;
+}
+
+static TimestampTz
+json_time(JsonbValue *value)
+{
+	text	   *string = json_text(value, "available_at");
+
+	return string == NULL ? 0 :
+		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
+												CStringGetDatum(text_to_cstring(string)),
+												ObjectIdGetDatum(InvalidOid),
+												Int32GetDatum(-1)));
+}
+
+/* Put one key of an object of insert_events() where it belongs. */
+static void
+read_key(NewEvent *event, const char *key, JsonbValue *value)
+{
+	static const struct
+	{
+		const char *key;
+		size_t		offset;
+	}			texts[] =
+	{
+		{"saga_id", offsetof(NewEvent, saga_id)},
+		{"event_type", offsetof(NewEvent, event_type)},
+		{"aggregate_type", offsetof(NewEvent, aggregate_type)},
+		{"aggregate_id", offsetof(NewEvent, aggregate_id)},
+		{"routing_key", offsetof(NewEvent, routing_key)},
+		{"partition_key", offsetof(NewEvent, partition_key)},
+	};
+
+	for (int i = 0; i < (int) lengthof(texts); i++)
+		if (strcmp(key, texts[i].key) == 0)
+		{
+			*(text **) ((char *) event + texts[i].offset) = json_text(value, key);
+			return;
+		}
+	if (strcmp(key, "payload") == 0)
+		event->payload = JsonbValueToJsonb(value);
+	else if (strcmp(key, "headers") == 0)
+		event->headers = value->type == jbvNull ? NULL : JsonbValueToJsonb(value);
+	else if (strcmp(key, "event_id") == 0)
+		event->event_id = json_uuid(value);
+	else if (strcmp(key, "available_at") == 0)
+		event->available_at = json_time(value);
+	else
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("unknown key \"%s\" in events", key),
+				 errhint("Keys are saga_id, event_type, payload, aggregate_type, aggregate_id, headers, routing_key, partition_key, event_id and available_at.")));
+}
+
+/* Read the object that the iterator has just entered, up to its end. */
+static void
+read_object(JsonbIterator **iterator, NewEvent *event)
+{
+	JsonbIteratorToken token;
+	JsonbValue	key;
+	JsonbValue	value;
+
+	memset(event, 0, sizeof(NewEvent));
+	while ((token = JsonbIteratorNext(iterator, &key, false)) == WJB_KEY)
+	{
+		(void) JsonbIteratorNext(iterator, &value, true);
+		read_key(event, pnstrdup(key.val.string.val, key.val.string.len),
+				 &value);
+	}
+}
+
+static int
+event_number_context;
+
+static void
+say_which_event(void *arg)
+{
+	errcontext("element %d of events", *(int *) arg);
+}
+
+/* Insert the objects of an array; ids has room for all. */
+static int
+insert_array(Jsonb *events, SagazWriter *writer, Datum *ids)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&events->root);
+	JsonbValue	value;
+	JsonbIteratorToken token;
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "sagaz insert",
+													  ALLOCSET_DEFAULT_SIZES);
+	int			count = 0;
+
+	(void) JsonbIteratorNext(&iterator, &value, false);
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_END_ARRAY)
+	{
+		NewEvent	event;
+		MemoryContext outer;
+		pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
+
+		if (token != WJB_BEGIN_OBJECT)
+			ereport(ERROR,
+					(errcode(ERRCODE_SAGAZ_INPUT),
+					 errmsg("events must be an array of JSON objects")));
+		event_number_context = count + 1;
+		outer = MemoryContextSwitchTo(row_context);
+		read_object(&iterator, &event);
+		check_event(&event);
+		*id = *write_event(writer, &event);
+		MemoryContextSwitchTo(outer);
+		MemoryContextReset(row_context);
+		ids[count++] = UUIDPGetDatum(id);
+	}
+	MemoryContextDelete(row_context);
+	return count;
+}
+
+/* insert_events(events, storage): the ids, in the order of the array */
+Datum
+sagaz_insert_events(PG_FUNCTION_ARGS)
+{
+	Jsonb	   *events;
+	Datum	   *ids;
+	int			count;
+	SagazWriter *writer;
+	ErrorContextCallback context;
+
+	sagaz_require_native(fcinfo, 1, sagaz_outbox_storage);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("events must not be null")));
+	events = PG_GETARG_JSONB_P(0);
+	if (!JB_ROOT_IS_ARRAY(events) || JB_ROOT_IS_SCALAR(events))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("events must be an array of JSON objects")));
+	ids = palloc((JB_ROOT_COUNT(events) + 1) * sizeof(Datum));
+	writer = sagaz_writer_begin("outbox");
+	event_number_context = 1;
+	context.callback = say_which_event;
+	context.arg = &event_number_context;
+	context.previous = error_context_stack;
+	error_context_stack = &context;
+	count = insert_array(events, writer, ids);
+	error_context_stack = context.previous;
+	sagaz_writer_end(writer);
+	PG_RETURN_ARRAYTYPE_P(construct_array(ids, count, UUIDOID, UUID_LEN, false,
+										  TYPALIGN_CHAR));
+}
