@@ -7,7 +7,7 @@ EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" sagaz.control
 DATA = sql/sagaz--$(EXTVERSION).sql $(wildcard sql/sagaz--*--*.sql)
 OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 
-WARNINGS = -Wall -Wextra -Wno-unused-parameter $(WERROR)
+WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
 PG_CPPFLAGS = -I$(srcdir)/src $(MUTANT)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
 EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) .flags
@@ -38,8 +38,8 @@ META.json: sagaz.control
 	touch $@
 
 # Objects made with other flags are made again.
-ifneq ($(file <.flags),$(PG_CONFIG) $(WERROR) $(COPT))
-$(file >.flags,$(PG_CONFIG) $(WERROR) $(COPT))
+ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT))
+$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT))
 endif
 $(OBJS) $(OBJS:.o=.bc): .flags
 

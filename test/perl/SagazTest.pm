@@ -70,7 +70,7 @@ sub run_regress
 				'--port=' . $node->port, $test
 			],
 			'<', \undef, '>', \$out, '2>', \$err);
-		ok($passed, $test)
+		ok($passed, "$test, " . $node->name)
 		  or diag(-s 'regression.diffs' ? slurp_file('regression.diffs')
 			: $out . $err);
 	}

@@ -5,11 +5,10 @@ use warnings;
 use SagazTest;
 use Test::More;
 
-for my $preload (1, 0)
+for my $name ('preloaded', 'plain')
 {
-	my $node = new_node("preload_$preload", preload => $preload, create => 0);
+	my $node = new_node($name, preload => $name eq 'preloaded', create => 0);
 
-	note $preload ? 'preloaded' : 'not preloaded';
 	run_regress($ENV{PG_REGRESS}, $node,
 		test_files('REGRESS', 'test/sql/*.sql'));
 	$node->stop;
