@@ -348,6 +348,439 @@ COMMENT ON FUNCTION sagaz.mark_failed(uuid[], text, text, text, text) IS
 	'say of single events of the worker''s batches that they failed: they are tried again later, after sagaz.max_retries failures no more; returns how many';
 
 ---------------------------------------------------------------------------
+-- Adopting the tables of the Python library
+---------------------------------------------------------------------------
+
+-- The pieces of adopt() pass the rows of a table on as the text of a query
+-- that has, beside the columns, each row's id and what is wrong with it, if
+-- anything is (reason).  They run as the caller, whose right to the source it
+-- is, and stay with the extension's owner.
+
+CREATE FUNCTION sagaz.adopt_batch(events integer[], claimed_at timestamptz)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_adopt_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.adopt_batch(integer[], timestamptz) IS
+	'part of adopt(): make the default group, and in it a batch of nobody with so many retries in each lane';
+
+CREATE FUNCTION sagaz.adopt_text_problem(field text, value text) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	RETURN CASE WHEN value IS NULL THEN field || ' is null'
+		WHEN value = '' THEN field || ' is empty' END;
+COMMENT ON FUNCTION sagaz.adopt_text_problem(text, text) IS
+	'part of adopt(): complain of a text that is missing';
+
+CREATE FUNCTION sagaz.adopt_word_problem(field text, value text, words text[])
+	RETURNS text
+	LANGUAGE sql STABLE PARALLEL SAFE
+	RETURN CASE WHEN value IS NULL THEN field || ' is null'
+		WHEN value <> ALL (words)
+		THEN pg_catalog.format('%s %L is unknown', field, value) END;
+COMMENT ON FUNCTION sagaz.adopt_word_problem(text, text, text[]) IS
+	'part of adopt(): complain of a status that is none';
+
+CREATE FUNCTION sagaz.adopt_time_problem(field text, value timestamptz)
+	RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	RETURN CASE WHEN value < timestamptz '0001-01-01 00:00:00+00'
+		OR value >= timestamptz '10000-01-01 00:00:00+00'
+		THEN field || ' is not in the years 1 to 9999' END;
+COMMENT ON FUNCTION sagaz.adopt_time_problem(text, timestamptz) IS
+	'part of adopt(): complain of a time that ISO 8601 cannot spell';
+
+CREATE FUNCTION sagaz.adopt_count_problem(field text, value bigint)
+	RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	RETURN CASE WHEN value < 0 THEN field || ' is negative' END;
+COMMENT ON FUNCTION sagaz.adopt_count_problem(text, bigint) IS
+	'part of adopt(): complain of a count below 0';
+
+CREATE FUNCTION sagaz.adopt_open(schema text, table_name text, columns text[])
+	RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	source regclass := to_regclass(format('%I.%I', schema, table_name));
+	missing text;
+BEGIN
+	IF source IS NULL THEN
+		RETURN false;
+	END IF;
+	EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', source);
+	SELECT string_agg(quote_ident(name), ', ') INTO missing
+		FROM unnest(columns) AS name
+		WHERE NOT EXISTS (SELECT FROM pg_attribute
+			WHERE attrelid = source AND attname = name
+				AND attnum > 0 AND NOT attisdropped);
+	IF missing IS NOT NULL THEN
+		RAISE SQLSTATE 'SZ009' USING
+			MESSAGE = format('table %s is not the Python library''s', source),
+			DETAIL = format('It has no column %s.', missing);
+	END IF;
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt_open(text, text, text[]) IS
+	'part of adopt(): keep writers out of a table and check its columns; false if there is none';
+
+CREATE FUNCTION sagaz.adopt_result(rows text, INOUT table_name text,
+		INOUT adopted bigint, OUT present bigint, OUT refused bigint,
+		OUT problems jsonb)
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	EXECUTE format('SELECT count(*) - count(reason) - $1, count(reason) FROM (%s) AS r', rows)
+		INTO present, refused USING adopted;
+	IF refused > 0 THEN
+		EXECUTE format('SELECT jsonb_agg(jsonb_build_object(''id'', id, ''reason'', reason))
+			FROM (SELECT id, reason FROM (%s) AS r
+				WHERE reason IS NOT NULL ORDER BY id LIMIT 1000) AS p', rows)
+			INTO problems;
+	END IF;
+	problems := coalesce(problems, '[]');
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt_result(text, text, bigint) IS
+	'part of adopt(): count the rows of a table that are there already and those that are refused';
+
+CREATE FUNCTION sagaz.adopt_sagas(schema text)
+	RETURNS TABLE (table_name text, adopted bigint, present bigint,
+		refused bigint, problems jsonb)
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	steps text := format($q$
+		SELECT coalesce(saga_id || ' / ' || step_name, 'step ' || id) AS id,
+			id AS place, saga_id::text, step_name::text, status::text,
+			result::jsonb, error, executed_at, compensated_at, retry_count,
+			coalesce(
+				sagaz.adopt_text_problem('saga_id', saga_id),
+				sagaz.adopt_text_problem('step_name', step_name),
+				sagaz.adopt_word_problem('status', status::text,
+					enum_range(NULL::sagaz.step_status)::text[]),
+				sagaz.adopt_count_problem('retry_count', retry_count),
+				sagaz.adopt_time_problem('executed_at', executed_at),
+				sagaz.adopt_time_problem('compensated_at', compensated_at)) AS reason
+		FROM %I.saga_steps$q$, schema);
+	sagas text := format($q$
+		SELECT s.saga_id::text AS id, saga_name::text, status::text,
+			coalesce(context::jsonb, '{}') AS context,
+			metadata::jsonb, created_at, updated_at,
+			coalesce(
+				sagaz.adopt_text_problem('saga_id', s.saga_id),
+				sagaz.adopt_text_problem('saga_name', saga_name),
+				sagaz.adopt_word_problem('status', status::text,
+					enum_range(NULL::sagaz.saga_status)::text[]),
+				sagaz.adopt_time_problem('created_at', created_at),
+				sagaz.adopt_time_problem('updated_at', updated_at),
+				b.reason) AS reason
+		FROM %I.sagas AS s LEFT JOIN
+			(SELECT saga_id, min(format('step %%L: %%s', step_name, reason)) AS reason
+				FROM (%s) AS t WHERE reason IS NOT NULL GROUP BY saga_id) AS b
+			ON b.saga_id = s.saga_id::text$q$, schema, steps);
+	step_verdicts text := format($q$
+		SELECT t.id, coalesce(t.reason,
+				CASE WHEN s.id IS NULL
+					THEN format('saga %%L does not exist', t.saga_id)
+					WHEN s.reason IS NOT NULL
+					THEN format('saga %%L is refused', t.saga_id) END) AS reason
+		FROM (%s) AS t LEFT JOIN (%s) AS s ON s.id = t.saga_id$q$, steps, sagas);
+	sagas_adopted bigint;
+	steps_adopted bigint;
+BEGIN
+	EXECUTE format($q$
+		WITH adopted AS (
+			INSERT INTO sagaz.sagas (saga_id, saga_name, status, context,
+					metadata, created_at, updated_at)
+				SELECT id, saga_name, status::sagaz.saga_status, context,
+					metadata, coalesce(created_at, updated_at, now()),
+					coalesce(updated_at, created_at, now())
+				FROM (%s) AS s WHERE reason IS NULL
+				ON CONFLICT (saga_id) DO NOTHING RETURNING saga_id),
+		adopted_step AS (
+			INSERT INTO sagaz.saga_steps (saga_id, step_name, ordinal, status,
+					result, error, executed_at, compensated_at, retry_count)
+				SELECT saga_id, step_name,
+					row_number() OVER (PARTITION BY saga_id ORDER BY place),
+					status::sagaz.step_status, result, error, executed_at,
+					compensated_at, coalesce(retry_count, 0)
+				FROM (%s) AS t JOIN adopted USING (saga_id) RETURNING 1)
+		SELECT (SELECT count(*) FROM adopted),
+			(SELECT count(*) FROM adopted_step)$q$, sagas, steps)
+		INTO sagas_adopted, steps_adopted;
+	RETURN QUERY SELECT * FROM sagaz.adopt_result(sagas, 'sagas', sagas_adopted);
+	RETURN QUERY SELECT * FROM sagaz.adopt_result(step_verdicts, 'saga_steps', steps_adopted);
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt_sagas(text) IS
+	'part of adopt(): the sagas and their steps';
+
+CREATE FUNCTION sagaz.adopt_event_rows(schema text, table_name text,
+		problem text)
+	RETURNS text
+	LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	keys text;
+BEGIN
+	-- the library's tables have neither key, unless somebody added them
+	SELECT string_agg(format('%s AS %I',
+			CASE WHEN attname IS NULL THEN 'NULL::text'
+				ELSE quote_ident(name) || '::text' END, name), ', ')
+		INTO keys
+		FROM unnest(ARRAY['routing_key', 'partition_key']) AS name
+		LEFT JOIN pg_attribute ON attname = name AND NOT attisdropped
+			AND attrelid = format('%I.%I', schema, table_name)::regclass;
+	RETURN format($q$
+		SELECT event_id::text AS id, event_id::uuid, saga_id::text,
+			aggregate_type::text, aggregate_id::text, event_type::text,
+			payload::jsonb, headers::jsonb, status::text, created_at,
+			claimed_at, sent_at, retry_count, last_error, worker_id::text, %s,
+			coalesce(
+				CASE WHEN event_id IS NULL THEN 'event_id is null' END,
+				sagaz.adopt_text_problem('saga_id', saga_id),
+				CASE WHEN aggregate_type IS NULL THEN 'aggregate_type is null' END,
+				sagaz.adopt_text_problem('event_type', event_type),
+				CASE WHEN payload IS NULL THEN 'payload is null' END,
+				CASE WHEN headers IS NULL OR jsonb_typeof(headers::jsonb) <> 'object'
+					THEN 'headers is not an object' END,
+				sagaz.adopt_word_problem('status', status::text,
+					enum_range(NULL::sagaz.event_status)::text[]),
+				CASE WHEN created_at IS NULL THEN 'created_at is null' END,
+				sagaz.adopt_count_problem('retry_count', retry_count),
+				sagaz.adopt_time_problem('created_at', created_at),
+				sagaz.adopt_time_problem('claimed_at', claimed_at),
+				sagaz.adopt_time_problem('sent_at', sent_at),
+				%s) AS reason
+		FROM %I.%I AS e$q$, keys, problem, schema, table_name);
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt_event_rows(text, text, text) IS
+	'part of adopt(): the query for the rows of a table of events, with one more complaint';
+
+CREATE FUNCTION sagaz.adopt_finished(rows text) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	adopted bigint;
+BEGIN
+	EXECUTE format($q$
+		INSERT INTO sagaz.outbox_archive (event_id, saga_id, aggregate_type,
+				aggregate_id, event_type, payload, headers, status, created_at,
+				claimed_at, sent_at, retry_count, last_error, worker_id,
+				routing_key, partition_key)
+			SELECT event_id, saga_id, aggregate_type,
+				coalesce(aggregate_id, saga_id), event_type, payload, headers,
+				status::sagaz.event_status, created_at, claimed_at, sent_at,
+				coalesce(retry_count, 0), last_error, worker_id, routing_key,
+				partition_key
+			FROM (%s) AS e
+			WHERE NOT EXISTS (SELECT FROM sagaz.outbox AS o
+				WHERE o.event_id = e.event_id)
+			ON CONFLICT (event_id) DO NOTHING$q$, rows);
+	GET DIAGNOSTICS adopted = ROW_COUNT;
+	RETURN adopted;
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt_finished(text) IS
+	'part of adopt(): put events into the archive as they are';
+
+CREATE FUNCTION sagaz.adopt_unfinished(rows text) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	fresh text := format($q$
+		SELECT e.*, status = 'pending' AND coalesce(retry_count, 0) = 0
+				AND last_error IS NULL AND worker_id IS NULL
+				AND claimed_at IS NULL AND sent_at IS NULL AS plain
+			FROM (%s) AS e
+			WHERE NOT EXISTS (SELECT FROM sagaz.outbox AS o
+					WHERE o.event_id = e.event_id)
+				AND NOT EXISTS (SELECT FROM sagaz.outbox_archive AS a
+					WHERE a.event_id = e.event_id)$q$, rows);
+	batch bigint;
+	adopted bigint;
+BEGIN
+	EXECUTE format($q$
+		SELECT sagaz.adopt_batch(ARRAY[
+				count(*) FILTER (WHERE lane = 0), count(*) FILTER (WHERE lane = 1),
+				count(*) FILTER (WHERE lane = 2), count(*) FILTER (WHERE lane = 3)
+			]::integer[], max(claimed_at))
+			FROM (SELECT sagaz.lane(saga_id) AS lane, claimed_at
+				FROM (%s) AS f WHERE status = 'claimed') AS c$q$, fresh)
+		INTO batch;
+	EXECUTE format($q$
+		WITH logged AS (
+			INSERT INTO sagaz.outbox (pos, created_at, event_id, saga_id,
+					aggregate_type, aggregate_id, event_type, payload, headers,
+					routing_key, partition_key)
+				SELECT CASE WHEN plain THEN pg_current_xact_id() ELSE '2' END,
+					created_at, event_id, saga_id, aggregate_type,
+					nullif(aggregate_id, saga_id), event_type, payload, headers,
+					routing_key, partition_key
+				FROM (%1$s) AS f ORDER BY plain, created_at, event_id
+				RETURNING event_id, lane, seq, pos),
+		kept AS (
+			INSERT INTO sagaz.outbox_retry (group_no, lane, seq, state,
+					retry_count, next_attempt_at, batch_id, claimed_at, sent_at,
+					failed_at, event_id, saga_id, event_type, worker_id,
+					last_error)
+				SELECT group_no, lane, seq,
+					CASE status WHEN 'failed' THEN 1 WHEN 'claimed' THEN 3
+						WHEN 'dead_letter' THEN 4 ELSE 6 END,
+					coalesce(retry_count, 0),
+					CASE WHEN status IN ('pending', 'failed') THEN now() END,
+					CASE status WHEN 'claimed' THEN $1 END,
+					claimed_at, sent_at,
+					CASE WHEN status IN ('failed', 'dead_letter')
+						THEN coalesce(claimed_at, created_at) END,
+					event_id, saga_id, event_type, worker_id, last_error
+				FROM (%1$s) AS f JOIN logged USING (event_id),
+					(SELECT group_no FROM sagaz.consumer_group
+						WHERE consumer_group = 'sagaz-workers') AS g
+				WHERE NOT plain)
+		SELECT count(*) FROM logged$q$, fresh)
+		INTO adopted USING batch;
+	RETURN adopted;
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt_unfinished(text) IS
+	'part of adopt(): put events into the log, and into the retries of the default group what is not plain pending';
+
+CREATE FUNCTION sagaz.adopt_events(schema text, has_outbox boolean,
+		has_archive boolean)
+	RETURNS TABLE (table_name text, adopted bigint, present bigint,
+		refused bigint, problems jsonb)
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	rows text;
+	fine text;
+	in_archive text := 'NULL';
+BEGIN
+	IF has_archive THEN
+		rows := sagaz.adopt_event_rows(schema, 'saga_outbox_archive', 'NULL');
+		RETURN QUERY SELECT * FROM sagaz.adopt_result(rows, 'saga_outbox_archive',
+			sagaz.adopt_finished(format('SELECT * FROM (%s) AS r WHERE reason IS NULL', rows)));
+		in_archive := format($q$
+			CASE WHEN event_id IN (SELECT a.event_id FROM %I.saga_outbox_archive AS a)
+				THEN 'an archived event has this event_id' END$q$, schema);
+	END IF;
+	IF has_outbox THEN
+		rows := sagaz.adopt_event_rows(schema, 'saga_outbox', in_archive);
+		fine := format('SELECT * FROM (%s) AS r WHERE reason IS NULL', rows);
+		RETURN QUERY SELECT * FROM sagaz.adopt_result(rows, 'saga_outbox',
+			sagaz.adopt_finished(fine || ' AND status = ''sent''')
+			+ sagaz.adopt_unfinished(fine || ' AND status <> ''sent'''));
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt_events(text, boolean, boolean) IS
+	'part of adopt(): the events and the archived events';
+
+CREATE FUNCTION sagaz.adopt_inbox(schema text)
+	RETURNS TABLE (table_name text, adopted bigint, present bigint,
+		refused bigint, problems jsonb)
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	rows text := format($q$
+		SELECT event_id::text || ' / ' || consumer_name AS id,
+			event_id::text, consumer_name::text, source_topic::text,
+			event_type::text, payload::jsonb, consumed_at, processing_duration_ms,
+			coalesce(
+				sagaz.adopt_text_problem('event_id', event_id::text),
+				sagaz.adopt_text_problem('consumer_name', consumer_name),
+				CASE WHEN source_topic IS NULL THEN 'source_topic is null'
+					WHEN event_type IS NULL THEN 'event_type is null'
+					WHEN payload IS NULL THEN 'payload is null'
+					WHEN consumed_at IS NULL THEN 'consumed_at is null' END,
+				sagaz.adopt_time_problem('consumed_at', consumed_at)) AS reason
+		FROM %I.consumer_inbox$q$, schema);
+	inserted bigint;
+BEGIN
+	EXECUTE format($q$
+		INSERT INTO sagaz.consumer_inbox (consumer_name, event_id, source_topic,
+				event_type, payload, consumed_at, processing_duration_ms)
+			SELECT consumer_name, event_id, source_topic, event_type, payload,
+				consumed_at, processing_duration_ms
+			FROM (%s) AS r WHERE reason IS NULL
+			ON CONFLICT (consumer_name, event_id) DO NOTHING$q$, rows);
+	GET DIAGNOSTICS inserted = ROW_COUNT;
+	RETURN QUERY SELECT * FROM sagaz.adopt_result(rows, 'consumer_inbox', inserted);
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt_inbox(text) IS
+	'part of adopt(): the events that consumers have seen';
+
+CREATE FUNCTION sagaz.adopt(schema text)
+	RETURNS TABLE (table_name text, adopted bigint, present bigint,
+		refused bigint, problems jsonb)
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	event_columns text[] := ARRAY['event_id', 'saga_id', 'aggregate_type',
+		'aggregate_id', 'event_type', 'payload', 'headers', 'status',
+		'created_at', 'claimed_at', 'sent_at', 'retry_count', 'last_error',
+		'worker_id'];
+	has_sagas boolean;
+	has_steps boolean;
+	has_outbox boolean;
+	has_archive boolean;
+	has_inbox boolean;
+BEGIN
+	IF to_regnamespace(quote_ident(schema)) IS NULL OR schema = 'sagaz' THEN
+		RAISE SQLSTATE 'SZ009' USING
+			MESSAGE = 'schema must be one that holds tables of the Python library',
+			DETAIL = format('There is no such schema %s.', coalesce(quote_ident(schema), 'NULL'));
+	END IF;
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE SQLSTATE 'SZ005' USING
+			MESSAGE = 'adopt() works in READ COMMITTED transactions only',
+			HINT = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
+	END IF;
+	has_sagas := sagaz.adopt_open(schema, 'sagas', ARRAY['saga_id', 'saga_name',
+		'status', 'context', 'metadata', 'created_at', 'updated_at']);
+	has_steps := sagaz.adopt_open(schema, 'saga_steps', ARRAY['id', 'saga_id',
+		'step_name', 'status', 'result', 'error', 'executed_at',
+		'compensated_at', 'retry_count']);
+	has_outbox := sagaz.adopt_open(schema, 'saga_outbox', event_columns);
+	has_archive := sagaz.adopt_open(schema, 'saga_outbox_archive', event_columns);
+	has_inbox := sagaz.adopt_open(schema, 'consumer_inbox', ARRAY['event_id',
+		'consumer_name', 'source_topic', 'event_type', 'payload', 'consumed_at',
+		'processing_duration_ms']);
+	IF has_sagas <> has_steps
+		OR NOT (has_sagas OR has_outbox OR has_archive OR has_inbox) THEN
+		RAISE SQLSTATE 'SZ009' USING
+			MESSAGE = format('schema %I does not hold the tables of the Python library', schema),
+			DETAIL = 'Those are sagas and saga_steps, saga_outbox, saga_outbox_archive, and consumer_inbox.';
+	END IF;
+
+	-- a claim cannot tell when the retries made here were committed
+	IF current_setting('synchronous_commit') = 'off' THEN
+		PERFORM set_config('synchronous_commit', 'on', true);
+	END IF;
+	IF has_sagas THEN
+		RETURN QUERY SELECT * FROM sagaz.adopt_sagas(schema);
+	END IF;
+	RETURN QUERY SELECT * FROM sagaz.adopt_events(schema, has_outbox, has_archive);
+	IF has_inbox THEN
+		RETURN QUERY SELECT * FROM sagaz.adopt_inbox(schema);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION sagaz.adopt(text) IS
+	'take over the tables that the Python library made in a schema of this database; what is there already stays as it is';
+
+---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need
 ---------------------------------------------------------------------------
 
