@@ -190,11 +190,13 @@ take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
 	TupleTableSlot *event;
 	int64		last = after;
 
+	lane->stopped = claim->picked >= claim->limit;
+	if (lane->stopped)
+		return after;
 	scan = sagaz_window_scan_begin(window, lane->cluster, lane->lane, after,
 								   upto, claim->limit - claim->picked,
 								   lane->snapshot);
 	sagaz_retry_places_begin(&places, claim->group.no, after, lane->snapshot);
-	lane->stopped = false;
 	while ((event = sagaz_window_scan_next(scan)) != NULL)
 	{
 		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
