@@ -143,7 +143,7 @@ void
 sagaz_lease_close_if_done(SagazLease *lease, int events, TimestampTz at)
 {
 	if (still_owed(lease) - events <= 0)
-		sagaz_receipt_close(lease->batch_id, RECEIPT_SENT, at, 0, 0, NULL, NULL);
+		sagaz_receipt_close(lease->batch_id, RECEIPT_SENT, at, 0, 0, NULL);
 }
 
 /*
@@ -167,7 +167,7 @@ sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at, TimestampTz now,
 	if (taken)
 	{
 		sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0,
-							worker_id, NULL);
+							worker_id);
 		(void) sagaz_retry_return_batch(batch_id, now, snapshot);
 		CommandCounterIncrement();
 	}
@@ -198,7 +198,7 @@ sagaz_finish_batch(PG_FUNCTION_ARGS)
 	sagaz_lease_open(batch_id, worker_id, &lease);
 	now = GetCurrentTimestamp();
 	sagaz_receipt_close(batch_id, RECEIPT_SENT, now, 0, still_owed(&lease),
-						NULL, NULL);
+						NULL);
 	(void) sagaz_retry_finish_batch(&lease.group, batch_id, now,
 									lease.snapshot);
 	sagaz_lease_done(&lease);
@@ -220,7 +220,7 @@ sagaz_release_batch(PG_FUNCTION_ARGS)
 	sagaz_lease_open(batch_id, worker_id, &lease);
 	now = GetCurrentTimestamp();
 	sagaz_receipt_close(batch_id, RECEIPT_RELEASED, now, now + delay,
-						still_owed(&lease), NULL, error);
+						still_owed(&lease), error);
 	(void) sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);
 	sagaz_lease_done(&lease);
 	PG_RETURN_INT32(still_owed(&lease));

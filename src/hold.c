@@ -165,7 +165,7 @@ sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq, TimestampTz now)
 	UnregisterSnapshot(hold.snapshot);
 	if (hold.nseqs > 0)
 		sagaz_receipt_events(lease->batch_id, RECEIPT_EVENTS_MOVED, now,
-							 hold.seqs, hold.nseqs, NULL);
+							 hold.seqs, hold.nseqs);
 	CommandCounterIncrement();
 	return hold.nseqs;
 }

@@ -402,38 +402,37 @@ take_new(Lane *lane, SagazCursor *row)
 		owe(lane, 0, 0, 0, row->last_seq, NULL);
 }
 
-/* Does the entry wait for nobody, so that it can be handed out again? */
-static bool
-is_free(Lane *lane, SagazOwed *owed, bool *taken_over)
+/* How an entry of what the lane owes stands. */
+typedef enum Standing
+{
+	SETTLED,					/* nothing is owed any more */
+	OUT,						/* its lease lasts, or it may not go out yet */
+	FREE						/* to be handed out again */
+} Standing;
+
+static Standing
+find_standing(Lane *lane, const SagazOwed *owed, bool may_take,
+			  bool *taken_over)
 {
 	SagazClaim *claim = lane->claim;
 	TimestampTz until = 0;
 
 	switch (sagaz_receipt_closing(owed->holder, lane->snapshot, &until))
 	{
+		case RECEIPT_SENT:
+			return SETTLED;
 		case RECEIPT_RELEASED:
 		case RECEIPT_TAKEN_OVER:
-			return until <= claim->now;
-		case 0:
-			if (sagaz_lease_end(owed->claimed_at, 0) > claim->now ||
-				!sagaz_batch_take_over(owed->holder, owed->claimed_at,
-									   claim->now, claim->worker_id))
-				return false;
-			*taken_over = true;
-			return true;
+			if (!owed->range)
+				return SETTLED;
+			return until <= claim->now ? FREE : OUT;
 	}
-	return false;
-}
-
-/* Is the entry's batch finished, or its only retries on their own again? */
-static bool
-is_settled(Lane *lane, const SagazOwed *owed)
-{
-	TimestampTz until;
-	int			closed_by = sagaz_receipt_closing(owed->holder, lane->snapshot,
-												  &until);
-
-	return closed_by == RECEIPT_SENT || (closed_by != 0 && !owed->range);
+	if (!may_take || sagaz_lease_end(owed->claimed_at, 0) > claim->now ||
+		!sagaz_batch_take_over(owed->holder, owed->claimed_at, claim->now,
+							   claim->worker_id))
+		return OUT;
+	*taken_over = true;
+	return owed->range ? FREE : SETTLED;
 }
 
 /*
@@ -454,13 +453,15 @@ settle(Lane *lane, bool *busy)
 	foreach(cell, lane->cursor.owed)
 	{
 		SagazOwed  *owed = lfirst(cell);
+		Standing	standing = find_standing(lane, owed,
+											 again == NULL && !*busy,
+											 &taken_over);
 
-		if (is_settled(lane, owed))
+		if (standing == SETTLED)
 			continue;
-		if (again == NULL && !*busy && is_free(lane, owed, &taken_over))
+		if (standing == FREE && again == NULL && !*busy)
 		{
-			if (owed->range)
-				again = owed;
+			again = owed;
 			continue;
 		}
 		if (ordered && again == NULL)

@@ -211,7 +211,7 @@ mark_in_batch(const Mark *mark, MarkedEvent *events, int nevents)
 	}
 	sagaz_receipt_events(lease.batch_id,
 						 mark->failed ? RECEIPT_EVENTS_MOVED : RECEIPT_EVENTS_SENT,
-						 mark->now, seqs, nevents, NULL);
+						 mark->now, seqs, nevents);
 	CommandCounterIncrement();
 	for (int i = 0; i < nevents; i++)
 	{

@@ -44,17 +44,15 @@ enum batch_column
 enum receipt_column
 {
 	receipt_batch_id = 1,
-	receipt_part,
 	receipt_at,
 	receipt_until,
 	receipt_events,
 	receipt_kind,
-	receipt_worker_id,
-	receipt_error,
+	receipt_note,
 	receipt_seqs
 };
 
-/* Kinds of receipts; the first three close a batch and have part 0. */
+/* Kinds of receipts; the first three close a batch. */
 enum receipt_kind_code
 {
 	RECEIPT_SENT = 1,

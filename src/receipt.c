@@ -2,15 +2,13 @@
  * receipt.c
  *		What became of a batch: rows of outbox_receipt.
  *
- * Part 0 closes the batch, so the unique key lets only one closing receipt
- * in; the other parts bear numbers of sagaz.batch_seq.
+ * A unique index lets only one closing receipt in.
  */
 #include "sagaz.h"
 
 #include "access/stratnum.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -19,15 +17,16 @@
 #include "receipt.h"
 #include "tuples.h"
 
-static SagazScan *
-scan_receipts(int64 batch_id, Snapshot snapshot, bool closing)
-{
-	ScanKeyData keys[2];
+#define CLOSING_INDEX "outbox_receipt_closing"
 
-	sagaz_key_int8(&keys[0], 1, BTEqualStrategyNumber, batch_id);
-	sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, 0);
-	return sagaz_scan_begin("outbox_receipt", "outbox_receipt_key", snapshot,
-							keys, closing ? 2 : 1, ForwardScanDirection);
+static SagazScan *
+scan_receipts(const char *index, int64 batch_id, Snapshot snapshot)
+{
+	ScanKeyData key;
+
+	sagaz_key_int8(&key, 1, BTEqualStrategyNumber, batch_id);
+	return sagaz_scan_begin("outbox_receipt", index, snapshot, &key, 1,
+							ForwardScanDirection);
 }
 
 static TimestampTz
@@ -42,7 +41,7 @@ until_of(TupleTableSlot *slot)
 int
 sagaz_receipt_closing(int64 batch_id, Snapshot snapshot, TimestampTz *until)
 {
-	SagazScan  *scan = scan_receipts(batch_id, snapshot, true);
+	SagazScan  *scan = scan_receipts(CLOSING_INDEX, batch_id, snapshot);
 	int			kind = 0;
 
 	if (sagaz_scan_next(scan))
@@ -107,26 +106,30 @@ add_receipt(SagazReceipts *receipts, TupleTableSlot *slot)
 void
 sagaz_receipts_read(int64 batch_id, Snapshot snapshot, SagazReceipts *receipts)
 {
-	SagazScan  *scan = scan_receipts(batch_id, snapshot, false);
+	static const char *const indexes[] = {CLOSING_INDEX, "outbox_receipt_other"};
 
 	memset(receipts, 0, sizeof(SagazReceipts));
-	while (sagaz_scan_next(scan))
-		add_receipt(receipts, scan->slot);
-	sagaz_scan_end(scan);
+	for (int i = 0; i < (int) lengthof(indexes); i++)
+	{
+		SagazScan  *scan = scan_receipts(indexes[i], batch_id, snapshot);
+
+		while (sagaz_scan_next(scan))
+			add_receipt(receipts, scan->slot);
+		sagaz_scan_end(scan);
+	}
 	if (receipts->nseqs > 1)
 		qsort(receipts->seqs, receipts->nseqs, sizeof(int64),
 			  sagaz_compare_seqs);
 }
 
 static SagazWriter *
-begin_receipt(int64 batch_id, int64 part, int kind, TimestampTz at,
-			  TimestampTz until, int events)
+begin_receipt(int64 batch_id, int kind, TimestampTz at, TimestampTz until,
+			  int events)
 {
 	SagazWriter *writer = sagaz_writer_begin("outbox_receipt");
 
 	sagaz_writer_row(writer);
 	sagaz_writer_set(writer, receipt_batch_id, Int64GetDatum(batch_id));
-	sagaz_writer_set(writer, receipt_part, Int64GetDatum(part));
 	sagaz_writer_set(writer, receipt_kind, Int16GetDatum(kind));
 	sagaz_writer_set(writer, receipt_at, TimestampTzGetDatum(at));
 	sagaz_writer_set(writer, receipt_events, Int32GetDatum(events));
@@ -143,45 +146,34 @@ end_receipt(SagazWriter *writer)
 	CommandCounterIncrement();
 }
 
-static int64
-next_part(void)
-{
-	return nextval_internal(sagaz_relation_id("batch_seq"), false);
-}
-
 /*
- * End the lease.  worker_id is NULL where the batch's own worker does it.
+ * End the lease.  The note is the error of a release, or who takes it over.
  * The caller holds the batch's lock and has seen that it is open.
  */
 void
 sagaz_receipt_close(int64 batch_id, int kind, TimestampTz at,
-					TimestampTz until, int events, const char *worker_id,
-					const char *error)
+					TimestampTz until, int events, const char *note)
 {
-	SagazWriter *writer = begin_receipt(batch_id, 0, kind, at, until, events);
+	SagazWriter *writer = begin_receipt(batch_id, kind, at, until, events);
 
-	if (worker_id)
-		sagaz_writer_set(writer, receipt_worker_id,
-						 CStringGetTextDatum(worker_id));
-	if (error)
-		sagaz_writer_set(writer, receipt_error, CStringGetTextDatum(error));
+	if (note)
+		sagaz_writer_set(writer, receipt_note, CStringGetTextDatum(note));
 	end_receipt(writer);
 }
 
 void
 sagaz_receipt_extend(int64 batch_id, TimestampTz until)
 {
-	end_receipt(begin_receipt(batch_id, next_part(), RECEIPT_EXTENDED,
+	end_receipt(begin_receipt(batch_id, RECEIPT_EXTENDED,
 							  GetCurrentTimestamp(), until, 0));
 }
 
 /* Say of some events of an open batch that they are finished or moved. */
 void
 sagaz_receipt_events(int64 batch_id, int kind, TimestampTz at, int64 *seqs,
-					 int nseqs, const char *worker_id)
+					 int nseqs)
 {
-	SagazWriter *writer = begin_receipt(batch_id, next_part(), kind, at, 0,
-										nseqs);
+	SagazWriter *writer = begin_receipt(batch_id, kind, at, 0, nseqs);
 	Datum	   *values = palloc(nseqs * sizeof(Datum));
 
 	for (int i = 0; i < nseqs; i++)
@@ -190,8 +182,5 @@ sagaz_receipt_events(int64 batch_id, int kind, TimestampTz at, int64 *seqs,
 					 PointerGetDatum(construct_array(values, nseqs, INT8OID, 8,
 													 FLOAT8PASSBYVAL,
 													 TYPALIGN_DOUBLE)));
-	if (worker_id)
-		sagaz_writer_set(writer, receipt_worker_id,
-						 CStringGetTextDatum(worker_id));
 	end_receipt(writer);
 }

@@ -26,10 +26,9 @@ extern int	sagaz_receipt_closing(int64 batch_id, Snapshot snapshot,
 								  TimestampTz *until);
 extern void sagaz_receipt_close(int64 batch_id, int kind, TimestampTz at,
 								TimestampTz until, int events,
-								const char *worker_id, const char *error);
+								const char *note);
 extern void sagaz_receipt_extend(int64 batch_id, TimestampTz until);
 extern void sagaz_receipt_events(int64 batch_id, int kind, TimestampTz at,
-								 int64 *seqs, int nseqs,
-								 const char *worker_id);
+								 int64 *seqs, int nseqs);
 
 #endif							/* SAGAZ_RECEIPT_H */
