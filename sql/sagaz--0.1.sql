@@ -73,6 +73,11 @@ CREATE TABLE sagaz.saga_steps (
 	PRIMARY KEY (saga_id, step_name)
 ) WITH (fillfactor = 80);
 
+COMMENT ON TABLE sagaz.sagas IS
+	'the state of each saga; version counts the saves that changed something in the saga or its steps';
+COMMENT ON TABLE sagaz.saga_steps IS
+	'the steps of each saga in the order of ordinal; extra keeps the further keys that a caller put into a step';
+
 SELECT pg_catalog.pg_extension_config_dump('sagaz.sagas', '');
 SELECT pg_catalog.pg_extension_config_dump('sagaz.saga_steps', '');
 
