@@ -445,7 +445,7 @@ BEGIN
 	IF refused > 0 THEN
 		EXECUTE format('SELECT jsonb_agg(jsonb_build_object(''id'', id, ''reason'', reason))
 			FROM (SELECT id, reason FROM (%s) AS r
-				WHERE reason IS NOT NULL ORDER BY id LIMIT 1000) AS p', rows)
+				WHERE reason IS NOT NULL ORDER BY id COLLATE "C" LIMIT 1000) AS p', rows)
 			INTO problems;
 	END IF;
 	problems := coalesce(problems, '[]');
