@@ -72,16 +72,19 @@ read_batch(SagazLease *lease, const char *worker_id)
 								ForwardScanDirection);
 		if (sagaz_scan_next(scan))
 		{
+			int			events =
+				DatumGetInt32(sagaz_column(scan->slot, batch_events));
+
 			found = true;
-			if (worker_id)
+			if (worker_id && events > 0)
 				check_worker(scan->slot, lease->batch_id, worker_id);
-			lease->events += DatumGetInt32(sagaz_column(scan->slot, batch_events));
+			lease->events += events;
 			lease->claimed_at =
 				DatumGetTimestampTz(sagaz_column(scan->slot, batch_claimed_at));
 		}
 		sagaz_scan_end(scan);
 	}
-	if (!found)
+	if (!found || lease->events == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("batch " INT64_FORMAT " does not exist", lease->batch_id)));

@@ -41,6 +41,8 @@
 /* How long a claim waits for a lane when others hold all that matter. */
 #define LANE_WAIT_MS 100
 #define LANE_POLL_MS 2
+/* Transactions further back were made durable long ago. */
+#define CLOG_REACH (UINT64CONST(1) << 30)
 
 PG_FUNCTION_INFO_V1(sagaz_claim_batch);
 
@@ -89,7 +91,8 @@ static void
 note_transaction(SagazClaim *claim, uint64 pos, int64 seq,
 				 const SagazCluster *cluster)
 {
-	if (pos < SAGAZ_FIRST_POS || sagaz_epoch_of(cluster, seq) != cluster->epoch)
+	if (pos < SAGAZ_FIRST_POS || pos + CLOG_REACH < claim->next_xid ||
+		sagaz_epoch_of(cluster, seq) != cluster->epoch)
 		return;
 	if (claim->nxids > 0 && claim->xids[claim->nxids - 1] == (TransactionId) pos)
 		return;
@@ -271,6 +274,7 @@ sagaz_claim_batch(PG_FUNCTION_ARGS)
 		DirectFunctionCall2(enum_in, CStringGetDatum("claimed"),
 							ObjectIdGetDatum(TupleDescAttr(claim.row_type,
 														   event_status)->atttypid));
+	claim.next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	claim.xids_size = 64;
 	claim.xids = palloc(claim.xids_size * sizeof(TransactionId));
 	claim.lane_context = AllocSetContextCreate(CurrentMemoryContext,

@@ -28,6 +28,7 @@ typedef struct SagazClaim
 	Datum		group_datum;
 	Datum		status_claimed;
 
+	uint64		next_xid;		/* about when the claim began */
 	TransactionId *xids;		/* of the events' transactions */
 	int			nxids;
 	int			xids_size;

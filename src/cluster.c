@@ -253,7 +253,8 @@ sagaz_activate(PG_FUNCTION_ARGS)
 	cluster = sagaz_cluster_read(snapshot);
 	if (cluster->known && cluster->same && !cluster->active)
 		write_row(cluster->epoch, cluster->boundary[cluster->epoch - 1], true);
-	else if (!cluster->same || log_is_ahead(snapshot))
+	else if (!cluster->same ||
+			 (cluster->nepochs <= 1 && log_is_ahead(snapshot)))
 		write_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0, true);
 	UnregisterSnapshot(snapshot);
 	PG_RETURN_VOID();

@@ -125,7 +125,7 @@ sagaz_cursor_skip_to_now(int16 group_no)
 	memset(&row, 0, sizeof(row));
 	sagaz_end_zero(&row.window.from);
 	snapshot = sagaz_end_read(&row.window.to);
-	sagaz_end_set_epoch(&row.window.to, sagaz_cluster_read(snapshot));
+	sagaz_end_set_epoch(&row.window.to, sagaz_cluster_active(snapshot));
 	row.last_seq = PG_INT64_MAX;
 	row.batch_id = sagaz_next_batch_id(group_no);
 	row.claimed_at = GetCurrentTimestamp();

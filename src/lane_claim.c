@@ -124,34 +124,33 @@ divert(Lane *lane, TupleTableSlot *event, int state)
 }
 
 /*
- * In an ordered group: does the saga wait for an event before the place
- * "before"?
+ * In an ordered group: does the saga wait for an earlier event?  One with a
+ * lower place than those that wait was inserted before their commit, so it
+ * does not follow from them.
  */
 static bool
-is_blocked(Lane *lane, TupleTableSlot *event, int64 before)
+is_blocked(Lane *lane, TupleTableSlot *event)
 {
 #ifdef SAGAZ_MUTANT_RETRY_OVERTAKEN
 	return false;
 #endif
 	return lane->blocking &&
 		sagaz_retry_blocks(lane->claim->group.no,
-						   sagaz_column(event, outbox_saga_id), before,
+						   sagaz_column(event, outbox_saga_id),
+						   DatumGetInt64(sagaz_column(event, outbox_seq)),
 						   lane->snapshot);
 }
 
-/*
- * What to do with the next event of a window.  An event that is handed out
- * again does not wait for those that once came behind it.
- */
+/* What to do with the next event of a window. */
 static Verdict
-judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places, bool again)
+judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
 {
 	SagazClaim *claim = lane->claim;
-	int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
 	TimestampTz created_at =
 		DatumGetTimestampTz(sagaz_column(event, outbox_created_at));
 
-	if (sagaz_retry_places_have(places, seq))
+	if (sagaz_retry_places_have(places,
+								DatumGetInt64(sagaz_column(event, outbox_seq))))
 		return PASS;
 	if (claim->group.start_time != 0 && created_at < claim->group.start_time)
 		return PASS;
@@ -167,7 +166,7 @@ judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places, bool again)
 		divert(lane, event, RETRY_SCHEDULED);
 		return PASS;
 	}
-	if (is_blocked(lane, event, again ? seq : PG_INT64_MAX))
+	if (is_blocked(lane, event))
 	{
 		divert(lane, event, RETRY_HELD);
 		return PASS;
@@ -205,7 +204,7 @@ take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
 		if (claim->picked >= claim->limit)
 			verdict = STOP;
 		else if (again == NULL || !sagaz_owed_acked(again, seq))
-			verdict = judge(lane, event, &places, again != NULL);
+			verdict = judge(lane, event, &places);
 		if (verdict == STOP)
 		{
 			lane->stopped = true;
@@ -530,11 +529,11 @@ serve(Lane *lane)
 		take_again(lane, again);
 	else if (again)
 		lane->owed = lcons(again, lane->owed);
+	if (claim->picked < claim->limit && !lane->stopped &&
+		!(claim->group.ordered && lane->owed != NIL))
+		take_new(lane, &row);
 	if (retries > 0 && retries == lane->picked)
 		owe_retries(lane);
-	if (claim->picked < claim->limit && !lane->stopped &&
-		!(claim->group.ordered && lane->root != 0))
-		take_new(lane, &row);
 	if (lane->picked > 0 || lane->diverted > 0 || again != NULL ||
 		read_in_vain(lane))
 		write_cursor(lane, &row);

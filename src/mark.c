@@ -58,6 +58,16 @@ sagaz_no_such_event(Datum event_id)
 			 errmsg("event %s is not in the outbox", uuid_text(event_id))));
 }
 
+static void
+not_in_hand(const Mark *mark, const MarkedEvent *event)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
+			 errmsg("event %s is not in a batch of worker \"%s\"",
+					uuid_text(event->event_id), mark->worker_id),
+			 errhint("Only events of a batch that the worker holds can be marked.")));
+}
+
 /* An event that is not in the worker's hands can't be marked. */
 static void
 check_in_hand(const Mark *mark, const MarkedEvent *event)
@@ -72,11 +82,7 @@ check_in_hand(const Mark *mark, const MarkedEvent *event)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_TRANSITION),
 				 errmsg("event %s is sent already", uuid_text(event->event_id))));
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
-			 errmsg("event %s is not in a batch of worker \"%s\"",
-					uuid_text(event->event_id), mark->worker_id),
-			 errhint("Only events of a batch that the worker holds can be marked.")));
+	not_in_hand(mark, event);
 }
 
 /* Find every event's batch. */
@@ -137,6 +143,8 @@ check_still_out(const Mark *mark, const SagazLease *lease, MarkedEvent *event)
 	if (slot == NULL)
 		sagaz_no_such_event(event->event_id);
 	sagaz_place_find(&mark->group, slot, lease->snapshot, &event->place);
+	if (event->place.holder != lease->batch_id)
+		not_in_hand(mark, event);
 	check_in_hand(mark, event);
 	sagaz_scan_end(log);
 }

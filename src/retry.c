@@ -28,6 +28,8 @@
 
 /* No wait for a retry is longer. */
 #define MAX_BACKOFF_MS (3600 * INT64CONST(1000))
+/* Rows of a walk over places that are passed before it jumps ahead. */
+#define STEPS_BEFORE_JUMP 4
 
 static void
 next_place(SagazRetryPlaces *places)
@@ -43,6 +45,7 @@ sagaz_retry_places_begin(SagazRetryPlaces *places, int16 group_no,
 {
 	ScanKeyData keys[2];
 
+	places->group_no = group_no;
 	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, group_no);
 	sagaz_key_int8(&keys[1], 2, BTGreaterStrategyNumber, after);
 	places->scan = sagaz_scan_begin("outbox_retry", "outbox_retry_pkey",
@@ -50,12 +53,29 @@ sagaz_retry_places_begin(SagazRetryPlaces *places, int16 group_no,
 	next_place(places);
 }
 
+/* Go to the first of the group's rows at a place from seq on. */
+static void
+jump_to_place(SagazRetryPlaces *places, int64 seq)
+{
+	ScanKeyData keys[2];
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, places->group_no);
+	sagaz_key_int8(&keys[1], 2, BTGreaterStrategyNumber, seq - 1);
+	sagaz_scan_again(places->scan, keys, 2);
+	next_place(places);
+}
+
 /* To be asked with rising places. */
 bool
 sagaz_retry_places_have(SagazRetryPlaces *places, int64 seq)
 {
-	while (places->seq < seq)
-		next_place(places);
+	for (int step = 0; places->seq < seq; step++)
+	{
+		if (step < STEPS_BEFORE_JUMP)
+			next_place(places);
+		else
+			jump_to_place(places, seq);
+	}
 	return places->seq == seq;
 }
 

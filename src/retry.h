@@ -14,6 +14,7 @@
 /* Walks the places of a group's retry rows beside a walk over the log. */
 typedef struct SagazRetryPlaces
 {
+	int16		group_no;
 	SagazScan  *scan;
 	int64		seq;			/* the present one; PG_INT64_MAX at the end */
 } SagazRetryPlaces;
