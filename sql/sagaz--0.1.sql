@@ -116,14 +116,14 @@ CREATE TABLE sagaz.outbox (
 	event_id uuid NOT NULL DEFAULT sagaz.uuidv7(),
 	lane smallint NOT NULL GENERATED ALWAYS AS (sagaz.lane(saga_id)) STORED,
 	saga_id text NOT NULL,
-	aggregate_type text NOT NULL DEFAULT 'saga',
+	aggregate_type text NOT NULL DEFAULT 'saga' CHECK (aggregate_type <> ''),
 	aggregate_id text,
 	event_type text NOT NULL CHECK (event_type <> ''),
 	payload jsonb NOT NULL,
-	headers jsonb NOT NULL DEFAULT '{}',
+	headers jsonb NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(headers) = 'object'),
 	routing_key text,
 	partition_key text,
-	available_at timestamptz
+	available_at timestamptz CHECK (pg_catalog.isfinite(available_at))
 );
 CREATE INDEX outbox_lane_seq ON sagaz.outbox (lane, seq);
 CREATE INDEX outbox_pos_seq ON sagaz.outbox (pos, seq);

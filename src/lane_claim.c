@@ -472,6 +472,30 @@ settle(Lane *lane, bool *busy)
 	return again;
 }
 
+/*
+ * Hand out the entry that settle() found.  Where an ordered group finds
+ * nothing left in it, the next entry's turn has come.
+ */
+static void
+take_owed(Lane *lane, SagazOwed *again)
+{
+	while (again && lane->claim->picked < lane->claim->limit)
+	{
+		bool		busy;
+
+		take_again(lane, again);
+		again = NULL;
+		if (lane->claim->group.ordered && lane->root == 0)
+		{
+			lane->cursor.owed = lane->owed;
+			lane->owed = NIL;
+			again = settle(lane, &busy);
+		}
+	}
+	if (again)
+		lane->owed = lcons(again, lane->owed);
+}
+
 /* Is it worth a row that so much was read in vain? */
 static bool
 read_in_vain(const Lane *lane)
@@ -525,10 +549,7 @@ serve(Lane *lane)
 	if (!claim->group.ordered || again == NULL)
 		take_due_retries(lane);
 	retries = lane->picked;
-	if (again && claim->picked < claim->limit)
-		take_again(lane, again);
-	else if (again)
-		lane->owed = lcons(again, lane->owed);
+	take_owed(lane, again);
 	if (claim->picked < claim->limit && !lane->stopped &&
 		!(claim->group.ordered && lane->owed != NIL))
 		take_new(lane, &row);
