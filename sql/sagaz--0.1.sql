@@ -311,13 +311,6 @@ CREATE FUNCTION sagaz.extend_batch(batch_id bigint, worker_id text,
 COMMENT ON FUNCTION sagaz.extend_batch(bigint, text, interval, text) IS
 	'keep the batch for so long from now on; returns when the lease runs out';
 
-CREATE FUNCTION sagaz.create_consumer_group(name text,
-		"ordering" text DEFAULT 'none', start_from text DEFAULT 'beginning')
-	RETURNS void
-	AS 'MODULE_PATHNAME', 'sagaz_create_consumer_group' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sagaz.create_consumer_group(text, text, text) IS
-	'make an independent reader of the log, from the beginning, from now on, or of events created since a time';
-
 CREATE FUNCTION sagaz.activate() RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_activate' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.activate() IS
@@ -789,6 +782,90 @@ END
 $$;
 COMMENT ON FUNCTION sagaz.adopt(text) IS
 	'take over the tables that the Python library made in a schema of this database; what is there already stays as it is';
+
+---------------------------------------------------------------------------
+-- Consumer groups
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.create_consumer_group(name text,
+		"ordering" text DEFAULT 'none', start_from text DEFAULT 'beginning')
+	RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_create_consumer_group' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.create_consumer_group(text, text, text) IS
+	'make an independent reader of the log, from the beginning, from now on, or of events created since a time';
+
+CREATE FUNCTION sagaz.drop_consumer_group(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_drop_consumer_group' LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION sagaz.drop_consumer_group(text) IS
+	'remove a consumer group with its progress, retries and dead letters; refused while a batch of it is in the hands of a worker';
+
+CREATE FUNCTION sagaz.pause_consumer_group(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_pause_consumer_group' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.pause_consumer_group(text) IS
+	'let claims of the group return nothing until it is resumed; batches that are out can be finished';
+
+CREATE FUNCTION sagaz.resume_consumer_group(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_resume_consumer_group' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.resume_consumer_group(text) IS
+	'let claims of a paused group go on where they stopped';
+
+---------------------------------------------------------------------------
+-- Operating the outbox
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.requeue_dead_letters(event_ids uuid[] DEFAULT NULL,
+		event_type text DEFAULT NULL, saga_id text DEFAULT NULL,
+		max_rows integer DEFAULT NULL, spread interval DEFAULT '0',
+		reason text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
+		storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_requeue_dead_letters' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.requeue_dead_letters(uuid[], text, text, integer, interval, text, text, text) IS
+	'let dead letters be tried again, the longest dead first, spread evenly over an interval; returns how many';
+
+CREATE FUNCTION sagaz.release_stuck_events(claimed_older_than interval DEFAULT '5 min',
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_release_stuck_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.release_stuck_events(interval, text, text) IS
+	'end the leases of batches that were claimed longer ago and not extended; returns how many events can be claimed again';
+
+CREATE FUNCTION sagaz.change_event_status(event_id uuid, status text,
+		error text, consumer_group text, storage text)
+	RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_change_event_status' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.change_event_status(uuid, text, text, text, text) IS
+	'part of update_event_status()';
+
+---------------------------------------------------------------------------
+-- Inbox
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.check_and_insert_inbox(event_id text, consumer_name text,
+		source_topic text, event_type text, payload jsonb)
+	RETURNS boolean
+	AS 'MODULE_PATHNAME', 'sagaz_check_and_insert_inbox' LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION sagaz.check_and_insert_inbox(text, text, text, text, jsonb) IS
+	'note that a consumer works on an event; true where it did so before';
+
+CREATE FUNCTION sagaz.cleanup_inbox(older_than interval) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_cleanup_inbox' LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION sagaz.cleanup_inbox(interval) IS
+	'forget what consumers have seen longer ago; returns how many';
+
+---------------------------------------------------------------------------
+-- Waiting
+---------------------------------------------------------------------------
+
+CREATE PROCEDURE sagaz.wait_for_events(timeout interval,
+		consumer_group text DEFAULT 'sagaz-workers',
+		INOUT available boolean DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'sagaz_wait_for_events' LANGUAGE C;
+COMMENT ON PROCEDURE sagaz.wait_for_events(interval, text, boolean) IS
+	'sleep until the group has something to claim; available is false where the timeout came first';
 
 ---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need

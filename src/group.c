@@ -1,6 +1,6 @@
 /*
  * group.c
- *		Consumer groups: look-up, and making them.
+ *		Consumer groups: look-up, and the making of their rows.
  *
  * Group numbers are given out under one lock; a number becomes free again
  * when drop_consumer_group() has removed all that the group left behind.
@@ -18,20 +18,7 @@
 #include "group.h"
 #include "locks.h"
 #include "outbox.h"
-#include "seq.h"
 #include "tuples.h"
-
-enum group_column
-{
-	group_group_no = 1,
-	group_consumer_group,
-	group_ordering,
-	group_start_time,
-	group_paused_at,
-	group_created_at
-};
-
-PG_FUNCTION_INFO_V1(sagaz_create_consumer_group);
 
 static void
 read_group(TupleTableSlot *slot, SagazGroup *group)
@@ -121,9 +108,9 @@ free_number(Snapshot snapshot)
 }
 
 /* False if a group of that name is there already. */
-static bool
-make_group(const char *name, const char *ordering, TimestampTz start_time,
-		   SagazGroup *group)
+bool
+sagaz_group_make(const char *name, const char *ordering,
+				 TimestampTz start_time, SagazGroup *group)
 {
 	Snapshot	snapshot;
 	SagazWriter *writer;
@@ -159,42 +146,5 @@ sagaz_group_use(const char *name, SagazGroup *group)
 		return;
 	if (strcmp(name, SAGAZ_DEFAULT_GROUP) != 0)
 		no_such_group(name);
-	(void) make_group(name, "none", 0, group);
-}
-
-/*
- * Put the new group's cursor behind all that is visible now.  An event whose
- * transaction is still running is ahead of it.
- */
-static void
-start_from_now(const SagazGroup *group)
-{
-	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
-		(void) sagaz_lock_lane(group->no, lane, true);
-	sagaz_cursor_skip_to_now(group->no);
-}
-
-Datum
-sagaz_create_consumer_group(PG_FUNCTION_ARGS)
-{
-	char	   *name = sagaz_text_argument(fcinfo, 0, "name");
-	char	   *ordering = sagaz_text_argument(fcinfo, 1, "ordering");
-	char	   *start_from = sagaz_text_argument(fcinfo, 2, "start_from");
-	TimestampTz start_time = 0;
-	SagazGroup	group;
-
-	if (strcmp(ordering, "none") != 0 && strcmp(ordering, "saga") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("ordering \"%s\" is unknown", ordering),
-				 errhint("Say 'none' or 'saga'.")));
-	if (strcmp(start_from, "beginning") != 0 && strcmp(start_from, "now") != 0)
-		start_time = DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in, CStringGetDatum(start_from), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
-	if (!make_group(name, ordering, start_time, &group))
-		ereport(ERROR,
-				(errcode(ERRCODE_DUPLICATE_OBJECT),
-				 errmsg("consumer group \"%s\" exists already", name)));
-	if (strcmp(start_from, "now") == 0)
-		start_from_now(&group);
-	PG_RETURN_VOID();
+	(void) sagaz_group_make(name, "none", 0, group);
 }

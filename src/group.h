@@ -8,6 +8,16 @@
 #include "datatype/timestamp.h"
 #include "utils/snapshot.h"
 
+enum group_column
+{
+	group_group_no = 1,
+	group_consumer_group,
+	group_ordering,
+	group_start_time,
+	group_paused_at,
+	group_created_at
+};
+
 #define SAGAZ_DEFAULT_GROUP "sagaz-workers"
 
 typedef struct SagazGroup
@@ -23,5 +33,8 @@ extern bool sagaz_group_find(const char *name, SagazGroup *group);
 extern void sagaz_group_get(const char *name, SagazGroup *group);
 extern void sagaz_group_use(const char *name, SagazGroup *group);
 extern void sagaz_group_by_no(int16 no, SagazGroup *group);
+extern void sagaz_group_check(const SagazGroup *group);
+extern bool sagaz_group_make(const char *name, const char *ordering,
+							 TimestampTz start_time, SagazGroup *group);
 
 #endif							/* SAGAZ_GROUP_H */

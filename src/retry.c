@@ -176,17 +176,13 @@ sagaz_retry_row_of_event(SagazWriter *writer, int16 group_no,
 void
 sagaz_retry_row_copy(SagazWriter *writer, TupleTableSlot *old)
 {
-	ExecClearTuple(writer->slot);
-	memcpy(writer->slot->tts_values, old->tts_values,
-		   retry_columns * sizeof(Datum));
-	memcpy(writer->slot->tts_isnull, old->tts_isnull,
-		   retry_columns * sizeof(bool));
+	sagaz_writer_copy(writer, old);
 }
 
 void
 sagaz_retry_clear(SagazWriter *writer, int attnum)
 {
-	writer->slot->tts_isnull[attnum - 1] = true;
+	sagaz_writer_clear(writer, attnum);
 }
 
 /*
@@ -224,6 +220,20 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error)
 		sagaz_writer_set(writer, retry_last_error, CStringGetTextDatum(error));
 	else
 		sagaz_retry_clear(writer, retry_last_error);
+}
+
+/*
+ * An operator wants the writer's row tried again at that time: it counts as
+ * pending until it fails again.  anew: its failures are forgotten.
+ */
+void
+sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew)
+{
+	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_WAITING));
+	sagaz_writer_set(writer, retry_next_attempt_at, TimestampTzGetDatum(at));
+	sagaz_retry_clear(writer, retry_failed_at);
+	if (anew)
+		sagaz_writer_set(writer, retry_retry_count, Int32GetDatum(0));
 }
 
 /*

@@ -42,6 +42,7 @@ extern int	sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 									 Snapshot snapshot);
 extern void sagaz_retry_failed(SagazWriter *writer, TimestampTz at,
 							   const char *error);
+extern void sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew);
 extern void sagaz_retry_let_go(const SagazGroup *group, Datum saga_id);
 
 #endif							/* SAGAZ_RETRY_H */

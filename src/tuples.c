@@ -70,6 +70,23 @@ sagaz_writer_set(SagazWriter *writer, int attnum, Datum value)
 	writer->slot->tts_isnull[attnum - 1] = false;
 }
 
+void
+sagaz_writer_clear(SagazWriter *writer, int attnum)
+{
+	writer->slot->tts_isnull[attnum - 1] = true;
+}
+
+/* Start a new version of a row; old stays where it is until that is written. */
+void
+sagaz_writer_copy(SagazWriter *writer, TupleTableSlot *old)
+{
+	int			columns = writer->slot->tts_tupleDescriptor->natts;
+
+	ExecClearTuple(writer->slot);
+	memcpy(writer->slot->tts_values, old->tts_values, columns * sizeof(Datum));
+	memcpy(writer->slot->tts_isnull, old->tts_isnull, columns * sizeof(bool));
+}
+
 /* Write the row and its index entries; a repeated key is 23505. */
 void
 sagaz_writer_insert(SagazWriter *writer)

@@ -27,6 +27,8 @@ typedef struct SagazWriter
 extern SagazWriter *sagaz_writer_begin(const char *table);
 extern void sagaz_writer_row(SagazWriter *writer);
 extern void sagaz_writer_set(SagazWriter *writer, int attnum, Datum value);
+extern void sagaz_writer_clear(SagazWriter *writer, int attnum);
+extern void sagaz_writer_copy(SagazWriter *writer, TupleTableSlot *old);
 extern void sagaz_writer_insert(SagazWriter *writer);
 extern void sagaz_writer_update(SagazWriter *writer, TupleTableSlot *old,
 								Snapshot snapshot);
