@@ -138,6 +138,19 @@ sagaz_group_make(const char *name, const char *ordering,
 	return true;
 }
 
+/*
+ * Under a lane's lock: is the group still the one that was looked up before?
+ * It may have been dropped, and its number given to another, meanwhile.
+ */
+void
+sagaz_group_check(const SagazGroup *group)
+{
+	SagazGroup	now;
+
+	if (!sagaz_group_find(group->name, &now) || now.no != group->no)
+		no_such_group(group->name);
+}
+
 /* A group that must exist, except that the default one arises on first use. */
 void
 sagaz_group_use(const char *name, SagazGroup *group)

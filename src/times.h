@@ -1,0 +1,17 @@
+/*
+ * times.h
+ *		Times as text in records.
+ */
+#ifndef SAGAZ_TIMES_H
+#define SAGAZ_TIMES_H
+
+#include "datatype/timestamp.h"
+
+/* YYYY-MM-DDTHH:MM:SS.ffffff+00:00 and the terminating zero */
+#define SAGAZ_TIME_SIZE 33
+
+extern bool sagaz_parse_time(const char *text, int length, TimestampTz *time);
+extern bool sagaz_time_in_range(TimestampTz time);
+extern int	sagaz_format_time(TimestampTz time, char *buffer);
+
+#endif							/* SAGAZ_TIMES_H */
