@@ -5,8 +5,8 @@
  *
  * All queues are served by the same loop with prepared statements, one round
  * trip to claim a batch and one to finish it (where a queue finishes event by
- * event, one per event).  Workers are processes; what they measured meets in
- * shared memory.  One line goes to standard output, tab-separated: events,
+ * event, one per event).  With -p the finish travels with the next claim.
+ * Workers are processes; what they measured meets in shared memory.  One line goes to standard output, tab-separated: events,
  * seconds, median milliseconds of a claim, and the same of the claims in the
  * first and in the last window (-o, default 10 seconds).
  */
@@ -61,6 +61,10 @@ static const queue_kind kinds[] = {
 	{"plain",
 		"SELECT * FROM bench_plain.event WHERE id > $2::bigint ORDER BY id LIMIT %d",
 	"id", NULL, BY_BATCH, NULL},
+	{"record",
+		"SELECT * FROM bench_record.event WHERE id > $2::bigint "
+		"ORDER BY id LIMIT %d",
+	"id", NULL, BY_BATCH, NULL},
 	{"skip-batch", SKIP_CLAIM, "event_id",
 		"UPDATE bench_skip.outbox SET status = 'sent', sent_at = now() "
 	"WHERE event_id = ANY ($1::uuid[])", BY_LIST, NULL},
@@ -103,6 +107,7 @@ typedef struct options
 	long		max_events;		/* of all workers; 0: until a claim is empty */
 	double		seconds;		/* > 0: go on for so long, waiting for more */
 	double		interval;		/* least seconds from claim to claim */
+	bool		pipelined;		/* the finish waits for the next claim */
 	double		window;
 } options;
 
@@ -124,17 +129,53 @@ pause_until(double when)
 		usleep(left * 1e6);
 }
 
+static void
+fail(PGconn *conn)
+{
+	fprintf(stderr, "drain: %s", PQerrorMessage(conn));
+	exit(1);
+}
+
 static PGresult *
 checked(PGconn *conn, PGresult *res)
 {
 	ExecStatusType status = PQresultStatus(res);
 
-	if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK)
-	{
-		fprintf(stderr, "drain: %s", PQerrorMessage(conn));
-		exit(1);
-	}
+	if (status != PGRES_COMMAND_OK && status != PGRES_TUPLES_OK &&
+		status != PGRES_PIPELINE_SYNC)
+		fail(conn);
 	return res;
+}
+
+static int	unanswered = 0;		/* statements sent */
+
+/* Send a statement, a transaction of its own unless in a block. */
+static void
+send_statement(PGconn *conn, const char *name, const char *first,
+			   const char *second)
+{
+	const char *params[2] = {first, second};
+
+	if (!PQsendQueryPrepared(conn, name, 2, params, NULL, NULL, 0) ||
+		!PQpipelineSync(conn))
+		fail(conn);
+	unanswered++;
+}
+
+/* Wait for all answers; returns that of the last statement, or NULL. */
+static PGresult *
+collect(PGconn *conn)
+{
+	PGresult   *last = NULL;
+
+	for (; unanswered > 0; unanswered--)
+	{
+		PQclear(last);
+		last = checked(conn, PQgetResult(conn));
+		PQclear(PQgetResult(conn));
+		PQclear(checked(conn, PQgetResult(conn)));
+	}
+	return last;
 }
 
 static void
@@ -152,62 +193,26 @@ connect_and_prepare(const options *opt)
 	char		sql[1000];
 
 	if (PQstatus(conn) != CONNECTION_OK)
-	{
-		fprintf(stderr, "drain: %s", PQerrorMessage(conn));
-		exit(1);
-	}
+		fail(conn);
 	snprintf(sql, sizeof(sql), opt->kind->claim, opt->batch);
 	prepare(conn, "claim", sql);
 	if (opt->kind->finish)
 		prepare(conn, "finish", opt->kind->finish);
+	if (opt->kind->empty)
+		prepare(conn, "empty", opt->kind->empty);
+	prepare(conn, "begin", "BEGIN");
+	if (!PQenterPipelineMode(conn))
+		fail(conn);
 	return conn;
-}
-
-/* BEGIN and the claim in one round trip; the result is the claim's. */
-static PGresult *
-claim_in_transaction(PGconn *conn, const char *const *params)
-{
-	PGresult   *rows = NULL;
-	PGresult   *res;
-
-	PQenterPipelineMode(conn);
-	PQsendQueryParams(conn, "BEGIN", 0, NULL, NULL, NULL, NULL, 0);
-	PQsendQueryPrepared(conn, "claim", 2, params, NULL, NULL, 0);
-	PQpipelineSync(conn);
-	for (int nulls = 0; nulls < 2;)
-	{
-		res = PQgetResult(conn);
-		if (res == NULL)
-		{
-			nulls++;
-			continue;
-		}
-		PQclear(rows);
-		rows = checked(conn, res);
-	}
-	PQclear(PQgetResult(conn));
-	PQexitPipelineMode(conn);
-	return rows;
 }
 
 static PGresult *
 claim(PGconn *conn, const options *opt, const char *worker, const char *last)
 {
-	const char *params[2] = {worker, last};
-
 	if (opt->kind->how == BY_COMMIT)
-		return claim_in_transaction(conn, params);
-	return checked(conn, PQexecPrepared(conn, "claim", 2, params,
-										NULL, NULL, 0));
-}
-
-static void
-finish_key(PGconn *conn, const char *key, const char *worker)
-{
-	const char *params[2] = {key, worker};
-
-	PQclear(checked(conn, PQexecPrepared(conn, "finish", 2, params,
-										 NULL, NULL, 0)));
+		send_statement(conn, "begin", NULL, NULL);
+	send_statement(conn, "claim", worker, last);
+	return collect(conn);
 }
 
 /* The keys of all rows as an array literal. */
@@ -233,19 +238,24 @@ finish(PGconn *conn, const options *opt, PGresult *rows, const char *worker)
 	switch (opt->kind->how)
 	{
 		case BY_BATCH:
-			finish_key(conn, PQgetvalue(rows, 0, column), worker);
+		case BY_COMMIT:
+			send_statement(conn, "finish", PQgetvalue(rows, 0, column), worker);
 			break;
 		case BY_LIST:
-			finish_key(conn, key_list(rows, column), worker);
+			send_statement(conn, "finish", key_list(rows, column), worker);
 			break;
 		case BY_EVENT:
 			for (int i = 0; i < PQntuples(rows); i++)
-				finish_key(conn, PQgetvalue(rows, i, column), worker);
-			break;
-		case BY_COMMIT:
-			finish_key(conn, "", worker);
+			{
+				send_statement(conn, "finish", PQgetvalue(rows, i, column),
+							   worker);
+				if (!opt->pipelined)
+					PQclear(collect(conn));
+			}
 			break;
 	}
+	if (!opt->pipelined)
+		PQclear(collect(conn));
 }
 
 /* True if the claim without rows still gave a batch, which is finished. */
@@ -253,17 +263,25 @@ static bool
 finish_empty(PGconn *conn, const options *opt, const char *worker)
 {
 	PGresult   *res;
-	bool		found;
+	bool		found = false;
 
 	if (opt->kind->how == BY_COMMIT)
-		finish_key(conn, "", worker);
-	if (opt->kind->empty == NULL)
-		return false;
-	res = checked(conn, PQexec(conn, opt->kind->empty));
-	found = !PQgetisnull(res, 0, 0);
-	if (found)
-		finish_key(conn, PQgetvalue(res, 0, 0), worker);
-	PQclear(res);
+	{
+		send_statement(conn, "finish", NULL, NULL);
+		PQclear(collect(conn));
+	}
+	if (opt->kind->empty)
+	{
+		send_statement(conn, "empty", NULL, NULL);
+		res = collect(conn);
+		found = !PQgetisnull(res, 0, 0);
+		if (found)
+		{
+			send_statement(conn, "finish", PQgetvalue(res, 0, 0), worker);
+			PQclear(collect(conn));
+		}
+		PQclear(res);
+	}
 	return found;
 }
 
@@ -307,6 +325,7 @@ work(PGconn *conn, const options *opt, int number, result *r)
 			break;
 		pause_until(begin + opt->interval);
 	}
+	PQclear(collect(conn));
 	if (r->end == 0)
 		r->end = now();
 }
@@ -366,7 +385,7 @@ kind_named(const char *name)
 		if (name && strcmp(kinds[i].name, name) == 0)
 			return &kinds[i];
 	fprintf(stderr, "usage: drain [-n batch] [-w workers] [-m events] "
-			"[-t seconds] [-i interval] [-o window] queue\n");
+			"[-t seconds] [-i interval] [-o window] [-p] queue\n");
 	exit(2);
 }
 
@@ -376,7 +395,7 @@ read_options(int argc, char **argv)
 	options		opt = {.batch = 100, .workers = 1, .window = 10};
 	int			c;
 
-	while ((c = getopt(argc, argv, "n:w:m:t:i:o:")) != -1)
+	while ((c = getopt(argc, argv, "n:w:m:t:i:o:p")) != -1)
 		switch (c)
 		{
 			case 'n':
@@ -393,6 +412,9 @@ read_options(int argc, char **argv)
 				break;
 			case 'i':
 				opt.interval = atof(optarg);
+				break;
+			case 'p':
+				opt.pipelined = true;
 				break;
 			case 'o':
 				opt.window = atof(optarg);
