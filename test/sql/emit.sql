@@ -52,6 +52,8 @@ SELECT pg_temp.try('INSERT INTO sagaz.emit (saga_id, event_type, payload) VALUES
 	$$('a', 'x', NULL)$$, $$('a', 'x', '{')$$, $$('a', 'x', '1'), ('', 'y', '1')$$]) v;
 SELECT pg_temp.try('INSERT INTO sagaz.emit (saga_id, event_type, payload, ' || v) FROM unnest(ARRAY[
 	$$headers) VALUES ('a', 'x', '1', NULL)$$, $$aggregate_type) VALUES ('a', 'x', '1', NULL)$$,
+	$$headers) VALUES ('a', 'x', '1', '[]')$$, $$aggregate_type) VALUES ('a', 'x', '1', '')$$,
+	$$available_at) VALUES ('a', 'x', '1', 'infinity')$$,
 	$$event_id) VALUES ('a', 'x', '1', '11111111-1111-7111-8111-111111111111')$$,
 	$$seq) VALUES ('a', 'x', '1', 1)$$, $$pos) VALUES ('a', 'x', '1', '1')$$]) v;
 SELECT pg_temp.try($$COPY sagaz.emit (saga_id, event_type, payload) FROM '/dev/null'$$);
