@@ -838,6 +838,21 @@ CREATE FUNCTION sagaz.change_event_status(event_id uuid, status text,
 COMMENT ON FUNCTION sagaz.change_event_status(uuid, text, text, text, text) IS
 	'part of update_event_status()';
 
+CREATE FUNCTION sagaz.update_event_status(event_id uuid, status text,
+		error text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
+		storage text DEFAULT NULL)
+	RETURNS sagaz.outbox_event
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	PERFORM sagaz.change_event_status(event_id, status, error, consumer_group, storage);
+	RETURN (SELECT e FROM sagaz.get_event(event_id, consumer_group, storage) AS e);
+END
+$$;
+COMMENT ON FUNCTION sagaz.update_event_status(uuid, text, text, text, text) IS
+	'say where an event stands: pending (try it now), sent, failed (try it again later) or dead_letter; returns the event as it is then';
+
 ---------------------------------------------------------------------------
 -- Inbox
 ---------------------------------------------------------------------------
@@ -868,7 +883,219 @@ COMMENT ON PROCEDURE sagaz.wait_for_events(interval, text, boolean) IS
 	'sleep until the group has something to claim; available is false where the timeout came first';
 
 ---------------------------------------------------------------------------
+-- Access
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.access_list()
+	RETURNS TABLE (object text, privilege text, access text[])
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	VALUES
+		('save_saga_state', 'EXECUTE', '{producer}'::text[]),
+		('load_saga_state', 'EXECUTE', '{producer, operator}'),
+		('delete_saga_state', 'EXECUTE', '{producer, operator}'),
+		('update_step_state', 'EXECUTE', '{producer}'),
+		('insert_event', 'EXECUTE', '{producer}'),
+		('insert_events', 'EXECUTE', '{producer}'),
+		('emit', 'INSERT', '{producer}'),
+		('emit', 'SELECT (event_id, created_at)', '{producer}'),
+		-- what an INSERT into emit calls runs as the inserting user
+		('lane', 'EXECUTE', '{producer}'),
+		('next_seq', 'EXECUTE', '{producer}'),
+		('uuidv7', 'EXECUTE', '{producer}'),
+
+		('claim_batch', 'EXECUTE', '{consumer}'),
+		('finish_batch', 'EXECUTE', '{consumer}'),
+		('release_batch', 'EXECUTE', '{consumer}'),
+		('extend_batch', 'EXECUTE', '{consumer}'),
+		('mark_sent', 'EXECUTE', '{consumer}'),
+		('mark_failed', 'EXECUTE', '{consumer}'),
+		('wait_for_events', 'EXECUTE', '{consumer}'),
+		('check_and_insert_inbox', 'EXECUTE', '{consumer}'),
+		('get_event', 'EXECUTE', '{consumer, operator, monitor}'),
+		('get_events_by_saga', 'EXECUTE', '{consumer, operator, monitor}'),
+		('get_pending_count', 'EXECUTE', '{consumer, operator, monitor}'),
+
+		('update_event_status', 'EXECUTE', '{operator}'),
+		('requeue_dead_letters', 'EXECUTE', '{operator}'),
+		('release_stuck_events', 'EXECUTE', '{operator}'),
+		('create_consumer_group', 'EXECUTE', '{operator}'),
+		('drop_consumer_group', 'EXECUTE', '{operator}'),
+		('pause_consumer_group', 'EXECUTE', '{operator}'),
+		('resume_consumer_group', 'EXECUTE', '{operator}'),
+		('archive_sent_events', 'EXECUTE', '{operator}'),
+		('cleanup_completed_sagas', 'EXECUTE', '{operator}'),
+		('cleanup_inbox', 'EXECUTE', '{operator}'),
+		('activate', 'EXECUTE', '{operator}'),
+
+		('list_sagas', 'EXECUTE', '{operator, monitor}'),
+		('stuck_sagas', 'EXECUTE', '{operator, monitor}'),
+		('get_saga_statistics', 'EXECUTE', '{operator, monitor}'),
+		('get_outbox_statistics', 'EXECUTE', '{operator, monitor}'),
+		('get_stuck_events', 'EXECUTE', '{operator, monitor}'),
+		('get_dead_letter_events', 'EXECUTE', '{operator, monitor}'),
+		('explain_event', 'EXECUTE', '{operator, monitor}'),
+		('health_check', 'EXECUTE', '{operator, monitor}'),
+		('outbox_events', 'SELECT', '{operator, monitor}'),
+		('sagas', 'SELECT', '{operator, monitor}'),
+		('saga_steps', 'SELECT', '{operator, monitor}'),
+		('consumer_group', 'SELECT', '{operator, monitor}'),
+		('consumer_inbox', 'SELECT', '{operator, monitor}')
+	$$;
+COMMENT ON FUNCTION sagaz.access_list() IS
+	'what grant_access() gives: the privileges on each routine and relation, and the kinds of access that have them';
+
+CREATE FUNCTION sagaz.access_check(role text, access text) RETURNS void
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	IF NOT pg_has_role((SELECT extowner FROM pg_extension
+			WHERE extname = 'sagaz'), 'USAGE') THEN
+		RAISE insufficient_privilege USING
+			MESSAGE = 'must be owner of extension sagaz';
+	END IF;
+	IF access IS NULL OR access NOT IN ('producer', 'consumer', 'operator', 'monitor') THEN
+		RAISE SQLSTATE 'SZ009' USING
+			MESSAGE = CASE WHEN access IS NULL THEN 'access must not be null'
+				ELSE format('access "%s" is unknown', access) END,
+			HINT = 'Say ''producer'', ''consumer'', ''operator'' or ''monitor''.';
+	END IF;
+	IF role IS NULL OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+		RAISE SQLSTATE 'SZ009' USING
+			MESSAGE = CASE WHEN role IS NULL THEN 'role must not be null'
+				ELSE format('role "%s" does not exist', role) END;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION sagaz.access_check(text, text) IS
+	'part of grant_access() and revoke_access(): check who asks, and for what';
+
+CREATE FUNCTION sagaz.access_apply(command text, role text, access text)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	target text;
+	toward text := CASE command WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END;
+BEGIN
+	FOR target IN
+		SELECT format('EXECUTE ON ROUTINE %s', p.oid::regprocedure)
+			FROM sagaz.access_list() AS l
+			JOIN pg_proc AS p ON p.proname = l.object
+				AND p.pronamespace = 'sagaz'::regnamespace
+			WHERE l.privilege = 'EXECUTE' AND access_apply.access = ANY (l.access)
+		UNION ALL
+		SELECT format('%s ON sagaz.%I', l.privilege, l.object)
+			FROM sagaz.access_list() AS l
+			WHERE l.privilege <> 'EXECUTE' AND access_apply.access = ANY (l.access)
+				AND to_regclass(format('sagaz.%I', l.object)) IS NOT NULL
+	LOOP
+		EXECUTE format('%s %s %s %I', command, target, toward, role);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION sagaz.access_apply(text, text, text) IS
+	'part of grant_access() and revoke_access(): GRANT or REVOKE what a kind of access has';
+
+CREATE FUNCTION sagaz.access_apply_common(command text, role text)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	target text;
+	toward text := CASE command WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END;
+BEGIN
+	FOR target IN
+		SELECT 'SCHEMA sagaz'
+		UNION ALL
+		SELECT format('TYPE %s', t.oid::regtype)
+			FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid
+			WHERE t.typnamespace = 'sagaz'::regnamespace
+				AND (t.typtype IN ('e', 'd') OR c.relkind = 'c')
+	LOOP
+		EXECUTE format('%s USAGE ON %s %s %I', command, target, toward, role);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION sagaz.access_apply_common(text, text) IS
+	'part of grant_access() and revoke_access(): GRANT or REVOKE what every kind of access has';
+
+CREATE FUNCTION sagaz.access_held(role text) RETURNS text[]
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT coalesce(array_agg(h.kind), '{}') FROM (
+		SELECT kind FROM sagaz.access_list() AS l
+			JOIN pg_proc AS p ON p.proname = l.object
+				AND p.pronamespace = 'sagaz'::regnamespace
+			CROSS JOIN unnest(l.access) AS kind
+			WHERE l.privilege = 'EXECUTE'
+			GROUP BY kind
+			HAVING bool_and(EXISTS (SELECT FROM aclexplode(p.proacl) AS a
+				JOIN pg_roles AS r ON r.oid = a.grantee
+				WHERE r.rolname = $1))) AS h
+	$$;
+COMMENT ON FUNCTION sagaz.access_held(text) IS
+	'part of revoke_access(): the kinds of access that a role has in full';
+
+CREATE FUNCTION sagaz.grant_access(role text, access text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	PERFORM sagaz.access_check(role, access);
+	PERFORM sagaz.access_apply_common('GRANT', role);
+	PERFORM sagaz.access_apply('GRANT', role, access);
+END
+$$;
+COMMENT ON FUNCTION sagaz.grant_access(text, text) IS
+	'give a role what a producer, consumer, operator or monitor needs';
+
+CREATE FUNCTION sagaz.revoke_access(role text, access text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	kept text[];
+BEGIN
+	PERFORM sagaz.access_check(role, access);
+	kept := array_remove(sagaz.access_held(role), access);
+	-- an operator has all that a monitor has
+	IF access = 'operator' THEN
+		kept := array_remove(kept, 'monitor');
+	END IF;
+	PERFORM sagaz.access_apply('REVOKE', role, access);
+	IF kept = '{}' THEN
+		PERFORM sagaz.access_apply_common('REVOKE', role);
+	END IF;
+	PERFORM sagaz.access_apply('GRANT', role, kind) FROM unnest(kept) AS kind;
+END
+$$;
+COMMENT ON FUNCTION sagaz.revoke_access(text, text) IS
+	'take from a role what grant_access() gave, except what its other kinds of access need';
+
+---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need
 ---------------------------------------------------------------------------
 
 REVOKE ALL ON ALL ROUTINES IN SCHEMA sagaz FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA sagaz FROM PUBLIC;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA sagaz FROM PUBLIC;
+
+DO $$
+DECLARE
+	type regtype;
+BEGIN
+	FOR type IN
+		SELECT t.oid FROM pg_catalog.pg_type AS t
+			WHERE t.typnamespace = 'sagaz'::pg_catalog.regnamespace
+				AND t.typcategory <> 'A'
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE ALL ON TYPE %s FROM PUBLIC', type);
+	END LOOP;
+END
+$$;
