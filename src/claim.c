@@ -179,6 +179,8 @@ try_lane(SagazClaim *claim, int16 lane)
 
 	if (!sagaz_lock_lane(claim->group.no, lane, false))
 		return false;
+	if (claim->batch_id == 0)
+		claim->now = GetCurrentTimestamp();
 	outer = MemoryContextSwitchTo(claim->lane_context);
 	sagaz_lane_claim(claim, lane);
 	MemoryContextSwitchTo(outer);
@@ -267,7 +269,6 @@ sagaz_claim_batch(PG_FUNCTION_ARGS)
 	read_arguments(fcinfo, &claim);
 	claim.rows = result->setResult;
 	claim.row_type = result->setDesc;
-	claim.now = GetCurrentTimestamp();
 	claim.worker_datum = CStringGetTextDatum(claim.worker_id);
 	claim.group_datum = CStringGetTextDatum(claim.group.name);
 	claim.status_claimed =

@@ -37,7 +37,7 @@ encode_entry(StringInfo buffer, const SagazOwed *owed,
 		flags |= OWED_ACKED;
 	sagaz_put_number(buffer, base->batch_id - owed->holder);
 	sagaz_put_number(buffer, flags);
-	sagaz_put_number(buffer, Max(base->claimed_at - owed->claimed_at, 0));
+	sagaz_put_signed(buffer, base->claimed_at - owed->claimed_at);
 	if (!owed->range)
 		return;
 	if (flags & OWED_OTHER_ROOT)
@@ -68,7 +68,7 @@ decode_entry(SagazReader *reader, const SagazOwedBase *base)
 
 	owed->holder = base->batch_id - sagaz_get_number(reader);
 	flags = (int) sagaz_get_number(reader);
-	owed->claimed_at = base->claimed_at - sagaz_get_number(reader);
+	owed->claimed_at = base->claimed_at - sagaz_get_signed(reader);
 	owed->range = (flags & OWED_NO_RANGE) == 0;
 	owed->root = owed->window_batch = owed->holder;
 	if (!owed->range)

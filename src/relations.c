@@ -11,12 +11,29 @@
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
-/* OID of a table, index or sequence of ours. */
-Oid
-sagaz_relation_id(const char *name)
+/*
+ * OIDs found before, by the address of the name: callers pass literals.  Any
+ * change to pg_class or pg_namespace empties the list.
+ */
+static struct
+{
+	const char *name;
+	Oid			id;
+}			known[32];
+static int	nknown = 0;
+
+static void
+forget_relations(Datum arg, int cache, uint32 hash)
+{
+	nknown = 0;
+}
+
+static Oid
+look_up_relation(const char *name)
 {
 	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, true);
 	Oid			relation_id = InvalidOid;
@@ -29,6 +46,31 @@ sagaz_relation_id(const char *name)
 				 errmsg("relation \"%s.%s\" does not exist", SAGAZ_SCHEMA, name),
 				 errhint("Run CREATE EXTENSION sagaz in this database.")));
 	return relation_id;
+}
+
+/* OID of a table, index or sequence of ours; name is a literal. */
+Oid
+sagaz_relation_id(const char *name)
+{
+	static bool registered = false;
+	Oid			id;
+
+	for (int i = 0; i < nknown; i++)
+		if (known[i].name == name)
+			return known[i].id;
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(RELOID, forget_relations, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_relations, (Datum) 0);
+		registered = true;
+	}
+	id = look_up_relation(name);
+	if (nknown < (int) lengthof(known))
+	{
+		known[nknown].name = name;
+		known[nknown++].id = id;
+	}
+	return id;
 }
 
 /*

@@ -16,6 +16,30 @@ PG_FUNCTION_INFO_V1(sagaz_uuidv7);
 #define UNIX_EPOCH_US \
 	((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY)
 
+#define RANDOM_BYTES (UUID_LEN - 8)
+
+/*
+ * Strong random bytes for one id, out of a pool of this process: asking the
+ * library each time costs more than writing an event to the log.
+ */
+static void
+random_bytes(unsigned char *bytes)
+{
+	static unsigned char pool[128 * RANDOM_BYTES];
+	static int	left = 0;
+
+	if (left == 0)
+	{
+		if (!pg_strong_random(pool, sizeof(pool)))
+			ereport(ERROR,
+					(errcode(ERRCODE_INTERNAL_ERROR),
+					 errmsg("could not generate random values")));
+		left = sizeof(pool);
+	}
+	left -= RANDOM_BYTES;
+	memcpy(bytes, pool + left, RANDOM_BYTES);
+}
+
 /*
  * 48 bits of Unix milliseconds, then 12 bits of the millisecond's fraction
  * (RFC 9562 section 6.2, method 3), then 62 random bits.
@@ -27,10 +51,7 @@ sagaz_make_uuidv7(pg_uuid_t *uuid)
 	uint64		ms = now / 1000;
 	uint32		fraction = (uint32) ((now % 1000) * 4096 / 1000);
 
-	if (!pg_strong_random(uuid->data + 8, UUID_LEN - 8))
-		ereport(ERROR,
-				(errcode(ERRCODE_INTERNAL_ERROR),
-				 errmsg("could not generate random values")));
+	random_bytes(uuid->data + 8);
 	for (int i = 0; i < 6; i++)
 		uuid->data[i] = (unsigned char) (ms >> (40 - 8 * i));
 	uuid->data[6] = (unsigned char) (0x70 | (fraction >> 8));

@@ -47,6 +47,21 @@ sagaz_get_number(SagazReader *reader)
 	}
 }
 
+/* A number that may be negative but is small: the sign goes last. */
+void
+sagaz_put_signed(StringInfo buffer, int64 value)
+{
+	sagaz_put_number(buffer, ((uint64) value << 1) ^ (uint64) (value >> 63));
+}
+
+int64
+sagaz_get_signed(SagazReader *reader)
+{
+	uint64		value = sagaz_get_number(reader);
+
+	return (int64) (value >> 1) ^ -(int64) (value & 1);
+}
+
 /* Read a bytea, which must outlive the reader where it is not toasted. */
 void
 sagaz_reader_init(SagazReader *reader, Datum value)

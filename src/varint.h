@@ -17,6 +17,8 @@ typedef struct SagazReader
 
 extern void sagaz_put_number(StringInfo buffer, uint64 value);
 extern uint64 sagaz_get_number(SagazReader *reader);
+extern void sagaz_put_signed(StringInfo buffer, int64 value);
+extern int64 sagaz_get_signed(SagazReader *reader);
 extern void sagaz_reader_init(SagazReader *reader, Datum value);
 
 #endif							/* SAGAZ_VARINT_H */
