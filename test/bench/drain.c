@@ -39,6 +39,7 @@ typedef struct queue_kind
 	enum
 	{
 		BY_BATCH,				/* $1 is the key of the first row */
+		BY_LAST,				/* $1 is the key of the last row */
 		BY_LIST,				/* $1 is an array of all keys */
 		BY_EVENT,				/* once for each row */
 		BY_COMMIT				/* the claim stays open; finish is COMMIT */
@@ -54,17 +55,20 @@ typedef struct queue_kind
 	"claimed_at = now(), worker_id = $1 FROM due " \
 	"WHERE o.event_id = due.event_id RETURNING o.*"
 
+#define RECORD_CLAIM \
+	"SELECT * FROM bench_record.event WHERE id > $2::bigint " \
+	"ORDER BY id LIMIT %d"
+
 static const queue_kind kinds[] = {
 	{"sagaz",
 		"SELECT * FROM sagaz.claim_batch($1, %d)", "batch_id",
 	"SELECT sagaz.finish_batch($1::bigint, $2)", BY_BATCH, NULL},
 	{"plain",
 		"SELECT * FROM bench_plain.event WHERE id > $2::bigint ORDER BY id LIMIT %d",
-	"id", NULL, BY_BATCH, NULL},
-	{"record",
-		"SELECT * FROM bench_record.event WHERE id > $2::bigint "
-		"ORDER BY id LIMIT %d",
-	"id", NULL, BY_BATCH, NULL},
+	"id", NULL, BY_LAST, NULL},
+	{"record", RECORD_CLAIM, "id", NULL, BY_LAST, NULL},
+	{"position", RECORD_CLAIM, "id",
+	"UPDATE bench_record.reader SET last_id = $1::bigint", BY_LAST, NULL},
 	{"skip-batch", SKIP_CLAIM, "event_id",
 		"UPDATE bench_skip.outbox SET status = 'sent', sent_at = now() "
 	"WHERE event_id = ANY ($1::uuid[])", BY_LIST, NULL},
@@ -240,6 +244,10 @@ finish(PGconn *conn, const options *opt, PGresult *rows, const char *worker)
 		case BY_BATCH:
 		case BY_COMMIT:
 			send_statement(conn, "finish", PQgetvalue(rows, 0, column), worker);
+			break;
+		case BY_LAST:
+			send_statement(conn, "finish",
+						   PQgetvalue(rows, PQntuples(rows) - 1, column), worker);
 			break;
 		case BY_LIST:
 			send_statement(conn, "finish", key_list(rows, column), worker);
