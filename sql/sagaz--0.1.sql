@@ -58,6 +58,12 @@ CREATE TABLE sagaz.sagas (
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	updated_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 ) WITH (fillfactor = 80);
+-- No column of these changes in a save that leaves the status alone, so that
+-- its update stays HOT.
+CREATE INDEX sagas_status ON sagaz.sagas (status, created_at);
+CREATE INDEX sagas_name ON sagaz.sagas (saga_name, status, created_at);
+COMMENT ON TABLE sagaz.sagas IS
+	'the present state of each saga. version rises by one with each change of the saga or of a step; a context or metadata of NULL is JSON''s null. Functions of sagaz write here without firing triggers';
 
 CREATE TABLE sagaz.saga_steps (
 	saga_id text NOT NULL REFERENCES sagaz.sagas ON DELETE CASCADE,
@@ -72,6 +78,8 @@ CREATE TABLE sagaz.saga_steps (
 	extra jsonb,
 	PRIMARY KEY (saga_id, step_name)
 ) WITH (fillfactor = 80);
+COMMENT ON TABLE sagaz.saga_steps IS
+	'the steps of each saga, in the order of ordinal. extra holds, as an object, the keys of a step that have no column; a result of NULL is JSON''s null. Whoever changes a step with SQL must raise the version of its saga first';
 
 COMMENT ON TABLE sagaz.sagas IS
 	'the state of each saga; version counts the saves that changed something in the saga or its steps';
@@ -80,6 +88,75 @@ COMMENT ON TABLE sagaz.saga_steps IS
 
 SELECT pg_catalog.pg_extension_config_dump('sagaz.sagas', '');
 SELECT pg_catalog.pg_extension_config_dump('sagaz.saga_steps', '');
+
+CREATE TYPE sagaz.saga_summary AS (
+	saga_id text,
+	saga_name text,
+	status sagaz.saga_status,
+	created_at timestamptz,
+	updated_at timestamptz,
+	step_count integer,
+	completed_steps integer);
+COMMENT ON TYPE sagaz.saga_summary IS 'a saga as lists show it';
+
+CREATE FUNCTION sagaz.save_saga_state(saga_id text, saga_name text, status text,
+		steps jsonb DEFAULT '[]', context jsonb DEFAULT '{}',
+		metadata jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
+		storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_save_saga_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.save_saga_state(text, text, text, jsonb, jsonb, jsonb, bigint, text) IS
+	'make the saga what the arguments say and write what differs; returns its version. expected_version, if given, must be the present version, 0 where the saga must not exist';
+
+CREATE FUNCTION sagaz.load_saga_state(saga_id text, storage text DEFAULT NULL)
+	RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'sagaz_load_saga_state' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION sagaz.load_saga_state(text, text) IS
+	'a saga with its steps and version, or NULL if there is none';
+
+CREATE FUNCTION sagaz.delete_saga_state(saga_id text, storage text DEFAULT NULL)
+	RETURNS boolean
+	AS 'MODULE_PATHNAME', 'sagaz_delete_saga_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.delete_saga_state(text, text) IS
+	'delete a saga and its steps; returns whether it was there';
+
+CREATE FUNCTION sagaz.update_step_state(saga_id text, step_name text, status text,
+		result jsonb DEFAULT NULL, error text DEFAULT NULL,
+		executed_at timestamptz DEFAULT NULL,
+		compensated_at timestamptz DEFAULT NULL, storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_update_step_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.update_step_state(text, text, text, jsonb, text, timestamptz, timestamptz, text) IS
+	'change one step, leaving what is NULL as it is; returns the version of the saga';
+
+CREATE FUNCTION sagaz.list_sagas(status text DEFAULT NULL,
+		saga_name text DEFAULT NULL, max_rows integer DEFAULT 100,
+		skip_rows integer DEFAULT 0, storage text DEFAULT NULL)
+	RETURNS SETOF sagaz.saga_summary
+	AS 'MODULE_PATHNAME', 'sagaz_list_sagas' LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
+COMMENT ON FUNCTION sagaz.list_sagas(text, text, integer, integer, text) IS
+	'sagas of a status whose name contains saga_name in upper or lower case, those created last first';
+
+CREATE FUNCTION sagaz.stuck_sagas(older_than interval, storage text DEFAULT NULL)
+	RETURNS SETOF sagaz.saga_summary
+	AS 'MODULE_PATHNAME', 'sagaz_stuck_sagas' LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
+COMMENT ON FUNCTION sagaz.stuck_sagas(interval, text) IS
+	'sagas that are not finished and were not changed for so long, longest first';
+
+CREATE FUNCTION sagaz.get_saga_statistics(storage text DEFAULT NULL)
+	RETURNS TABLE (saga_name text, status sagaz.saga_status, sagas bigint)
+	AS 'MODULE_PATHNAME', 'sagaz_get_saga_statistics' LANGUAGE C STABLE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION sagaz.get_saga_statistics(text) IS
+	'how many sagas there are of each name and status';
+
+CREATE FUNCTION sagaz.cleanup_completed_sagas(older_than interval,
+		statuses text[] DEFAULT '{completed,rolled_back}',
+		storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_cleanup_completed_sagas' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.cleanup_completed_sagas(interval, text[], text) IS
+	'delete finished sagas that were not changed for so long; returns how many';
 
 ---------------------------------------------------------------------------
 -- Outbox: tables

@@ -10,8 +10,13 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
 #include "catalog/pg_collation.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/rel.h"
@@ -24,16 +29,24 @@ typedef TU_UpdateIndexes IndexUpdates;
 #define insert_index_tuples(rri, slot, estate, update, which) \
 	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL, \
 						  (update) && (which) == TU_Summarizing)
+#define insert_index_tuples_unless(rri, slot, estate, taken) \
+	ExecInsertIndexTuples(rri, slot, estate, false, true, taken, NIL, false)
 #else
 typedef bool IndexUpdates;
 #define updates_any(u) (u)
 #define insert_index_tuples(rri, slot, estate, update, which) \
 	ExecInsertIndexTuples(rri, slot, estate, update, false, NULL, NIL)
+#define insert_index_tuples_unless(rri, slot, estate, taken) \
+	ExecInsertIndexTuples(rri, slot, estate, false, true, taken, NIL)
 #endif
 #if PG_VERSION_NUM >= 180000
+#define check_unique_keys(rri, slot, estate, other) \
+	ExecCheckIndexConstraints(rri, slot, estate, other, NULL, NIL)
 #define begin_index_scan(rel, index, snapshot, nkeys) \
 	index_beginscan(rel, index, snapshot, NULL, nkeys, 0)
 #else
+#define check_unique_keys(rri, slot, estate, other) \
+	ExecCheckIndexConstraints(rri, slot, estate, other, NIL)
 #define begin_index_scan(rel, index, snapshot, nkeys) \
 	index_beginscan(rel, index, snapshot, nkeys, 0)
 #endif
@@ -43,6 +56,9 @@ sagaz_writer_begin(const char *table)
 {
 	SagazWriter *writer = palloc0(sizeof(SagazWriter));
 
+	if (XactReadOnly)
+		PreventCommandIfReadOnly(psprintf("a write to %s.%s", SAGAZ_SCHEMA,
+										  table));
 	writer->rel = sagaz_open(table, RowExclusiveLock);
 	writer->slot = table_slot_create(writer->rel, NULL);
 	writer->estate = CreateExecutorState();
@@ -119,6 +135,97 @@ sagaz_writer_update(SagazWriter *writer, TupleTableSlot *old,
 		insert_index_tuples(writer->result_rel, writer->slot, writer->estate,
 							true, updates);
 	ResetPerTupleExprContext(writer->estate);
+}
+
+/* Let the unique indexes be asked before they are written. */
+static void
+prepare_speculation(SagazWriter *writer)
+{
+	ResultRelInfo *result_rel = writer->result_rel;
+
+	for (int i = 0; i < result_rel->ri_NumIndices; i++)
+	{
+		IndexInfo  *info = result_rel->ri_IndexRelationInfo[i];
+
+		if (info->ii_Unique && info->ii_UniqueOps == NULL)
+			BuildSpeculativeIndexInfo(result_rel->ri_IndexRelationDescs[i],
+									  info);
+	}
+}
+
+/*
+ * Write the row unless another has one of its unique keys: then false, after
+ * the transaction that was about to write that other one has committed.
+ */
+bool
+sagaz_writer_try_insert(SagazWriter *writer)
+{
+	TransactionId xid = GetCurrentTransactionId();
+	ItemPointerData other;
+	bool		taken;
+
+	prepare_speculation(writer);
+	ExecStoreVirtualTuple(writer->slot);
+	writer->slot->tts_tableOid = RelationGetRelid(writer->rel);
+	do
+	{
+		uint32		token;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!check_unique_keys(writer->result_rel, writer->slot,
+							   writer->estate, &other))
+			return false;
+		taken = false;
+		token = SpeculativeInsertionLockAcquire(xid);
+		table_tuple_insert_speculative(writer->rel, writer->slot,
+									   GetCurrentCommandId(true), 0, NULL,
+									   token);
+		insert_index_tuples_unless(writer->result_rel, writer->slot,
+								   writer->estate, &taken);
+		table_tuple_complete_speculative(writer->rel, writer->slot, token,
+										 !taken);
+		SpeculativeInsertionLockRelease(xid);
+	} while (taken);
+	ResetPerTupleExprContext(writer->estate);
+	return true;
+}
+
+/*
+ * Replace the row at tid by the writer's, after whoever is changing it has
+ * finished.  If they did change it, nothing is done and the result says so.
+ */
+TM_Result
+sagaz_writer_try_update(SagazWriter *writer, ItemPointer tid,
+						Snapshot snapshot)
+{
+	TM_FailureData failure;
+	LockTupleMode lock_mode;
+	IndexUpdates updates;
+	TM_Result	result;
+
+	ExecStoreVirtualTuple(writer->slot);
+	writer->slot->tts_tableOid = RelationGetRelid(writer->rel);
+	result = table_tuple_update(writer->rel, tid, writer->slot,
+								GetCurrentCommandId(true), snapshot,
+								InvalidSnapshot, true, &failure, &lock_mode,
+								&updates);
+	if (result == TM_Ok && updates_any(updates))
+		insert_index_tuples(writer->result_rel, writer->slot, writer->estate,
+							true, updates);
+	ResetPerTupleExprContext(writer->estate);
+	return result;
+}
+
+/* Delete the row at tid; like sagaz_writer_try_update() otherwise. */
+TM_Result
+sagaz_writer_try_delete(SagazWriter *writer, ItemPointer tid,
+						Snapshot snapshot)
+{
+	TM_FailureData failure;
+
+	return table_tuple_delete(writer->rel, tid, GetCurrentCommandId(true),
+							  snapshot, InvalidSnapshot, true, &failure,
+							  false);
 }
 
 /* The table stays locked until the transaction ends. */

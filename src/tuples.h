@@ -12,6 +12,7 @@
 #include "access/genam.h"
 #include "access/relscan.h"
 #include "access/skey.h"
+#include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "utils/snapshot.h"
@@ -32,6 +33,11 @@ extern void sagaz_writer_copy(SagazWriter *writer, TupleTableSlot *old);
 extern void sagaz_writer_insert(SagazWriter *writer);
 extern void sagaz_writer_update(SagazWriter *writer, TupleTableSlot *old,
 								Snapshot snapshot);
+extern bool sagaz_writer_try_insert(SagazWriter *writer);
+extern TM_Result sagaz_writer_try_update(SagazWriter *writer, ItemPointer tid,
+										 Snapshot snapshot);
+extern TM_Result sagaz_writer_try_delete(SagazWriter *writer, ItemPointer tid,
+										 Snapshot snapshot);
 extern void sagaz_writer_end(SagazWriter *writer);
 
 typedef struct SagazScan
