@@ -19,6 +19,7 @@
 
 #include "outbox.h"
 #include "seq.h"
+#include "times.h"
 #include "tuples.h"
 #include "uuid.h"
 
@@ -220,12 +221,16 @@ static TimestampTz
 json_time(JsonbValue *value)
 {
 	text	   *string = json_text(value, "available_at");
+	TimestampTz time = 0;
 
-	return string == NULL ? 0 :
-		DatumGetTimestampTz(DirectFunctionCall3(timestamptz_in,
-												CStringGetDatum(text_to_cstring(string)),
-												ObjectIdGetDatum(InvalidOid),
-												Int32GetDatum(-1)));
+	if (string && !sagaz_parse_time(VARDATA_ANY(string),
+									VARSIZE_ANY_EXHDR(string), &time))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("available_at \"%s\" is not a time",
+						text_to_cstring(string)),
+				 errhint("Write it like 2026-01-31T12:00:00Z; without an offset it is UTC.")));
+	return time;
 }
 
 /* Put one key of an object of insert_events() where it belongs. */

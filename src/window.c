@@ -13,6 +13,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "lib/qunique.h"
 #include "utils/snapmgr.h"
 
 #include "seq.h"
@@ -47,7 +48,10 @@ compare_xids(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* next lies above every xid of the snapshot, unlike the end's next_xid. */
+/*
+ * next lies above every xid of the snapshot, unlike the end's next_xid.  A
+ * transaction that is just being prepared may be listed twice.
+ */
 static void
 add_running(SagazEnd *end, Snapshot snapshot, uint64 next, uint64 own)
 {
@@ -59,6 +63,8 @@ add_running(SagazEnd *end, Snapshot snapshot, uint64 next, uint64 own)
 		end->running[end->nrunning++] = own;
 #endif
 	qsort(end->running, end->nrunning, sizeof(uint64), compare_xids);
+	end->nrunning = qunique(end->running, end->nrunning, sizeof(uint64),
+							compare_xids);
 }
 
 /*
