@@ -1,0 +1,5 @@
+BEGIN;
+SELECT load.emit('long', 1);
+\sleep 20 s
+SELECT load.emit('long', 1);
+COMMIT;
