@@ -1154,6 +1154,99 @@ END
 $$;
 COMMENT ON FUNCTION sagaz.revoke_access(text, text) IS
 	'take from a role what grant_access() gave, except what its other kinds of access need';
+---------------------------------------------------------------------------
+-- Outbox: asking about events
+---------------------------------------------------------------------------
+
+CREATE INDEX outbox_archive_unsent ON sagaz.outbox_archive (status)
+	WHERE status <> 'sent';
+
+CREATE FUNCTION sagaz.events_fdw() RETURNS fdw_handler
+	AS 'MODULE_PATHNAME', 'sagaz_events_fdw' LANGUAGE C STRICT;
+COMMENT ON FUNCTION sagaz.events_fdw() IS
+	'finds events by id, saga or status for the view outbox_events';
+
+CREATE FOREIGN DATA WRAPPER sagaz_events HANDLER sagaz.events_fdw;
+COMMENT ON FOREIGN DATA WRAPPER sagaz_events IS
+	'events of the native outbox with their state';
+
+CREATE SERVER sagaz_events FOREIGN DATA WRAPPER sagaz_events;
+COMMENT ON SERVER sagaz_events IS 'the native outbox of this database';
+
+CREATE FOREIGN TABLE sagaz.event_state (
+	event_id uuid NOT NULL,
+	saga_id text NOT NULL,
+	aggregate_type text NOT NULL,
+	aggregate_id text NOT NULL,
+	event_type text NOT NULL,
+	payload jsonb NOT NULL,
+	headers jsonb NOT NULL,
+	status sagaz.event_status NOT NULL,
+	created_at timestamptz NOT NULL,
+	claimed_at timestamptz,
+	sent_at timestamptz,
+	retry_count integer NOT NULL,
+	last_error text,
+	worker_id text,
+	routing_key text,
+	partition_key text
+) SERVER sagaz_events;
+COMMENT ON FOREIGN TABLE sagaz.event_state IS
+	'what the view outbox_events shows. A status is nowhere stored but derived from batches, receipts and retries; a condition on event_id, saga_id or status decides how the events are found, so that none of them reads the whole log';
+
+CREATE VIEW sagaz.outbox_events AS
+	SELECT event_id, saga_id, aggregate_type, aggregate_id, event_type,
+		payload, headers, status, created_at, claimed_at, sent_at,
+		retry_count, last_error, worker_id, routing_key, partition_key
+	FROM sagaz.event_state;
+COMMENT ON VIEW sagaz.outbox_events IS
+	'all events, in the log and in the archive, with their state in the consumer group sagaz-workers; fast for one event_id, one saga_id and for a status with LIMIT';
+
+CREATE FUNCTION sagaz.get_event(event_id uuid,
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS SETOF sagaz.outbox_event
+	AS 'MODULE_PATHNAME', 'sagaz_get_event' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION sagaz.get_event(uuid, text, text) IS
+	'an event with its state in the group; no row if there is no such event or it is none of the group''s';
+
+CREATE FUNCTION sagaz.get_events_by_saga(saga_id text,
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS SETOF sagaz.outbox_event
+	AS 'MODULE_PATHNAME', 'sagaz_get_events_by_saga' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION sagaz.get_events_by_saga(text, text, text) IS
+	'the events of a saga with their state in the group, in the order of the log, archived ones first';
+
+CREATE FUNCTION sagaz.get_stuck_events(claimed_older_than interval DEFAULT '5 min',
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS SETOF sagaz.outbox_event
+	AS 'MODULE_PATHNAME', 'sagaz_get_stuck_events' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION sagaz.get_stuck_events(interval, text, text) IS
+	'events that were claimed at least so long ago and are neither finished nor released';
+
+CREATE FUNCTION sagaz.get_pending_count(
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_get_pending_count' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION sagaz.get_pending_count(text, text) IS
+	'how many events wait for the group: not yet handed out, released, scheduled or held back; takes as long as there are such events';
+
+CREATE FUNCTION sagaz.get_dead_letter_events(max_rows integer DEFAULT 100,
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS SETOF sagaz.outbox_event
+	AS 'MODULE_PATHNAME', 'sagaz_get_dead_letter_events' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
+COMMENT ON FUNCTION sagaz.get_dead_letter_events(integer, text, text) IS
+	'the group''s dead letters, the longest dead first';
+
+CREATE FUNCTION sagaz.get_outbox_statistics(
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL,
+		OUT "group" text, OUT total bigint, OUT pending bigint,
+		OUT claimed bigint, OUT sent bigint, OUT failed bigint,
+		OUT dead_letter bigint, OUT archived bigint,
+		OUT oldest_pending interval, OUT open_batches bigint,
+		OUT paused boolean, OUT estimated boolean)
+	AS 'MODULE_PATHNAME', 'sagaz_get_outbox_statistics' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION sagaz.get_outbox_statistics(text, text) IS
+	'how many events of the log stand where for the group, how long the oldest pending one waits, and how many events are archived; estimated says that log or archive are larger than 1 GB, so that total, sent and archived rest on the tables'' statistics';
 
 ---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need

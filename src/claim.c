@@ -24,6 +24,7 @@
 #include "utils/wait_event.h"
 
 #include "claim.h"
+#include "event_scan.h"
 #include "locks.h"
 #include "outbox.h"
 #include "seq.h"
@@ -45,30 +46,6 @@
 #define CLOG_REACH (UINT64CONST(1) << 30)
 
 PG_FUNCTION_INFO_V1(sagaz_claim_batch);
-
-/* The order of columns is that of type outbox_event. */
-enum event_column
-{
-	event_event_id,
-	event_saga_id,
-	event_aggregate_type,
-	event_aggregate_id,
-	event_event_type,
-	event_payload,
-	event_headers,
-	event_status,
-	event_created_at,
-	event_claimed_at,
-	event_sent_at,
-	event_retry_count,
-	event_last_error,
-	event_worker_id,
-	event_routing_key,
-	event_partition_key,
-	event_batch_id,
-	event_consumer_group,
-	event_columns
-};
 
 /* The batch id of this claim, drawn when the first lane has something. */
 int64

@@ -19,6 +19,7 @@
 #include "tcop/utility.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "tuples.h"
@@ -258,17 +259,25 @@ sagaz_scan_begin(const char *table, const char *index, Snapshot snapshot,
 void
 sagaz_scan_again(SagazScan *scan, ScanKey keys, int nkeys)
 {
+	MemoryContext outer = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
+
 	ExecClearTuple(scan->slot);
 	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+	MemoryContextSwitchTo(outer);
 }
 
+/* The index may allocate what lasts as long as the scan. */
 bool
 sagaz_scan_next(SagazScan *scan)
 {
-	if (!index_getnext_slot(scan->scan, scan->direction, scan->slot))
-		return false;
-	slot_getallattrs(scan->slot);
-	return true;
+	MemoryContext outer = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
+	bool		found = index_getnext_slot(scan->scan, scan->direction,
+										   scan->slot);
+
+	MemoryContextSwitchTo(outer);
+	if (found)
+		slot_getallattrs(scan->slot);
+	return found;
 }
 
 void
