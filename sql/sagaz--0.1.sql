@@ -428,6 +428,18 @@ COMMENT ON FUNCTION sagaz.mark_failed(uuid[], text, text, text, text) IS
 	'say of single events of the worker''s batches that they failed: they are tried again later, after sagaz.max_retries failures no more; returns how many';
 
 ---------------------------------------------------------------------------
+-- Outbox: retention
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.archive_sent_events(older_than interval DEFAULT '7 days',
+		max_rows integer DEFAULT NULL, keep boolean DEFAULT true,
+		storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_archive_sent_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.archive_sent_events(interval, integer, boolean, text) IS
+	'take the events out of the log that every consumer group finished longer ago, into sagaz.outbox_archive unless keep is false; returns how many';
+
+---------------------------------------------------------------------------
 -- Adopting the tables of the Python library
 ---------------------------------------------------------------------------
 

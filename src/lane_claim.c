@@ -10,6 +10,7 @@
 
 #include "access/stratnum.h"
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -201,6 +202,7 @@ take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
 		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
 		Verdict		verdict = PASS;
 
+		CHECK_FOR_INTERRUPTS();
 		if (claim->picked >= claim->limit)
 			verdict = STOP;
 		else if (again == NULL || !sagaz_owed_acked(again, seq))
@@ -485,7 +487,7 @@ take_owed(Lane *lane, SagazOwed *again)
 
 		take_again(lane, again);
 		again = NULL;
-		if (lane->claim->group.ordered && lane->root == 0)
+		if (lane->claim->group.ordered && lane->root == 0 && !lane->stopped)
 		{
 			lane->cursor.owed = lane->owed;
 			lane->owed = NIL;

@@ -44,3 +44,10 @@ sagaz_lock_groups(void)
 {
 	(void) lock_object("consumer_group", 0, 0, true);
 }
+
+/* The right to remove old events. */
+void
+sagaz_lock_retention(void)
+{
+	(void) lock_object("outbox", 0, 0, true);
+}

@@ -12,5 +12,6 @@
 extern bool sagaz_lock_lane(int16 group_no, int16 lane, bool wait);
 extern bool sagaz_lock_batch(int64 batch_id, bool wait);
 extern void sagaz_lock_groups(void);
+extern void sagaz_lock_retention(void);
 
 #endif							/* SAGAZ_LOCKS_H */

@@ -7,10 +7,12 @@
 #include "sagaz.h"
 
 #include "access/stratnum.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "outbox.h"
@@ -18,6 +20,8 @@
 #include "tuples.h"
 
 #define CLOSING_INDEX "outbox_receipt_closing"
+
+static const char *const indexes[] = {CLOSING_INDEX, "outbox_receipt_other"};
 
 static SagazScan *
 scan_receipts(const char *index, int64 batch_id, Snapshot snapshot)
@@ -106,8 +110,6 @@ add_receipt(SagazReceipts *receipts, TupleTableSlot *slot)
 void
 sagaz_receipts_read(int64 batch_id, Snapshot snapshot, SagazReceipts *receipts)
 {
-	static const char *const indexes[] = {CLOSING_INDEX, "outbox_receipt_other"};
-
 	memset(receipts, 0, sizeof(SagazReceipts));
 	for (int i = 0; i < (int) lengthof(indexes); i++)
 	{
@@ -183,4 +185,27 @@ sagaz_receipt_events(int64 batch_id, int kind, TimestampTz at, int64 *seqs,
 													 FLOAT8PASSBYVAL,
 													 TYPALIGN_DOUBLE)));
 	end_receipt(writer);
+}
+
+/*
+ * Retention: remove the batch's receipts.  A fresh snapshot for each batch,
+ * so that one that is named twice is removed once.
+ */
+void
+sagaz_receipts_remove(int64 batch_id)
+{
+	Snapshot	snapshot;
+
+	CommandCounterIncrement();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	for (int i = 0; i < (int) lengthof(indexes); i++)
+	{
+		SagazScan  *scan = scan_receipts(indexes[i], batch_id, snapshot);
+
+		while (sagaz_scan_next(scan))
+			simple_table_tuple_delete(scan->rel, &scan->slot->tts_tid,
+									  snapshot);
+		sagaz_scan_end(scan);
+	}
+	UnregisterSnapshot(snapshot);
 }

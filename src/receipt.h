@@ -27,6 +27,7 @@ extern int	sagaz_receipt_closing(int64 batch_id, Snapshot snapshot,
 extern void sagaz_receipt_close(int64 batch_id, int kind, TimestampTz at,
 								TimestampTz until, int events,
 								const char *note);
+extern void sagaz_receipts_remove(int64 batch_id);
 extern void sagaz_receipt_extend(int64 batch_id, TimestampTz until);
 extern void sagaz_receipt_events(int64 batch_id, int kind, TimestampTz at,
 								 int64 *seqs, int nseqs);
