@@ -723,8 +723,8 @@ BEGIN
 					failed_at, event_id, saga_id, event_type, worker_id,
 					last_error)
 				SELECT group_no, lane, seq,
-					CASE status WHEN 'failed' THEN 1 WHEN 'claimed' THEN 3
-						WHEN 'dead_letter' THEN 4 ELSE 6 END,
+					CASE status WHEN 'claimed' THEN 3 WHEN 'dead_letter' THEN 4
+						ELSE 1 END,
 					coalesce(retry_count, 0),
 					CASE WHEN status IN ('pending', 'failed') THEN now() END,
 					CASE status WHEN 'claimed' THEN $1 END,
