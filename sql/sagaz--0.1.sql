@@ -1260,6 +1260,23 @@ CREATE FUNCTION sagaz.get_outbox_statistics(
 COMMENT ON FUNCTION sagaz.get_outbox_statistics(text, text) IS
 	'how many events of the log stand where for the group, how long the oldest pending one waits, and how many events are archived; estimated says that log or archive are larger than 1 GB, so that total, sent and archived rest on the tables'' statistics';
 
+CREATE FUNCTION sagaz.explain_event(event_id uuid)
+	RETURNS TABLE (consumer_group text, status sagaz.event_status, reason text,
+		next_attempt_at timestamptz, batch_id bigint, worker_id text,
+		claimed_at timestamptz, sent_at timestamptz, retry_count integer,
+		last_error text)
+	AS 'MODULE_PATHNAME', 'sagaz_explain_event' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 1;
+COMMENT ON FUNCTION sagaz.explain_event(uuid) IS
+	'where an event stands for each consumer group, and in plain words why it is not delivered yet';
+
+CREATE FUNCTION sagaz.health_check(storage text DEFAULT NULL,
+		OUT status text, OUT latency_ms double precision, OUT message text,
+		OUT details jsonb)
+	AS 'MODULE_PATHNAME', 'sagaz_health_check' LANGUAGE C STABLE PARALLEL RESTRICTED
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION sagaz.health_check(text) IS
+	'healthy, degraded or unhealthy, with what is wrong in plain words and figures as JSON';
+
 ---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need
 ---------------------------------------------------------------------------

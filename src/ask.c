@@ -53,7 +53,7 @@ put_next(FunctionCallInfo fcinfo, SagazEventScan *scan,
 		return false;
 	if (claimed_before != 0 && event->state.claimed_at > claimed_before)
 		return true;
-	sagaz_event_row(event, states->group.name, values, nulls);
+	sagaz_event_row(states, event, values, nulls);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	return true;
 }

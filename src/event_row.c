@@ -4,33 +4,11 @@
  */
 #include "sagaz.h"
 
-#include "access/htup_details.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "event_scan.h"
 #include "outbox.h"
-
-static const char *const status_labels[] = {
-	"pending", "claimed", "sent", "failed", "dead_letter"
-};
-
-/* The enum's value; the caches make this cheap. */
-Datum
-sagaz_status_datum(SagazStatus status)
-{
-	Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-									   PointerGetDatum("event_status"),
-									   ObjectIdGetDatum(get_namespace_oid(SAGAZ_SCHEMA, false)));
-
-	return DirectFunctionCall2(enum_in,
-							   CStringGetDatum(status_labels[status]),
-							   ObjectIdGetDatum(type));
-}
 
 static void
 copy_column(Datum *values, bool *nulls, int to, TupleTableSlot *slot, int from)
@@ -77,9 +55,10 @@ fill_from_log(TupleTableSlot *slot, Datum *values, bool *nulls)
 }
 
 static void
-fill_from_state(const SagazEventState *state, Datum *values, bool *nulls)
+fill_from_state(const SagazStates *states, const SagazEventState *state,
+				Datum *values, bool *nulls)
 {
-	values[event_status] = sagaz_status_datum(state->status);
+	values[event_status] = states->status_datum[state->status];
 	set_time(values, nulls, event_claimed_at, state->claimed_at);
 	set_time(values, nulls, event_sent_at, state->sent_at);
 	values[event_retry_count] = Int32GetDatum(state->retry_count);
@@ -104,7 +83,7 @@ fill_from_archive(TupleTableSlot *slot, Datum *values, bool *nulls)
  * palloc'd.
  */
 void
-sagaz_event_row(const SagazFoundEvent *event, const char *group,
+sagaz_event_row(const SagazStates *states, const SagazFoundEvent *event,
 				Datum *values, bool *nulls)
 {
 	memset(nulls, 0, event_columns * sizeof(bool));
@@ -113,7 +92,7 @@ sagaz_event_row(const SagazFoundEvent *event, const char *group,
 	else
 	{
 		fill_from_log(event->slot, values, nulls);
-		fill_from_state(&event->state, values, nulls);
+		fill_from_state(states, &event->state, values, nulls);
 	}
-	set_text(values, nulls, event_consumer_group, group);
+	set_text(values, nulls, event_consumer_group, states->group.name);
 }

@@ -156,10 +156,10 @@ found_in_log(SagazEventScan *scan, TupleTableSlot *slot)
 }
 
 static SagazStatus
-archived_status(TupleTableSlot *slot)
+archived_status(const SagazStates *states, TupleTableSlot *slot)
 {
 	for (int status = 0; status < SAGAZ_STATUSES; status++)
-		if (sagaz_status_datum(status) == sagaz_column(slot, event_status + 1))
+		if (states->status_datum[status] == sagaz_column(slot, event_status + 1))
 			return status;
 	return STATUS_NONE;
 }
@@ -169,7 +169,7 @@ found_in_archive(SagazEventScan *scan, TupleTableSlot *slot)
 {
 	scan->found.slot = slot;
 	scan->found.archived = true;
-	scan->found.state.status = archived_status(slot);
+	scan->found.state.status = archived_status(scan->states, slot);
 	return (scan->statuses & status_bit(scan->found.state.status)) != 0;
 }
 

@@ -57,8 +57,8 @@ enum event_column
 /* The columns before this one are the record as other storages have it. */
 #define event_record_columns event_batch_id
 
-extern Datum sagaz_status_datum(SagazStatus status);
-extern void sagaz_event_row(const SagazFoundEvent *event, const char *group,
-							Datum *values, bool *nulls);
+extern void sagaz_event_row(const SagazStates *states,
+							const SagazFoundEvent *event, Datum *values,
+							bool *nulls);
 
 #endif							/* SAGAZ_EVENT_SCAN_H */

@@ -12,10 +12,12 @@
 #include "sagaz.h"
 
 #include "access/stratnum.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "batch.h"
@@ -23,12 +25,29 @@
 #include "outbox.h"
 #include "retry.h"
 
+static const char *const status_labels[SAGAZ_STATUSES] = {
+	"pending", "claimed", "sent", "failed", "dead_letter"
+};
+
 typedef struct BatchWindow
 {
 	int64		batch_id;
 	bool		found;
 	SagazWindow window;
 } BatchWindow;
+
+static void
+find_status_datums(SagazStates *states)
+{
+	Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+									   PointerGetDatum("event_status"),
+									   ObjectIdGetDatum(get_namespace_oid(SAGAZ_SCHEMA, false)));
+
+	for (int status = 0; status < SAGAZ_STATUSES; status++)
+		states->status_datum[status] =
+			DirectFunctionCall2(enum_in, CStringGetDatum(status_labels[status]),
+								ObjectIdGetDatum(type));
+}
 
 /*
  * The default group need not exist: then it has read nothing.  The snapshot
@@ -47,6 +66,7 @@ sagaz_states_open(const char *group, Snapshot snapshot)
 	if (!states->has_group)
 		states->group.name = pstrdup(group);
 	states->cluster = sagaz_cluster_read(snapshot);
+	find_status_datums(states);
 	states->chain_context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sagaz chain",
 												  ALLOCSET_SMALL_SIZES);

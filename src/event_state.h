@@ -105,6 +105,7 @@ typedef struct SagazStates
 	SagazChain *chain;			/* the one used last */
 	SagazScan  *retry;			/* probes, opened when needed */
 	SagazScan  *batches;
+	Datum		status_datum[SAGAZ_STATUSES];	/* the enum's values */
 	MemoryContext context;
 	MemoryContext chain_context;
 	MemoryContext work_context;

@@ -256,7 +256,8 @@ possible_statuses(ForeignScanState *node, EventsScan *events)
 		ExecClearTuple(slot);
 		memset(slot->tts_isnull, true,
 			   slot->tts_tupleDescriptor->natts * sizeof(bool));
-		slot->tts_values[event_status] = sagaz_status_datum(status);
+		slot->tts_values[event_status] =
+			events->states->status_datum[status];
 		slot->tts_isnull[event_status] = false;
 		ExecStoreVirtualTuple(slot);
 		context->ecxt_scantuple = slot;
@@ -324,11 +325,12 @@ static void
 start(ForeignScanState *node, EventsScan *events)
 {
 	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
-	int			statuses = possible_statuses(node, events);
 	MemoryContext outer = MemoryContextSwitchTo(events->context);
+	int			statuses;
 
 	events->states = sagaz_states_open(SAGAZ_DEFAULT_GROUP,
 									   node->ss.ps.state->es_snapshot);
+	statuses = possible_statuses(node, events);
 	if (events->way == WAY_STATUS)
 		events->scan = statuses == 0 ? NULL :
 			sagaz_scan_by_status(events->states, statuses);
@@ -358,7 +360,7 @@ iterate_foreign_scan(ForeignScanState *node)
 		events->done = true;
 		return slot;
 	}
-	sagaz_event_row(event, SAGAZ_DEFAULT_GROUP, values, nulls);
+	sagaz_event_row(events->states, event, values, nulls);
 	memcpy(slot->tts_values, values,
 		   slot->tts_tupleDescriptor->natts * sizeof(Datum));
 	memcpy(slot->tts_isnull, nulls,
