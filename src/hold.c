@@ -130,9 +130,10 @@ read_failed(Hold *hold)
 }
 
 /*
- * The event at seq of an ordered group has failed.  If it will be tried
- * again, take the later events of its saga out of the batch until then and
- * return how many; if it is dead, let those go that waited for it.
+ * The event at seq of an ordered group has failed.  Take the later events of
+ * its saga out of the batch and return how many.  They wait for it; if it is
+ * dead, the first of them is due at once.  The worker need not tell the two
+ * cases apart: after a failure the rest of the saga is not its business.
  */
 int
 sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq, TimestampTz now)
@@ -142,13 +143,10 @@ sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq, TimestampTz now)
 	SagazCluster *cluster;
 	ListCell   *cell;
 
+	bool		dead;
+
 	hold.snapshot = RegisterSnapshot(GetLatestSnapshot());
-	if (!read_failed(&hold))
-	{
-		sagaz_retry_let_go(&lease->group, hold.saga_id);
-		UnregisterSnapshot(hold.snapshot);
-		return 0;
-	}
+	dead = !read_failed(&hold);
 	cluster = sagaz_cluster_read(hold.snapshot);
 	sagaz_cursor_read(lease->group.no, lane, hold.snapshot, &cursor);
 	sagaz_receipts_read(lease->batch_id, hold.snapshot, &hold.receipts);
@@ -167,6 +165,8 @@ sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq, TimestampTz now)
 		sagaz_receipt_events(lease->batch_id, RECEIPT_EVENTS_MOVED, now,
 							 hold.seqs, hold.nseqs);
 	CommandCounterIncrement();
+	if (dead)
+		sagaz_retry_let_go(&lease->group, hold.saga_id);
 	return hold.nseqs;
 }
 

@@ -79,7 +79,7 @@ SELECT event_type FROM sagaz.claim_batch('w');
 -- groups: each on its own, from the beginning, from now, since a time
 SELECT sagaz.create_consumer_group('all');
 SELECT sagaz.create_consumer_group('new', start_from => 'now');
-SELECT sagaz.create_consumer_group('since', start_from => (now() + interval '30 minutes')::text);
+SELECT sagaz.create_consumer_group('since', start_from => to_char(now() + interval '30 minutes', 'YYYY-MM-DD"T"HH24:MI:SSOF'));
 SELECT count(*) = (SELECT count(*) FROM sagaz.outbox) AS everything FROM sagaz.claim_batch('w', 1000, '0', 'all');
 SELECT count(*) FROM sagaz.claim_batch('w', 1000, '0', 'new');
 SELECT event_type FROM sagaz.claim_batch('w', 1000, '0', 'since');
