@@ -517,8 +517,7 @@ status_of_retry(int retry_state, const SagazEventState *state)
 	switch (retry_state)
 	{
 		case RETRY_WAITING:
-			return state->retry_count == 0 && state->last_error == NULL ?
-				STATUS_PENDING : STATUS_FAILED;
+			return state->failed_at == 0 ? STATUS_PENDING : STATUS_FAILED;
 		case RETRY_OUT:
 			return STATUS_CLAIMED;
 		case RETRY_DEAD:
