@@ -408,10 +408,13 @@ window_of(SagazStates *states, SagazChain *chain, int64 batch_id)
 	return window;
 }
 
-/* Did the holder hand out the event at this place? */
+/*
+ * Did the holder hand out the event at this place?  first: in one of the
+ * ranges that were handed out for the first time then.
+ */
 static bool
 covers(SagazStates *states, SagazChain *chain, const SagazHolder *holder,
-	   uint64 pos, int64 seq)
+	   uint64 pos, int64 seq, bool first)
 {
 	ListCell   *cell;
 
@@ -420,7 +423,8 @@ covers(SagazStates *states, SagazChain *chain, const SagazHolder *holder,
 		const SagazOwed *owed = lfirst(cell);
 		const BatchWindow *window;
 
-		if (seq <= owed->lo || seq > owed->hi)
+		if (seq <= owed->lo || seq > owed->hi ||
+			(first && owed->root != holder->batch_id))
 			continue;
 		window = window_of(states, chain, owed->window_batch);
 		if (window->found &&
@@ -491,7 +495,7 @@ sagaz_state_by_chain(SagazStates *states, SagazChain *chain, uint64 pos,
 	{
 		const SagazHolder *holder = lfirst(cell);
 
-		if (!covers(states, chain, holder, pos, seq))
+		if (!covers(states, chain, holder, pos, seq, false))
 			continue;
 		state_by_holder(holder, seq, state);
 		if (state->where != WHERE_RETURNED)
@@ -562,6 +566,18 @@ sagaz_state_ahead(TupleTableSlot *event, SagazEventState *state)
 	state->next_attempt_at = time_column(event, outbox_available_at);
 }
 
+/* The chain of an event; neighbours in the log mostly share it. */
+static SagazChain *
+chain_of(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+{
+	SagazChain *chain = states->chain;
+
+	if (chain && chain->lane == lane && chain->holders != NIL &&
+		covers(states, chain, linitial(chain->holders), pos, seq, true))
+		return chain;
+	return sagaz_states_chain(states, lane, find_root(states, lane, pos, seq));
+}
+
 /* The state of any event of the log. */
 void
 sagaz_state_of(SagazStates *states, TupleTableSlot *event,
@@ -583,8 +599,6 @@ sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 	else if (sagaz_states_ahead(states, lane, pos, seq))
 		sagaz_state_ahead(event, state);
 	else
-		sagaz_state_by_chain(states,
-							 sagaz_states_chain(states, lane,
-												find_root(states, lane, pos, seq)),
-							 pos, seq, state);
+		sagaz_state_by_chain(states, chain_of(states, lane, pos, seq), pos, seq,
+							 state);
 }
