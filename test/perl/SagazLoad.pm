@@ -21,13 +21,13 @@ sub new
 }
 
 # A job: pgbench with the arguments given, one client unless they say more.
-#	times => 1	only so often
+#	times => 0	only when asked, to the end of its script
 sub add
 {
 	my ($self, $name, $arguments, %options) = @_;
 
 	push @{ $self->{jobs} },
-	  { name => $name, arguments => $arguments, left => -1, %options };
+	  { name => $name, arguments => $arguments, times => -1, %options };
 }
 
 # pgbench's messages, of all runs.
@@ -48,10 +48,10 @@ sub start_job
 	my @command = (
 		'pgbench', '--no-vacuum', "--random-seed=" . $self->{seed}++,
 		'--host=' . $node->host, '--port=' . $node->port,
-		($job->{times} ? () : "--time=$seconds"),
+		($job->{times} < 0 ? "--time=$seconds" : ()),
 		@{ $job->{arguments} }, 'postgres');
 
-	$job->{left}--;
+	$job->{times}-- if $job->{times} > 0;
 	$job->{pid} = fork // die "fork: $!";
 	return if $job->{pid};
 	open STDIN, '<', '/dev/null';
@@ -70,7 +70,7 @@ sub tend
 		delete $job->{pid}
 		  if $job->{pid} && waitpid($job->{pid}, WNOHANG) == $job->{pid};
 		$self->start_job($job)
-		  if !$job->{pid} && !$self->{paused} && $job->{left} != 0
+		  if !$job->{pid} && !$self->{paused} && $job->{times} != 0
 		  && time < $self->{end};
 	}
 }
@@ -80,6 +80,15 @@ sub begin
 	my ($self, $seconds) = @_;
 
 	$self->{end} = time + $seconds;
+	$self->tend;
+}
+
+# Run a job that waits to be asked.
+sub once_more
+{
+	my ($self, $name) = @_;
+
+	$_->{times}++ for grep { $_->{name} eq $name } @{ $self->{jobs} };
 	$self->tend;
 }
 
