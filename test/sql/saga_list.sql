@@ -22,7 +22,7 @@ CREATE FUNCTION compare() RETURNS TABLE (lists bigint, rows bigint, wrong bigint
 	SELECT count(*), sum(cardinality(got)), count(*) FILTER (WHERE got IS DISTINCT FROM wanted)
 	FROM unnest('{NULL,executing,completed,failed,pending}'::text[]) status,
 		unnest(ARRAY[NULL, '', 'ORDER', 'saga', '%', '_', 'über', 'Ü', 'nothing', 'order 50%', 'r']) pattern,
-		unnest('{0,1,7,100,1000,2147483647}'::int[]) max_rows, unnest('{0,1,50,1000,2147483647}'::int[]) skip_rows,
+		unnest('{0,7,100,2147483647}'::int[]) max_rows, unnest('{0,50,2147483647}'::int[]) skip_rows,
 		LATERAL (SELECT ARRAY(SELECT l FROM sagaz.list_sagas(status, pattern, max_rows, skip_rows) l)) a (got),
 		LATERAL (SELECT ARRAY(SELECT l FROM expected(status, pattern, max_rows, skip_rows) l)) b (wanted) $$;
 SELECT * FROM compare();
