@@ -25,6 +25,7 @@
 
 PG_FUNCTION_INFO_V1(sagaz_insert_event);
 PG_FUNCTION_INFO_V1(sagaz_insert_events);
+PG_FUNCTION_INFO_V1(sagaz_is_event);
 
 /* An event to insert; NULL and 0 stand for what was left out. */
 typedef struct NewEvent
@@ -59,13 +60,10 @@ not_empty(const text *value, const char *field)
 				 errmsg("%s must not be empty", field)));
 }
 
+/* What neither NOT NULL nor the type of a column says. */
 static void
-check_event(const NewEvent *event)
+check_values(const NewEvent *event)
 {
-	required(event->saga_id != NULL, "saga_id");
-	required(event->event_type != NULL, "event_type");
-	required(event->payload != NULL, "payload");
-	not_empty(event->saga_id, "saga_id");
 	not_empty(event->event_type, "event_type");
 	not_empty(event->aggregate_type, "aggregate_type");
 	if (event->headers && !JB_ROOT_IS_OBJECT(event->headers))
@@ -76,6 +74,16 @@ check_event(const NewEvent *event)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("available_at must be finite")));
+}
+
+static void
+check_event(const NewEvent *event)
+{
+	required(event->saga_id != NULL, "saga_id");
+	required(event->event_type != NULL, "event_type");
+	required(event->payload != NULL, "payload");
+	not_empty(event->saga_id, "saga_id");
+	check_values(event);
 }
 
 static Datum
@@ -99,9 +107,9 @@ set_optional(SagazWriter *writer, int attnum, const void *value)
 		sagaz_writer_set(writer, attnum, PointerGetDatum(value));
 }
 
-/* Write a checked event and return its id. */
+/* Make the writer's next row of a checked event and return its id. */
 static pg_uuid_t *
-write_event(SagazWriter *writer, NewEvent *event)
+make_row(SagazWriter *writer, NewEvent *event)
 {
 	int64		seq;
 
@@ -137,7 +145,6 @@ write_event(SagazWriter *writer, NewEvent *event)
 	if (event->available_at != 0)
 		sagaz_writer_set(writer, outbox_available_at,
 						 TimestampTzGetDatum(event->available_at));
-	sagaz_writer_insert(writer);
 	return event->event_id;
 }
 
@@ -145,6 +152,20 @@ static text *
 text_at(FunctionCallInfo fcinfo, int argno)
 {
 	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
+}
+
+/* is_event(event_type, aggregate_type, headers, available_at) */
+Datum
+sagaz_is_event(PG_FUNCTION_ARGS)
+{
+	NewEvent	event = {0};
+
+	event.event_type = text_at(fcinfo, 0);
+	event.aggregate_type = text_at(fcinfo, 1);
+	event.headers = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
+	event.available_at = PG_ARGISNULL(3) ? 0 : PG_GETARG_TIMESTAMPTZ(3);
+	check_values(&event);
+	PG_RETURN_BOOL(true);
 }
 
 /*
@@ -172,7 +193,8 @@ sagaz_insert_event(PG_FUNCTION_ARGS)
 	check_event(&event);
 
 	writer = sagaz_writer_begin("outbox");
-	(void) write_event(writer, &event);
+	(void) make_row(writer, &event);
+	sagaz_writer_insert(writer);
 	sagaz_writer_end(writer);
 	PG_RETURN_UUID_P(event.event_id);
 }
@@ -289,13 +311,22 @@ read_object(JsonbIterator **iterator, NewEvent *event)
 	}
 }
 
-static int
-event_number_context;
+/* The element being read; 0 while rows are written. */
+static int	event_number_context;
 
 static void
 say_which_event(void *arg)
 {
-	errcontext("element %d of events", *(int *) arg);
+	if (*(int *) arg > 0)
+		errcontext("element %d of events", *(int *) arg);
+}
+
+/* Write what is queued; a repeated event_id is named by the error itself. */
+static void
+write_rows(SagazWriter *writer)
+{
+	event_number_context = 0;
+	sagaz_writer_flush(writer);
 }
 
 /* Insert the objects of an array; ids has room for all. */
@@ -325,11 +356,15 @@ insert_array(Jsonb *events, SagazWriter *writer, Datum *ids)
 		outer = MemoryContextSwitchTo(row_context);
 		read_object(&iterator, &event);
 		check_event(&event);
-		*id = *write_event(writer, &event);
+		*id = *make_row(writer, &event);
+		sagaz_writer_queue(writer);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(row_context);
 		ids[count++] = UUIDPGetDatum(id);
+		if (writer->queued == SAGAZ_WRITER_QUEUE)
+			write_rows(writer);
 	}
+	write_rows(writer);
 	MemoryContextDelete(row_context);
 	return count;
 }

@@ -60,6 +60,7 @@ sagaz_writer_begin(const char *table)
 	if (XactReadOnly)
 		PreventCommandIfReadOnly(psprintf("a write to %s.%s", SAGAZ_SCHEMA,
 										  table));
+	writer->context = CurrentMemoryContext;
 	writer->rel = sagaz_open(table, RowExclusiveLock);
 	writer->slot = table_slot_create(writer->rel, NULL);
 	writer->estate = CreateExecutorState();
@@ -115,6 +116,41 @@ sagaz_writer_insert(SagazWriter *writer)
 	insert_index_tuples(writer->result_rel, writer->slot, writer->estate,
 						false, 0);
 	ResetPerTupleExprContext(writer->estate);
+}
+
+/*
+ * Keep the row for sagaz_writer_flush(), which must be called when the queue
+ * is full and before the end.
+ */
+void
+sagaz_writer_queue(SagazWriter *writer)
+{
+	MemoryContext outer = MemoryContextSwitchTo(writer->context);
+
+	Assert(writer->queued < SAGAZ_WRITER_QUEUE);
+	if (writer->queue[writer->queued] == NULL)
+		writer->queue[writer->queued] = table_slot_create(writer->rel, NULL);
+	ExecStoreVirtualTuple(writer->slot);
+	ExecCopySlot(writer->queue[writer->queued++], writer->slot);
+	MemoryContextSwitchTo(outer);
+}
+
+/* Write what is queued: one WAL record a page instead of one a row. */
+void
+sagaz_writer_flush(SagazWriter *writer)
+{
+	if (writer->queued == 0)
+		return;
+	table_multi_insert(writer->rel, writer->queue, writer->queued,
+					   GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < writer->queued; i++)
+	{
+		insert_index_tuples(writer->result_rel, writer->queue[i],
+							writer->estate, false, 0);
+		ResetPerTupleExprContext(writer->estate);
+		ExecClearTuple(writer->queue[i]);
+	}
+	writer->queued = 0;
 }
 
 /*
@@ -233,6 +269,9 @@ sagaz_writer_try_delete(SagazWriter *writer, ItemPointer tid,
 void
 sagaz_writer_end(SagazWriter *writer)
 {
+	Assert(writer->queued == 0);
+	for (int i = 0; i < SAGAZ_WRITER_QUEUE && writer->queue[i]; i++)
+		ExecDropSingleTupleTableSlot(writer->queue[i]);
 	ExecCloseIndices(writer->result_rel);
 	ExecDropSingleTupleTableSlot(writer->slot);
 	FreeExecutorState(writer->estate);

@@ -17,12 +17,18 @@
 #include "nodes/execnodes.h"
 #include "utils/snapshot.h"
 
+/* So many rows fit into the queue of a writer. */
+#define SAGAZ_WRITER_QUEUE 200
+
 typedef struct SagazWriter
 {
 	Relation	rel;
 	TupleTableSlot *slot;		/* the next row, see sagaz_writer_row() */
 	EState	   *estate;
 	ResultRelInfo *result_rel;
+	MemoryContext context;		/* of the queue's slots */
+	int			queued;			/* rows in the queue */
+	TupleTableSlot *queue[SAGAZ_WRITER_QUEUE];
 } SagazWriter;
 
 extern SagazWriter *sagaz_writer_begin(const char *table);
@@ -31,6 +37,8 @@ extern void sagaz_writer_set(SagazWriter *writer, int attnum, Datum value);
 extern void sagaz_writer_clear(SagazWriter *writer, int attnum);
 extern void sagaz_writer_copy(SagazWriter *writer, TupleTableSlot *old);
 extern void sagaz_writer_insert(SagazWriter *writer);
+extern void sagaz_writer_queue(SagazWriter *writer);
+extern void sagaz_writer_flush(SagazWriter *writer);
 extern void sagaz_writer_update(SagazWriter *writer, TupleTableSlot *old,
 								Snapshot snapshot);
 extern bool sagaz_writer_try_insert(SagazWriter *writer);

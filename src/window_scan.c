@@ -52,6 +52,9 @@ struct SagazWindowScan
 	TupleTableSlot *slot;
 
 	SagazScan  *rest;
+#ifdef SAGAZ_MUTANT_ORDER_BY_XID
+	bool		rest_loaded;
+#endif
 };
 
 static void
@@ -279,11 +282,9 @@ next_of_rest(SagazWindowScan *scan)
 static bool
 load_rest_by_xid(SagazWindowScan *scan)
 {
-	static SagazWindowScan *loaded = NULL;
-
-	if (loaded == scan)
+	if (scan->rest_loaded)
 		return false;
-	loaded = scan;
+	scan->rest_loaded = true;
 	scan->nplaces = scan->next_place = 0;
 	while (scan->nplaces < scan->chunk && next_of_rest(scan))
 		add_place(scan, scan->rest->slot);
