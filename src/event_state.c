@@ -515,13 +515,18 @@ time_column(TupleTableSlot *slot, int attnum)
 		DatumGetTimestampTz(sagaz_column(slot, attnum));
 }
 
+/*
+ * A waiting row counts as failed while it remembers when it failed; one that
+ * an operator or the end of a hold sent back forgets that.
+ */
 static SagazStatus
-status_of_retry(int retry_state, const SagazEventState *state)
+status_of_retry(TupleTableSlot *retry)
 {
-	switch (retry_state)
+	switch (DatumGetInt16(sagaz_column(retry, retry_state)))
 	{
 		case RETRY_WAITING:
-			return state->failed_at == 0 ? STATUS_PENDING : STATUS_FAILED;
+			return sagaz_column_is_null(retry, retry_failed_at) ?
+				STATUS_PENDING : STATUS_FAILED;
 		case RETRY_OUT:
 			return STATUS_CLAIMED;
 		case RETRY_DEAD:
@@ -544,7 +549,7 @@ sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 	state->last_error = sagaz_column_text(retry, retry_last_error);
 	state->next_attempt_at = time_column(retry, retry_next_attempt_at);
 	state->failed_at = time_column(retry, retry_failed_at);
-	state->status = status_of_retry(state->retry_state, state);
+	state->status = status_of_retry(retry);
 	if (state->status == STATUS_PENDING)
 		return;
 	state->claimed_at = time_column(retry, retry_claimed_at);

@@ -180,13 +180,12 @@ static void
 explain_returned(Explanation *e)
 {
 	if (e->state.closed_by == RECEIPT_TAKEN_OVER)
-		appendStringInfo(&e->reason, "the lease of batch " INT64_FORMAT " ran out",
+		appendStringInfo(&e->reason, "the lease of batch " INT64_FORMAT " ended",
 						 e->state.batch_id);
 	else
-		appendStringInfo(&e->reason, "released with batch " INT64_FORMAT,
-						 e->state.batch_id);
-	if (e->state.last_error)
-		appendStringInfo(&e->reason, ": %s", e->state.last_error);
+		appendStringInfo(&e->reason, "released with batch " INT64_FORMAT "%s%s",
+						 e->state.batch_id, e->state.last_error ? ": " : "",
+						 e->state.last_error ? e->state.last_error : "");
 	if (e->state.next_attempt_at > e->now)
 		appendStringInfo(&e->reason, "; not handed out again before %s",
 						 time_text(e->state.next_attempt_at));
@@ -208,17 +207,20 @@ explain_done(Explanation *e)
 static void
 explain_waiting(Explanation *e)
 {
-	if (e->state.status == STATUS_PENDING)
-		appendStringInfoString(&e->reason, "waiting to be handed out");
-	else
+	bool		failed = e->state.status == STATUS_FAILED;
+
+	if (failed)
 		appendStringInfo(&e->reason, "waiting for retry %d of %d",
 						 e->state.retry_count, sagaz_max_retries);
+	else
+		appendStringInfoString(&e->reason, "to be tried again");
 	if (e->state.next_attempt_at > e->now)
 		appendStringInfo(&e->reason, " at %s", time_text(e->state.next_attempt_at));
 	else
 		appendStringInfoString(&e->reason, ", which is due");
 	if (e->state.last_error)
-		appendStringInfo(&e->reason, ": %s", e->state.last_error);
+		appendStringInfo(&e->reason, "%s%s", failed ? ": " : "; last error: ",
+						 e->state.last_error);
 }
 
 /* The lease of the batch that a retry is out in. */

@@ -112,8 +112,9 @@ judge_group(Health *health, const SagazStates *states, const Tally *pending,
 						  name));
 	if (dead->count > 0)
 		complain(health, &health->degraded,
-				 psprintf("consumer group \"%s\" has %d%s dead letters", name,
-						  dead->count, dead->count == MAX_COUNTED ? " or more" : ""));
+				 psprintf("consumer group \"%s\" has dead letters: %s%d", name,
+						  dead->count == MAX_COUNTED ? "at least " : "",
+						  dead->count));
 }
 
 static void
