@@ -54,6 +54,7 @@ INSERT INTO expected_routine VALUES
 	-- the owner's
 	('grant_access',			''),
 	('revoke_access',			''),
+	('events_fdw',				''),
 	('access_apply',			''),
 	('access_apply_common',		''),
 	('access_check',			''),

@@ -60,7 +60,22 @@ SELECT count(*) FROM sagaz.claim_batch('w');
 SELECT sagaz.get_pending_count();
 SELECT count(*) FROM sagaz.outbox_events;
 RESET ROLE;
+-- a monitor sees all and changes nothing, an operator does both
+SELECT sagaz.grant_access('regress_other', 'monitor');
+SET ROLE regress_other;
+SELECT status, count(*) FROM sagaz.outbox_events GROUP BY 1;
+SELECT count(*) FROM sagaz.sagas;
+SELECT sagaz.get_pending_count();
+SELECT sagaz.requeue_dead_letters();
+DELETE FROM sagaz.sagas;
+RESET ROLE;
 SELECT sagaz.grant_access('regress_other', 'operator');
+SET ROLE regress_other;
+SELECT sagaz.requeue_dead_letters();
+SELECT (sagaz.update_event_status(event_id, 'failed')).status FROM sagaz.outbox_events LIMIT 1;
+SELECT sagaz.create_consumer_group('g');
+SELECT sagaz.drop_consumer_group('g');
+RESET ROLE;
 SELECT sagaz.grant_access('regress_other', 'monitor');
 SELECT sagaz.revoke_access('regress_other', 'operator');
 -- and then nothing is left, so the roles can go
