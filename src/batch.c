@@ -22,6 +22,7 @@
 #include "retry.h"
 #include "seq.h"
 #include "tuples.h"
+#include "wake.h"
 
 PG_FUNCTION_INFO_V1(sagaz_finish_batch);
 PG_FUNCTION_INFO_V1(sagaz_release_batch);
@@ -145,8 +146,11 @@ still_owed(const SagazLease *lease)
 void
 sagaz_lease_close_if_done(SagazLease *lease, int events, TimestampTz at)
 {
-	if (still_owed(lease) - events <= 0)
-		sagaz_receipt_close(lease->batch_id, RECEIPT_SENT, at, 0, 0, NULL);
+	if (still_owed(lease) - events > 0)
+		return;
+	sagaz_receipt_close(lease->batch_id, RECEIPT_SENT, at, 0, 0, NULL);
+	if (lease->group.ordered)
+		sagaz_wake_at_commit();
 }
 
 /*
@@ -204,6 +208,8 @@ sagaz_finish_batch(PG_FUNCTION_ARGS)
 						NULL);
 	(void) sagaz_retry_finish_batch(&lease.group, batch_id, now,
 									lease.snapshot);
+	if (lease.group.ordered)
+		sagaz_wake_at_commit();
 	sagaz_lease_done(&lease);
 	PG_RETURN_INT32(still_owed(&lease));
 }
@@ -222,6 +228,7 @@ sagaz_release_batch(PG_FUNCTION_ARGS)
 	sagaz_require_native(fcinfo, 4, sagaz_outbox_storage);
 	sagaz_lease_open(batch_id, worker_id, &lease);
 	now = GetCurrentTimestamp();
+	sagaz_wake_at_commit();
 	sagaz_receipt_close(batch_id, RECEIPT_RELEASED, now, now + delay,
 						still_owed(&lease), error);
 	(void) sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);

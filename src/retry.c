@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "retry.h"
+#include "wake.h"
 
 #if PG_VERSION_NUM >= 150000
 #define random_fraction() pg_prng_double(&pg_global_prng_state)
@@ -214,8 +215,11 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error)
 	if (dead)
 		sagaz_retry_clear(writer, retry_next_attempt_at);
 	else
+	{
 		sagaz_writer_set(writer, retry_next_attempt_at,
 						 TimestampTzGetDatum(next_attempt(at, count)));
+		sagaz_wake_at_commit();
+	}
 	if (error)
 		sagaz_writer_set(writer, retry_last_error, CStringGetTextDatum(error));
 	else
@@ -262,6 +266,7 @@ sagaz_retry_let_go(const SagazGroup *group, Datum saga_id)
 						 TimestampTzGetDatum(GetCurrentTimestamp()));
 		sagaz_writer_update(writer, scan->slot, snapshot);
 		sagaz_writer_end(writer);
+		sagaz_wake_at_commit();
 	}
 	sagaz_scan_end(scan);
 	UnregisterSnapshot(snapshot);

@@ -1,9 +1,9 @@
 /*
  * wake.c
- *		A commit that inserted events wakes those who wait for them.
+ *		A commit that makes events claimable wakes those who wait for them.
  *
  * A flag of this process says that the present transaction drew a place in
- * the log; the commit callback turns it into a broadcast on a condition
+ * the log, gave back a batch or a retry, or freed a lane; the commit callback turns it into a broadcast on a condition
  * variable in shared memory.  A subtransaction that is rolled back leaves the
  * flag set: a waiter that wakes for nothing looks and sleeps again.  COMMIT
  * PREPARED runs no callback of the inserting session, so waiters also look
@@ -92,7 +92,7 @@ at_transaction_end(XactEvent event, void *arg)
 		wake_wanted = false;
 }
 
-/* This transaction inserts an event. */
+/* When this transaction commits, there may be more to claim, or sooner. */
 void
 sagaz_wake_at_commit(void)
 {

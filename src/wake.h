@@ -1,6 +1,6 @@
 /*
  * wake.h
- *		A commit that inserted events wakes those who wait for them.
+ *		A commit that makes events claimable wakes those who wait for them.
  */
 #ifndef SAGAZ_WAKE_H
 #define SAGAZ_WAKE_H

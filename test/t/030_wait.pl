@@ -149,9 +149,25 @@ $node->reload;
 sql(q{SELECT sagaz.create_consumer_group('o', 'saga', 'now')});
 sql("$insert; $insert");
 my $batch = sql(q{SELECT batch_id FROM sagaz.claim_batch('w', 1, '0', 'o')});
-is(sql(q{CALL sagaz.wait_for_events('0', 'o')}), 'f', 'an ordered lane is busy');
+$session = start_session(q{CALL sagaz.wait_for_events('100 s', 'o')});
+sleeps('an ordered lane is busy');
 sql("SELECT sagaz.finish_batch($batch, 'w')");
-is(sql(q{CALL sagaz.wait_for_events('0', 'o')}), 't', 'until its batch is finished');
+is(result_of($session), 't', 'until its batch is finished');
+drain();
+
+# What others give back is seen at once, not when the lease would have ended.
+sql($insert);
+$batch = sql(q{SELECT batch_id FROM sagaz.claim_batch('w', consumer_group => 'g')});
+$session = start_session($wait);
+sleeps('another has it');
+sql("SELECT sagaz.release_batch($batch, 'w')");
+is(result_of($session), 't', 'a release wakes');
+sql(q{SELECT count(*) FROM sagaz.claim_batch('w', consumer_group => 'g')});
+$session = start_session($wait);
+sleeps('another has it again');
+sql(q{SELECT sagaz.mark_failed(ARRAY[event_id], 'w', 'x', 'g') FROM sagaz.outbox
+	ORDER BY seq DESC LIMIT 1});
+is(result_of($session), 't', 'so does the retry of a failure');
 drain();
 
 # Every way out.
