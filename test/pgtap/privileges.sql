@@ -19,6 +19,7 @@ INSERT INTO expected_routine VALUES
 	('insert_event',			'producer'),
 	('insert_events',			'producer'),
 	('lane',					'producer'),
+	('is_event',				'producer'),
 	('next_seq',				'producer'),
 	('uuidv7',					'producer'),
 	('claim_batch',				'consumer'),
