@@ -20,7 +20,8 @@ sub new
 		log => File::Temp->new }, $class;
 }
 
-# A job: pgbench with the arguments given, one client unless they say more.
+# A job: pgbench with the arguments given, one client unless they say more; its
+# sessions bear its name.
 #	times => 0	only when asked, to the end of its script
 sub add
 {
@@ -54,6 +55,7 @@ sub start_job
 	$job->{times}-- if $job->{times} > 0;
 	$job->{pid} = fork // die "fork: $!";
 	return if $job->{pid};
+	local $ENV{PGAPPNAME} = $job->{name};
 	open STDIN, '<', '/dev/null';
 	open STDOUT, '>', '/dev/null';
 	open STDERR, '>>', $self->{log}->filename;

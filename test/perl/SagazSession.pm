@@ -22,7 +22,7 @@ sub new
 			'--dbname' => $node->connstr($database)
 		],
 		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
-		IPC::Run::timeout(60));
+		IPC::Run::timeout(600));
 	$self->{pid} = $self->query('SELECT pg_backend_pid()');
 	return $self;
 }

@@ -4,8 +4,12 @@
 \set fate random(1, 15)
 \set what random(1, 100)
 \set dice random(0, 1000000)
+\set early random(1, 3)
 \set wait random(0, 20)
 BEGIN;
+\if :early = 1
+INSERT INTO load.noise VALUES (1);
+\endif
 SELECT load.take(':group', :size, :patient = 1) AS batch \gset
 \if :fate = 1
 ROLLBACK;

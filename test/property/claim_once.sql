@@ -2,7 +2,7 @@
 -- claim twice with a follow-up event in between, and may abort.
 \set size random(1, 100)
 \set early random(1, 3)
-\set follow_up random(1, 20)
+\set follow_up random(1, 10)
 \set again random(1, 3)
 \set patient random(1, 10)
 \set fate random(1, 10)
@@ -10,6 +10,7 @@
 BEGIN;
 \if :early = 1
 INSERT INTO load.noise VALUES (1);
+\sleep 5 ms
 \endif
 SELECT load.handle_once(':group', :size, :patient = 1, :follow_up = 1, :again = 1);
 \if :fate = 1
