@@ -186,6 +186,8 @@ sub contents
 	  sagaz.outbox_retry sagaz.consumer_group sagaz.cluster);
 }
 
+my $activity = q(SELECT status, details->>'active' FROM sagaz.health_check());
+
 # A copy does nothing by itself; the application may insert.
 sub check_inert
 {
@@ -197,6 +199,8 @@ sub check_inert
 			"\\set VERBOSITY sqlstate\nSELECT sagaz.claim_batch('w', 1, '0', '$group')");
 		like($err, qr/SZ000/, "$name: group $group gets nothing");
 	}
+	is($node->safe_psql($db, $activity), 'unhealthy|false',
+		"$name: the health check says so");
 	$node->safe_psql($db, <<'SQL');
 BEGIN; SELECT sagaz.insert_event('fresh', 'created', '{"n": 1}'); ROLLBACK;
 SELECT sagaz.insert_event('fresh', 'created', '{"n": 1}');
@@ -258,6 +262,8 @@ SQL
 		$node->safe_psql($db, <<'SQL'), '>', 0, "$name: there was something left");
 SELECT min(n) FROM (SELECT count(*) - 4 AS n FROM drained GROUP BY consumer_group) x
 SQL
+	like($node->safe_psql($db, $activity), qr/true/,
+		"$name: the health check knows that the outbox is active");
 	is( $node->safe_psql($db, <<'SQL'), 8, "$name: new events are delivered");
 SELECT count(*) FROM drained JOIN sagaz.outbox USING (event_id)
 	WHERE saga_id = 'fresh'
