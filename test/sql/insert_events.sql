@@ -44,6 +44,13 @@ INSERT INTO sagaz.emit (saga_id, event_type, payload) SELECT saga_id, 'plain', p
 SELECT count(*) FROM sagaz.outbox a JOIN sagaz.outbox b USING (saga_id, lane, aggregate_type, headers)
 	WHERE a.event_type = 'y' AND b.event_type = 'plain';
 
+-- times without an offset are UTC, whatever TimeZone says
+SET TimeZone = 'Asia/Tokyo';
+SELECT cardinality(sagaz.insert_events('[{"saga_id": "a", "event_type": "tz", "payload": 1, "available_at": "2020-01-01T00:00:00"},
+	{"saga_id": "a", "event_type": "tz", "payload": 1, "available_at": "2020-01-01T00:00:00+09:00"}]'));
+SELECT available_at AT TIME ZONE 'UTC' FROM sagaz.outbox WHERE event_type = 'tz' ORDER BY seq;
+RESET TimeZone;
+
 -- bad input names the field and inserts nothing
 SELECT count(*) AS before FROM sagaz.outbox \gset
 SELECT pg_temp.try('SELECT sagaz.insert_event(' || arguments || ')') FROM unnest(ARRAY[
@@ -63,5 +70,7 @@ SELECT pg_temp.try(format('SELECT sagaz.insert_events(%L)', events)) FROM unnest
 	'[{"saga_id": "a", "event_type": "x", "payload": 1, "event_id": "x"}]',
 	'[{"saga_id": "a", "event_type": "x", "payload": 1, "event_id": "11111111-1111-7111-8111-111111111111"}]',
 	'[{"saga_id": "a", "event_type": "x", "payload": 1, "available_at": "infinity"}]',
+	'[{"saga_id": "a", "event_type": "x", "payload": 1, "available_at": "tomorrow"}]',
+	'[{"saga_id": "a", "event_type": "x", "payload": 1, "available_at": "2020-13-01"}]',
 	'[{"saga_id": "a", "event_type": "x", "payload": 1, "colour": "red"}]']) events;
 SELECT count(*) - :before AS more FROM sagaz.outbox;
