@@ -119,8 +119,8 @@ extern bool sagaz_states_ahead(SagazStates *states, int16 lane, uint64 pos,
 							   int64 seq);
 extern bool sagaz_states_is_its(const SagazStates *states,
 								TupleTableSlot *event);
-extern SagazChain *sagaz_states_chain(SagazStates *states, int16 lane,
-									  int64 root);
+extern TupleTableSlot *sagaz_states_batch_from(SagazStates *states, int16 lane,
+											   int64 batch_id);
 extern void sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 						   SagazEventState *state);
 extern void sagaz_state_of_retry(TupleTableSlot *retry,
@@ -129,5 +129,14 @@ extern void sagaz_state_ahead(TupleTableSlot *event, SagazEventState *state);
 extern void sagaz_state_by_chain(SagazStates *states, SagazChain *chain,
 								 uint64 pos, int64 seq,
 								 SagazEventState *state);
+
+/* chain.c */
+extern SagazChain *sagaz_states_chain(SagazStates *states, int16 lane,
+									  int64 root);
+extern bool sagaz_chain_covers(SagazStates *states, SagazChain *chain,
+							   const SagazHolder *holder, uint64 pos,
+							   int64 seq, bool first);
+extern const SagazAckedPlace *sagaz_holder_acked(const SagazHolder *holder,
+												 int64 seq);
 
 #endif							/* SAGAZ_EVENT_STATE_H */
