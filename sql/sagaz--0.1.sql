@@ -81,11 +81,6 @@ CREATE TABLE sagaz.saga_steps (
 COMMENT ON TABLE sagaz.saga_steps IS
 	'the steps of each saga, in the order of ordinal. extra holds, as an object, the keys of a step that have no column; a result of NULL is JSON''s null. Whoever changes a step with SQL must raise the version of its saga first';
 
-COMMENT ON TABLE sagaz.sagas IS
-	'the state of each saga; version counts the saves that changed something in the saga or its steps';
-COMMENT ON TABLE sagaz.saga_steps IS
-	'the steps of each saga in the order of ordinal; extra keeps the further keys that a caller put into a step';
-
 SELECT pg_catalog.pg_extension_config_dump('sagaz.sagas', '');
 SELECT pg_catalog.pg_extension_config_dump('sagaz.saga_steps', '');
 
@@ -436,7 +431,7 @@ CREATE FUNCTION sagaz.mark_failed(event_ids uuid[], worker_id text, error text,
 	RETURNS integer
 	AS 'MODULE_PATHNAME', 'sagaz_mark_failed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.mark_failed(uuid[], text, text, text, text) IS
-	'say of single events of the worker''s batches that they failed: they are tried again later, after sagaz.max_retries failures no more; returns how many';
+	'say of single events of the worker''s batches that they failed: they are tried again later, or after sagaz.max_retries retries become dead letters; returns how many';
 
 ---------------------------------------------------------------------------
 -- Outbox: retention
@@ -1178,6 +1173,7 @@ END
 $$;
 COMMENT ON FUNCTION sagaz.revoke_access(text, text) IS
 	'take from a role what grant_access() gave, except what its other kinds of access need';
+
 ---------------------------------------------------------------------------
 -- Outbox: asking about events
 ---------------------------------------------------------------------------

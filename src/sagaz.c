@@ -20,12 +20,10 @@ PG_MODULE_MAGIC;
 
 char	   *sagaz_saga_storage;
 char	   *sagaz_outbox_storage;
-int			sagaz_batch_size;
 int			sagaz_poll_interval;
 int			sagaz_claim_timeout;
 int			sagaz_max_retries;
 int			sagaz_retry_backoff;
-int			sagaz_archive_after;
 
 void		_PG_init(void);
 
@@ -45,10 +43,6 @@ define_storage_settings(void)
 static void
 define_delivery_settings(void)
 {
-	DefineCustomIntVariable("sagaz.batch_size",
-							"Events that a delivery claims at once.",
-							NULL, &sagaz_batch_size, 100, 1, 100000,
-							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("sagaz.poll_interval",
 							"Longest time between two looks for events where no commit wakes the reader.",
 							NULL, &sagaz_poll_interval, 1000, 10, INT_MAX,
@@ -58,17 +52,13 @@ define_delivery_settings(void)
 							NULL, &sagaz_claim_timeout, 300000, 1, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("sagaz.max_retries",
-							"Failures after which an event becomes a dead letter.",
+							"Retries after which a failure makes an event a dead letter.",
 							NULL, &sagaz_max_retries, 10, 0, 1000,
 							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("sagaz.retry_backoff",
 							"Wait before the first retry; it doubles with each further one.",
 							NULL, &sagaz_retry_backoff, 1000, 0, 3600000,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
-	DefineCustomIntVariable("sagaz.archive_after",
-							"Age at which the worker's house-keeping removes finished events.",
-							NULL, &sagaz_archive_after, 7 * 24 * 60, 0, INT_MAX,
-							PGC_SIGHUP, GUC_UNIT_MIN, NULL, NULL, NULL);
 }
 
 void

@@ -29,12 +29,10 @@
 /* settings (sagaz.c); times in milliseconds unless the name says otherwise */
 extern char *sagaz_saga_storage;
 extern char *sagaz_outbox_storage;
-extern int	sagaz_batch_size;
 extern int	sagaz_poll_interval;
 extern int	sagaz_claim_timeout;
 extern int	sagaz_max_retries;
 extern int	sagaz_retry_backoff;
-extern int	sagaz_archive_after;	/* minutes */
 
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);
