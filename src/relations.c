@@ -7,10 +7,8 @@
  */
 #include "sagaz.h"
 
-#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_namespace.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -81,20 +79,4 @@ Relation
 sagaz_open(const char *name, LOCKMODE lockmode)
 {
 	return table_open(sagaz_relation_id(name), lockmode);
-}
-
-/* The extension's owner, as whom queries on its tables run. */
-Oid
-sagaz_owner(void)
-{
-	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, false);
-	HeapTuple	tuple = SearchSysCache1(NAMESPACEOID,
-										ObjectIdGetDatum(namespace_id));
-	Oid			owner;
-
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for schema %u", namespace_id);
-	owner = ((Form_pg_namespace) GETSTRUCT(tuple))->nspowner;
-	ReleaseSysCache(tuple);
-	return owner;
 }

@@ -37,7 +37,6 @@ extern int	sagaz_retry_backoff;
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);
 extern Relation sagaz_open(const char *name, LOCKMODE lockmode);
-extern Oid	sagaz_owner(void);
 
 /* arguments.c */
 extern char *sagaz_text_argument(FunctionCallInfo fcinfo, int argno,
