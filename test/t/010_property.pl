@@ -265,7 +265,7 @@ WHERE schemaname = 'sagaz' AND relname IN ('outbox', 'outbox_batch', 'outbox_rec
 SQL
 }
 
-# Times during which the server was away, and a little more.
+# Times during which the server or the claimers were away, and a little more.
 my @away;
 
 # Do something that makes all clients lose their connections, and look after
@@ -392,6 +392,7 @@ SQL
 		usleep(50_000);
 	}
 	is($session->query($left), 0, 'nothing is lost');
+	$session->query('ANALYZE');
 	$session->close;
 }
 
@@ -399,7 +400,8 @@ SQL
 sub none_of
 {
 	my ($name, $sql) = @_;
-	my ($status, $rows, $err) = $node->psql('postgres', $sql);
+	my ($status, $rows, $err) =
+	  $node->psql('postgres', "SET enable_nestloop = off; $sql");
 	is("$rows$err", '', $name);
 }
 
@@ -473,7 +475,7 @@ WHERE NOT ($away)
 SQL
 	note("worst delay of $count events: $worst s");
 	cmp_ok($count, '>', 1000, 'enough was handed out between the crashes');
-	cmp_ok($worst, '<', 5, 'nobody waited for the 20 seconds\' transaction');
+	cmp_ok($worst, '<', 4, 'nobody waited for the 20 seconds\' transaction');
 }
 
 sub check_server
@@ -521,6 +523,7 @@ CONF
 	my $cycles = int($seconds / 30) || 1;
 	trouble($load, $seconds, $seconds / $cycles, $_) for 0 .. $cycles - 1;
 	$load->until_left(0);
+	push @away, [ time - 1, time + 600 ];
 	ok($load->finish(30), 'every client came to its end');
 
 	drain();
