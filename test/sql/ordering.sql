@@ -98,3 +98,14 @@ SELECT pg_temp.claim_next();
 SELECT pg_temp.finish();
 SELECT pg_temp.claim();
 SELECT count(*) FROM sagaz.outbox_retry WHERE state <> 5;
+
+-- older_than ends a claim also at what a released batch left
+SELECT pg_temp.insert('{a15,e8}');
+SELECT pg_temp.claim();
+SELECT pg_temp.release();
+SELECT count(*) FROM sagaz.claim_batch('w', 10, '1 hour', 'ordered');
+SELECT pg_temp.insert('{e9}');
+SELECT count(*) FROM sagaz.claim_batch('w', 10, '1 hour', 'ordered');
+SELECT pg_temp.claim();
+SELECT pg_temp.finish();
+SELECT pg_temp.claim();
