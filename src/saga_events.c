@@ -5,10 +5,14 @@
  * The index on saga_id is a BRIN: it leads to ranges of pages that may hold
  * the saga, not to rows.  Those pages are read, what belongs to the saga is
  * noted by place and returned in that order.
+ *
+ * Pages that vacuum has not seen yet may hold anything.  Where there are many
+ * of them, to walk the saga's lane costs less than to read them all.
  */
 #include "sagaz.h"
 
 #include "access/genam.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "miscadmin.h"
@@ -35,6 +39,9 @@ typedef TBMIterator Blocks;
 #define INDEX_NAME "outbox_saga"
 /* The bitmap of pages may take so much memory. */
 #define BITMAP_BYTES (4 * 1024 * 1024)
+
+/* From so many pages on the lane is walked. */
+#define MANY_PAGES 8192
 
 typedef struct EventPlace
 {
@@ -150,6 +157,28 @@ read_bitmap(SagazSagaWalk *walk, TIDBitmap *bitmap)
 	end_blocks(blocks);
 }
 
+/* Read all events of the saga's lane, by the index on (lane, seq). */
+static void
+read_lane(SagazSagaWalk *walk)
+{
+	ScanKeyData key;
+	SagazScan  *scan;
+
+	sagaz_key_int2(&key, 1, BTEqualStrategyNumber,
+				   sagaz_lane_of(VARDATA_ANY(walk->saga_id),
+								 VARSIZE_ANY_EXHDR(walk->saga_id)));
+	scan = sagaz_scan_begin("outbox", "outbox_lane_seq", walk->snapshot, &key,
+							1, ForwardScanDirection);
+	/* not sagaz_scan_next(), which looks at all columns */
+	while (index_getnext_slot(scan->scan, ForwardScanDirection, scan->slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (is_of_saga(walk, scan->slot))
+			note_place(walk, scan->slot);
+	}
+	sagaz_scan_end(scan);
+}
+
 static int
 compare_places(const void *a, const void *b)
 {
@@ -168,6 +197,7 @@ sagaz_saga_events_begin(Datum saga_id, Snapshot snapshot)
 	TIDBitmap  *bitmap = tbm_create(BITMAP_BYTES, NULL);
 	ScanKeyData key;
 	IndexScanDesc scan;
+	int64		pages;
 
 	walk->rel = sagaz_open("outbox", AccessShareLock);
 	walk->snapshot = snapshot;
@@ -177,11 +207,14 @@ sagaz_saga_events_begin(Datum saga_id, Snapshot snapshot)
 	key.sk_strategy = 1;		/* equality, in a bloom operator class */
 	scan = begin_bitmap_scan(index, snapshot, 1);
 	index_rescan(scan, &key, 1, NULL, 0);
-	(void) index_getbitmap(scan, bitmap);
+	pages = index_getbitmap(scan, bitmap) / 10;	/* BRIN reports ten a page */
 	index_endscan(scan);
 	index_close(index, AccessShareLock);
 
-	read_bitmap(walk, bitmap);
+	if (pages > MANY_PAGES)
+		read_lane(walk);
+	else
+		read_bitmap(walk, bitmap);
 	tbm_free(bitmap);
 	if (walk->pages)
 		table_endscan(walk->pages);
