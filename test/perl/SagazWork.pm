@@ -1,5 +1,6 @@
-# An application that runs while its database is copied: writers, and workers
-# of a group of each ordering that finish, fail, release and abandon batches.
+# An application that runs while its database is copied: writers, workers of a
+# group of each ordering that finish, fail, release and abandon batches, and
+# retention.
 # What was handled is written down in the transaction that finishes it, so a
 # copy of the database tells by itself what must come again in the copy.
 package SagazWork;
@@ -36,6 +37,10 @@ INSERT INTO counters SELECT 's' || n, 0 FROM generate_series(1, 20) n;
 CREATE TABLE handled (consumer_group text, event_id uuid,
 	PRIMARY KEY (consumer_group, event_id));
 CREATE TABLE drained (consumer_group text, turn bigserial, event_id uuid);
+CREATE VIEW events AS
+	SELECT event_id, saga_id, (payload->>'n')::bigint AS n FROM sagaz.outbox
+	UNION ALL
+	SELECT event_id, saga_id, (payload->>'n')::bigint FROM sagaz.outbox_archive;
 SELECT sagaz.create_consumer_group('free'),
 	sagaz.create_consumer_group('ordered', 'saga');
 
@@ -145,14 +150,18 @@ sub start_work
 	my ($node, $seconds) = @_;
 	my @files;
 
-	for my $call ('emit()', "work('free', 'w' || :client_id)",
-		"work('ordered', 'w' || :client_id)")
+	for my $statement (
+		'CALL emit()@20',
+		"CALL work('free', 'w' || :client_id)\@10",
+		"CALL work('ordered', 'w' || :client_id)\@10",
+		"SELECT sagaz.archive_sent_events('500 ms')\@1")
 	{
+		my ($sql, $weight) = split /@/, $statement;
 		my $file = $node->basedir . '/work' . @files . '.sql';
-		append_to_file($file, "CALL $call;\n") unless -e $file;
-		push @files, "--file=$file";
+
+		append_to_file($file, "$sql;\n");
+		push @files, "--file=$file\@$weight";
 	}
-	$files[0] .= '@2';
 	return IPC::Run::start(
 		[
 			'pgbench', '--no-vacuum', '--client=6', "--time=$seconds",
@@ -171,6 +180,7 @@ SELECT (SELECT count(*) FROM handled WHERE consumer_group = 'free') > 200
 	AND (SELECT count(DISTINCT (group_no, state)) FROM sagaz.outbox_retry
 		WHERE state IN (1, 4, 6)) >= 5
 	AND EXISTS (SELECT FROM sagaz.outbox_retry WHERE state = 2)
+	AND EXISTS (SELECT FROM sagaz.outbox_archive)
 	AND EXISTS (SELECT FROM sagaz.outbox_batch b WHERE events > 0
 		AND NOT EXISTS (SELECT FROM sagaz.outbox_receipt r
 			WHERE r.batch_id = b.batch_id AND kind <= 3))
@@ -183,7 +193,7 @@ sub contents
 	return 'SELECT ' . join " || ' ' || ", map {
 		"(SELECT count(*) || md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM $_ t)"
 	} qw(handled sagaz.outbox sagaz.outbox_batch sagaz.outbox_receipt
-	  sagaz.outbox_retry sagaz.consumer_group sagaz.cluster);
+	  sagaz.outbox_retry sagaz.outbox_archive sagaz.consumer_group sagaz.cluster);
 }
 
 my $activity = q(SELECT status, details->>'active' FROM sagaz.health_check());
@@ -239,6 +249,11 @@ SELECT count(*) FROM sagaz.outbox o, sagaz.consumer_group g
 		AND NOT EXISTS (SELECT FROM sagaz.outbox_retry r
 			WHERE (r.group_no, r.seq, r.state) = (g.group_no, o.seq, 4))
 SQL
+	$bad->(<<'SQL', 'nothing went to the archive that was not finished');
+SELECT count(*) FROM sagaz.outbox_archive o, sagaz.consumer_group g
+	WHERE NOT EXISTS (SELECT FROM handled h
+		WHERE (h.consumer_group, h.event_id) = (g.consumer_group, o.event_id))
+SQL
 	$bad->(<<'SQL', 'what was finished is not delivered again');
 SELECT count(*) FROM drained JOIN handled USING (consumer_group, event_id)
 SQL
@@ -249,12 +264,11 @@ SQL
 SELECT count(*) FROM (
 	SELECT number < lag(number) OVER (PARTITION BY saga_id ORDER BY turn)
 			OR number < handled_to AS wrong
-		FROM (SELECT turn, saga_id, (payload->>'n')::bigint AS number,
-				(SELECT max((p.payload->>'n')::bigint)
-					FROM handled h JOIN sagaz.outbox p USING (event_id)
+		FROM (SELECT turn, saga_id, n AS number,
+				(SELECT max(p.n) FROM handled h JOIN events p USING (event_id)
 					WHERE p.saga_id = o.saga_id
 						AND consumer_group = 'ordered') AS handled_to
-			FROM drained JOIN sagaz.outbox o USING (event_id)
+			FROM drained JOIN events o USING (event_id)
 			WHERE consumer_group = 'ordered' AND saga_id <> 'later') x) y
 	WHERE wrong
 SQL

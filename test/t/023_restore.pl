@@ -37,7 +37,7 @@ my $dump = $source->basedir . '/dump.sql';
 
 prepare_work($source);
 burn_xids($source, 5000);
-my $work = start_work($source, 7);
+my $work = start_work($source, 10);
 $source->poll_query_until('postgres', is_busy()) or die 'no work';
 
 # a writer that is still running when the snapshot is taken

@@ -12,7 +12,7 @@ my $old = new_node('old', conf => work_conf());
 my $new = new_node('new', conf => work_conf(), start => 0);
 
 prepare_work($old);
-my $work = start_work($old, 4);
+my $work = start_work($old, 6);
 $old->poll_query_until('postgres', is_busy()) or die 'no work';
 ok($work->finish, 'the application saw no error');
 my $contents = $old->safe_psql('postgres', contents());

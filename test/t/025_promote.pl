@@ -16,7 +16,7 @@ $primary->backup('base');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
 $standby->start;
 
-my $work = start_work($primary, 6);
+my $work = start_work($primary, 8);
 $standby->poll_query_until('postgres', is_busy()) or die 'no work';
 my ($status, $out, $err) = $standby->psql('postgres',
 	"\\set VERBOSITY sqlstate\nSELECT sagaz.claim_batch('w', 1, '0', 'free')");
