@@ -16,11 +16,7 @@
 #include "utils/uuid.h"
 
 #include "event_scan.h"
-
-#if PG_VERSION_NUM < 150000
-#define InitMaterializedSRF(fcinfo, flags) \
-	SetSingleFuncCall(fcinfo, flags)
-#endif
+#include "rows.h"
 
 PG_FUNCTION_INFO_V1(sagaz_get_event);
 PG_FUNCTION_INFO_V1(sagaz_get_events_by_saga);
@@ -83,7 +79,7 @@ sagaz_get_event(PG_FUNCTION_ARGS)
 	SagazStates *states;
 	Datum		event_id;
 
-	InitMaterializedSRF(fcinfo, 0);
+	sagaz_rows_begin(fcinfo);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -102,7 +98,7 @@ sagaz_get_events_by_saga(PG_FUNCTION_ARGS)
 	SagazStates *states;
 	Datum		saga_id;
 
-	InitMaterializedSRF(fcinfo, 0);
+	sagaz_rows_begin(fcinfo);
 	saga_id = CStringGetTextDatum(sagaz_text_argument(fcinfo, 0, "saga_id"));
 	states = open_states(fcinfo, 1);
 	put_events(fcinfo, sagaz_scan_by_saga(states, ALL_STATUSES, saga_id),
@@ -117,7 +113,7 @@ sagaz_get_stuck_events(PG_FUNCTION_ARGS)
 	SagazStates *states;
 	int64		age;
 
-	InitMaterializedSRF(fcinfo, 0);
+	sagaz_rows_begin(fcinfo);
 	age = sagaz_interval_us(fcinfo, 0, "claimed_older_than");
 	states = open_states(fcinfo, 1);
 	put_events(fcinfo,
@@ -132,7 +128,7 @@ sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
 {
 	SagazStates *states;
 
-	InitMaterializedSRF(fcinfo, 0);
+	sagaz_rows_begin(fcinfo);
 	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

@@ -27,16 +27,13 @@
 #include "event_scan.h"
 #include "locks.h"
 #include "outbox.h"
+#include "rows.h"
 #include "seq.h"
 
 #if PG_VERSION_NUM >= 170000
 #define oldest_clog_xid() (TransamVariables->oldestClogXid)
 #else
 #define oldest_clog_xid() (ShmemVariableCache->oldestClogXid)
-#endif
-#if PG_VERSION_NUM < 150000
-#define InitMaterializedSRF(fcinfo, flags) \
-	SetSingleFuncCall(fcinfo, flags)
 #endif
 
 /* How long a claim waits for a lane when others hold all that matter. */
@@ -242,7 +239,7 @@ sagaz_claim_batch(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SagazClaim	claim = {0};
 
-	InitMaterializedSRF(fcinfo, 0);
+	sagaz_rows_begin(fcinfo);
 	read_arguments(fcinfo, &claim);
 	claim.rows = result->setResult;
 	claim.row_type = result->setDesc;

@@ -20,12 +20,8 @@
 #include "holder.h"
 #include "outbox.h"
 #include "retry.h"
+#include "rows.h"
 #include "times.h"
-
-#if PG_VERSION_NUM < 150000
-#define InitMaterializedSRF(fcinfo, flags) \
-	SetSingleFuncCall(fcinfo, flags)
-#endif
 
 /* Events before one are counted up to so many. */
 #define MAX_COUNTED 10000
@@ -451,7 +447,7 @@ sagaz_explain_event(PG_FUNCTION_ARGS)
 	TupleTableSlot *event;
 	Datum		event_id;
 
-	InitMaterializedSRF(fcinfo, 0);
+	sagaz_rows_begin(fcinfo);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

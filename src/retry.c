@@ -13,7 +13,6 @@
 
 #include "access/stratnum.h"
 #include "access/xact.h"
-#include "common/pg_prng.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -22,6 +21,7 @@
 #include "wake.h"
 
 #if PG_VERSION_NUM >= 150000
+#include "common/pg_prng.h"
 #define random_fraction() pg_prng_double(&pg_global_prng_state)
 #else
 #define random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))

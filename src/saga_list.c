@@ -21,13 +21,9 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "rows.h"
 #include "saga.h"
 #include "tuples.h"
-
-#if PG_VERSION_NUM < 150000
-#define InitMaterializedSRF(fcinfo, flags) \
-	SetSingleFuncCall(fcinfo, flags)
-#endif
 
 PG_FUNCTION_INFO_V1(sagaz_list_sagas);
 PG_FUNCTION_INFO_V1(sagaz_stuck_sagas);
@@ -264,7 +260,7 @@ return_rows(FunctionCallInfo fcinfo, Selection *selection, int64 skip)
 	Datum		values[summary_columns];
 	bool		nulls[summary_columns] = {0};
 
-	InitMaterializedSRF(fcinfo, 0);
+	sagaz_rows_begin(fcinfo);
 	if (selection->count > 0)
 		cut(selection);
 	for (int64 i = skip; i < selection->count; i++)

@@ -8,10 +8,7 @@
 #include "funcapi.h"
 #include "utils/tuplestore.h"
 
-#if PG_VERSION_NUM < 150000
-#define InitMaterializedSRF(fcinfo, flags) \
-	SetSingleFuncCall(fcinfo, flags)
-#endif
+#include "rows.h"
 
 PG_FUNCTION_INFO_V1(sagaz_get_saga_statistics);
 
@@ -24,7 +21,7 @@ sagaz_get_saga_statistics(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	sagaz_require_native(fcinfo, 0, sagaz_saga_storage);
-	InitMaterializedSRF(fcinfo, 0);
+	sagaz_rows_begin(fcinfo);
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute("SELECT saga_name, status, pg_catalog.count(*)"
 					" FROM sagaz.sagas GROUP BY 1, 2 ORDER BY 1, 2",
