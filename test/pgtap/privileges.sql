@@ -2,7 +2,7 @@
 -- written here by hand.  A routine that is not in the list fails the test:
 -- whoever adds one decides whose it is, here and in sagaz.access_list().
 BEGIN;
-SELECT plan(16);
+SELECT plan(17);
 
 CREATE ROLE regress_producer;
 CREATE ROLE regress_consumer;
@@ -150,6 +150,14 @@ SELECT set_eq($$
 	SELECT * FROM expected_relation
 		WHERE to_regclass('sagaz.' || split_part(name, '.', 1)) IS NOT NULL
 	$$, 'each kind of access has the relations that it should');
+
+SELECT is_empty($$
+	SELECT object FROM sagaz.access_list()
+		WHERE object NOT IN (SELECT name FROM routine)
+			AND to_regclass('sagaz.' || object) IS NULL
+	UNION
+	SELECT name FROM expected_routine WHERE name NOT IN (SELECT name FROM routine)
+	$$, 'what is listed is there');
 
 SELECT is_empty($$
 	SELECT rolname FROM pg_roles
