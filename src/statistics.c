@@ -119,25 +119,50 @@ count_adopted_by_others(SagazStates *states)
 	return count;
 }
 
-/* Did the group begin with less than the whole log? */
+/* Does the group never get the oldest event of a lane? */
+static bool
+passes_over_oldest(SagazStates *states, int16 lane)
+{
+	ScanKeyData key;
+	SagazScan  *scan;
+	SagazEventState state;
+	bool		passed = false;
+
+	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, lane);
+	scan = sagaz_scan_begin("outbox", "outbox_lane_seq", states->snapshot,
+							&key, 1, ForwardScanDirection);
+	if (sagaz_scan_next(scan))
+	{
+		sagaz_state_of(states, scan->slot, &state);
+		passed = state.status == STATUS_NONE;
+	}
+	sagaz_scan_end(scan);
+	return passed;
+}
+
+/*
+ * Did the group begin with less than the whole log?  If it began at the end
+ * of the log, its first row says so until retention removes that; then the
+ * oldest events tell.
+ */
 static bool
 gets_a_part(SagazStates *states)
 {
-	ScanKeyData keys[2];
-	SagazScan  *scan;
-	bool		part = states->group.start_time != 0;
-
 	if (!states->has_group)
 		return false;
-	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, states->group.no);
-	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, 0);
-	scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key",
-							states->snapshot, keys, 2, ForwardScanDirection);
-	if (sagaz_scan_next(scan) &&
-		DatumGetInt64(sagaz_column(scan->slot, batch_last_seq)) == PG_INT64_MAX)
-		part = true;
-	sagaz_scan_end(scan);
-	return part;
+	if (states->group.start_time != 0)
+		return true;
+	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
+	{
+		TupleTableSlot *first = sagaz_states_batch_from(states, lane, 0);
+
+		if (first &&
+			DatumGetInt64(sagaz_column(first, batch_last_seq)) == PG_INT64_MAX)
+			return true;
+		if (passes_over_oldest(states, lane))
+			return true;
+	}
+	return false;
 }
 
 static void

@@ -233,6 +233,14 @@ SELECT total, pending, claimed, sent, open_batches FROM sagaz.get_outbox_statist
 SELECT sagaz.finish_batch(max(batch_id), 'l') FROM sagaz.outbox_batch WHERE worker_id = 'l';
 SELECT total, pending, claimed, sent, open_batches FROM sagaz.get_outbox_statistics('late');
 SELECT event_type, status FROM sagaz.get_events_by_saga('a', 'late');
+-- also when retention has removed the row that says where the group began
+SELECT count(sagaz.insert_event('lane of ' || n, 'lanes', '1')), count(DISTINCT sagaz.lane('lane of ' || n)) AS lanes
+	FROM generate_series(1, 20) n;
+SELECT count(*), max(batch_id) AS b FROM sagaz.claim_batch('l', consumer_group => 'late') \gset
+SELECT sagaz.finish_batch(:b, 'l');
+DELETE FROM sagaz.outbox_batch WHERE last_seq = 9223372036854775807;
+SELECT total, pending, claimed, sent, open_batches FROM sagaz.get_outbox_statistics('late');
+SELECT event_type, status FROM sagaz.get_events_by_saga('a', 'late');
 
 -- ordered: what comes behind a waiting retry is held back, pending
 SELECT sagaz.create_consumer_group('ordered', 'saga', 'now');
