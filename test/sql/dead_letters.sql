@@ -79,6 +79,11 @@ SELECT * FROM change('e6', 'dead_letter');
 -- an event older than the group's start is none of its
 SELECT sagaz.create_consumer_group('later', start_from => '2999-01-01');
 SELECT * FROM change('e8', 'sent', NULL, 'later');
+-- one in the archive stays as it is
+INSERT INTO sagaz.outbox_archive (event_id, saga_id, aggregate_type, aggregate_id,
+		event_type, payload, headers, status, created_at, retry_count)
+	VALUES (lpad('f', 32, 'f')::uuid, 's', 'saga', 's', 'x', '1', '{}', 'sent', now(), 0);
+SELECT sagaz.update_event_status(lpad('f', 32, 'f')::uuid, 'pending');
 
 -- requeue: three are dead by now
 SELECT event_type, last_error FROM sagaz.outbox_retry WHERE state = 4 ORDER BY 1;
