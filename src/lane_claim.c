@@ -41,6 +41,7 @@ typedef struct Lane
 	int			diverted;		/* events that became retry rows */
 	int64		rows_read;
 	bool		stopped;		/* an event was too young, or the claim is full */
+	bool		moved;			/* a range that was owed is done, or shorter */
 	bool		blocking;		/* may a retry row block sagas? */
 	SagazWriter *retry_writer;	/* opened when needed */
 	SagazScan  *log;			/* by event_id, opened when needed */
@@ -367,6 +368,7 @@ take_again(Lane *lane, SagazOwed *again)
 	sagaz_receipts_read(again->holder, lane->snapshot, &receipts);
 	add_acked(again, &receipts);
 	last = take_range(lane, &window, again->lo, again->hi, again);
+	lane->moved |= last > again->lo;
 	lane->owed = NIL;
 	if (lane->picked > before)
 	{
@@ -557,7 +559,7 @@ serve(Lane *lane)
 		take_new(lane, &row);
 	if (retries > 0 && retries == lane->picked)
 		owe_retries(lane);
-	if (lane->picked > 0 || lane->diverted > 0 || again != NULL ||
+	if (lane->picked > 0 || lane->diverted > 0 || lane->moved ||
 		read_in_vain(lane))
 		write_cursor(lane, &row);
 }

@@ -15,6 +15,7 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "miscadmin.h"
 #include "utils/snapmgr.h"
 
 #include "outbox.h"
@@ -130,6 +131,7 @@ add_place(SagazWindowScan *scan, TupleTableSlot *slot)
 static bool
 wanted(SagazWindowScan *scan, TupleTableSlot *slot)
 {
+	CHECK_FOR_INTERRUPTS();
 	scan->rows_read++;
 	return DatumGetInt16(sagaz_column(slot, outbox_lane)) == scan->lane &&
 		sagaz_window_has(scan->window, scan->cluster,

@@ -76,6 +76,14 @@ SELECT event_type FROM sagaz.claim_batch('w', older_than => '10 minutes');
 SELECT event_type FROM sagaz.claim_batch('w', older_than => '10 minutes');
 SELECT event_type FROM sagaz.claim_batch('w');
 
+-- a claim that gets nothing writes nothing, also where a released range is too young
+SELECT sagaz.release_batch(max(batch_id), 'w') FROM sagaz.outbox_batch;
+SELECT count(*) AS rows FROM sagaz.outbox_batch \gset
+SELECT count(*) FROM sagaz.claim_batch('w', older_than => '10 minutes');
+SELECT count(*) FROM sagaz.claim_batch('w', older_than => '10 minutes');
+SELECT count(*) - :rows AS more FROM sagaz.outbox_batch;
+SELECT event_type FROM sagaz.claim_batch('w');
+
 -- groups: each on its own, from the beginning, from now, since a time
 SELECT sagaz.create_consumer_group('all');
 SELECT sagaz.create_consumer_group('new', start_from => 'now');
