@@ -2,7 +2,7 @@
 # one for each known mistake; then ten writers and sixteen claimers for a while,
 # with crashes, and a look at what came of every event.
 #	SAGAZ_SEED				seed of the load
-#	SAGAZ_PROPERTY_SECONDS	how long the load lasts, 30 unless told
+#	SAGAZ_PROPERTY_SECONDS	how long the load lasts, 60 unless told
 use strict;
 use warnings;
 
@@ -501,7 +501,7 @@ SQL
 
 sub random_load
 {
-	my $seconds = $ENV{SAGAZ_PROPERTY_SECONDS} // 30;
+	my $seconds = $ENV{SAGAZ_PROPERTY_SECONDS} // 60;
 	my $seed = $ENV{SAGAZ_SEED} // int(rand(1_000_000));
 	my $load = SagazLoad->new($node, $seed);
 

@@ -8,7 +8,7 @@ use SagazSession;
 use SagazTest;
 use Test::More;
 
-my $seconds = $ENV{SAGAZ_XMIN_SECONDS} // 10;
+my $seconds = $ENV{SAGAZ_XMIN_SECONDS} // 60;
 my $node = new_node('xmin', conf => <<'CONF');
 autovacuum_naptime = 1
 synchronous_commit = off
