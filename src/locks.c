@@ -17,6 +17,7 @@ lock_object(const char *table, uint32 object, uint16 sub_object, bool wait)
 {
 	LOCKTAG		tag;
 
+	PreventCommandDuringRecovery("a change of the outbox");
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, sagaz_relation_id(table),
 					   object, sub_object);
 	return LockAcquire(&tag, ExclusiveLock, false, !wait) !=
