@@ -215,8 +215,9 @@ is_of_group(const Change *change)
 {
 	return change->place.state == PLACE_RETRY ||
 		(DatumGetUInt64(sagaz_column(change->event, outbox_pos)) >= SAGAZ_FIRST_POS &&
-		 DatumGetTimestampTz(sagaz_column(change->event, outbox_created_at)) >=
-		 change->group.start_time);
+		 (change->group.start_time == 0 ||
+		  DatumGetTimestampTz(sagaz_column(change->event, outbox_created_at)) >=
+		  change->group.start_time));
 }
 
 static EventStatus

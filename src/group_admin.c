@@ -4,7 +4,8 @@
  *
  * Each change is made under the groups' lock.  A drop takes the locks of all
  * the group's lanes, too: no claim is under way then, and one that waited
- * finds the group gone.
+ * finds the group gone.  Nor does it run beside retention, which removes rows
+ * of all groups.
  */
 #include "sagaz.h"
 
@@ -70,6 +71,7 @@ sagaz_create_consumer_group(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("ordering \"%s\" is unknown", ordering),
 				 errhint("Say 'none' or 'saga'.")));
+	PreventCommandIfReadOnly("create_consumer_group()");
 	if (!sagaz_group_make(name, ordering, start_time, &group))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
@@ -139,6 +141,7 @@ sagaz_drop_consumer_group(PG_FUNCTION_ARGS)
 				 errmsg("drop_consumer_group() works in READ COMMITTED transactions only"),
 				 errhint("Begin the transaction with ISOLATION LEVEL READ COMMITTED.")));
 	PreventCommandIfReadOnly("drop_consumer_group()");
+	sagaz_lock_retention();
 	sagaz_lock_groups();
 	sagaz_group_get(name, &group);
 	lock_lanes(&group);

@@ -56,7 +56,8 @@ is_for_group(Peek *peek, TupleTableSlot *event)
 {
 	const SagazGroup *group = &peek->group;
 
-	if (DatumGetTimestampTz(sagaz_column(event, outbox_created_at)) <
+	if (group->start_time != 0 &&
+		DatumGetTimestampTz(sagaz_column(event, outbox_created_at)) <
 		group->start_time)
 		return false;
 	if (!sagaz_column_is_null(event, outbox_available_at))

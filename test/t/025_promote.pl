@@ -21,6 +21,9 @@ $standby->poll_query_until('postgres', is_busy()) or die 'no work';
 my ($status, $out, $err) = $standby->psql('postgres',
 	"\\set VERBOSITY sqlstate\nSELECT sagaz.claim_batch('w', 1, '0', 'free')");
 like($err, qr/25006/, 'a standby hands out nothing');
+($status, $out, $err) = $standby->psql('postgres',
+	"\\set VERBOSITY sqlstate\nSELECT sagaz.create_consumer_group('late')");
+like($err, qr/25006/, 'nor has it new groups');
 $standby->promote;
 ok( $standby->safe_psql('postgres', 'SELECT count(*) FROM handled') <
 	  $primary->safe_psql('postgres', 'SELECT count(*) FROM handled'),

@@ -203,6 +203,14 @@ is(sql(q{CALL sagaz.wait_for_events('0')}), 't',
 	'the default group need not exist to have something');
 is(sql(q{SELECT count(*) FROM sagaz.consumer_group
 	WHERE consumer_group = 'sagaz-workers'}), '0', 'and is not made');
+sql(q{SELECT FROM sagaz.claim_batch('w', 1000)});
+is(sql(q{CALL sagaz.wait_for_events('0')}), 'f', 'all is handed out');
+sql(q{INSERT INTO sagaz.outbox (created_at, saga_id, event_type, payload)
+	VALUES ('1999-12-31', 'a', 'old', '1')});
+is(sql(q{CALL sagaz.wait_for_events('0')}), 't',
+	'an event is never too old for a group that gets all');
+is(sql(q{SELECT (sagaz.update_event_status(event_id, 'sent')).status
+	FROM sagaz.outbox WHERE event_type = 'old'}), 'sent', 'nor for an operator');
 $node->stop;
 
 # The net: COMMIT PREPARED tells nobody, and without preload no commit does.
