@@ -52,9 +52,9 @@ sagaz_states_open(const char *group, Snapshot snapshot)
 
 	states->snapshot = snapshot;
 	states->context = CurrentMemoryContext;
-	states->has_group = sagaz_group_find(group, &states->group);
+	states->has_group = sagaz_group_find_in(group, snapshot, &states->group);
 	if (!states->has_group && strcmp(group, SAGAZ_DEFAULT_GROUP) != 0)
-		sagaz_group_get(group, &states->group);
+		sagaz_no_such_group(group);
 	if (!states->has_group)
 		states->group.name = pstrdup(group);
 	states->cluster = sagaz_cluster_read(snapshot);

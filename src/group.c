@@ -34,9 +34,9 @@ read_group(TupleTableSlot *slot, SagazGroup *group)
 }
 
 static bool
-find_by_key(const char *index, ScanKey key, SagazGroup *group)
+find_by_key(const char *index, ScanKey key, Snapshot snapshot,
+			SagazGroup *group)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SagazScan  *scan = sagaz_scan_begin("consumer_group", index, snapshot,
 										key, 1, ForwardScanDirection);
 	bool		found = sagaz_scan_next(scan);
@@ -44,21 +44,32 @@ find_by_key(const char *index, ScanKey key, SagazGroup *group)
 	if (found)
 		read_group(scan->slot, group);
 	sagaz_scan_end(scan);
-	UnregisterSnapshot(snapshot);
 	return found;
+}
+
+/* The group as the snapshot has it. */
+bool
+sagaz_group_find_in(const char *name, Snapshot snapshot, SagazGroup *group)
+{
+	ScanKeyData key;
+
+	sagaz_key_text(&key, 1, CStringGetTextDatum(name));
+	return find_by_key("consumer_group_consumer_group_key", &key, snapshot,
+					   group);
 }
 
 bool
 sagaz_group_find(const char *name, SagazGroup *group)
 {
-	ScanKeyData key;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		found = sagaz_group_find_in(name, snapshot, group);
 
-	sagaz_key_text(&key, 1, CStringGetTextDatum(name));
-	return find_by_key("consumer_group_consumer_group_key", &key, group);
+	UnregisterSnapshot(snapshot);
+	return found;
 }
 
-static void
-no_such_group(const char *name)
+void
+sagaz_no_such_group(const char *name)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_NOT_FOUND),
@@ -71,19 +82,21 @@ void
 sagaz_group_get(const char *name, SagazGroup *group)
 {
 	if (!sagaz_group_find(name, group))
-		no_such_group(name);
+		sagaz_no_such_group(name);
 }
 
 void
 sagaz_group_by_no(int16 no, SagazGroup *group)
 {
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ScanKeyData key;
 
 	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, no);
-	if (!find_by_key("consumer_group_pkey", &key, group))
+	if (!find_by_key("consumer_group_pkey", &key, snapshot, group))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("the batch's consumer group does not exist")));
+	UnregisterSnapshot(snapshot);
 }
 
 /* The lowest number that no group has; the caller holds the groups' lock. */
@@ -148,7 +161,7 @@ sagaz_group_check(const SagazGroup *group)
 	SagazGroup	now;
 
 	if (!sagaz_group_find(group->name, &now) || now.no != group->no)
-		no_such_group(group->name);
+		sagaz_no_such_group(group->name);
 }
 
 /* A group that must exist, except that the default one arises on first use. */
@@ -158,6 +171,6 @@ sagaz_group_use(const char *name, SagazGroup *group)
 	if (sagaz_group_find(name, group))
 		return;
 	if (strcmp(name, SAGAZ_DEFAULT_GROUP) != 0)
-		no_such_group(name);
+		sagaz_no_such_group(name);
 	(void) sagaz_group_make(name, "none", 0, group);
 }

@@ -29,6 +29,9 @@ typedef struct SagazGroup
 	TimestampTz start_time;		/* events created earlier are none of its; 0: all are */
 } SagazGroup;
 
+extern void sagaz_no_such_group(const char *name);
+extern bool sagaz_group_find_in(const char *name, Snapshot snapshot,
+								SagazGroup *group);
 extern bool sagaz_group_find(const char *name, SagazGroup *group);
 extern void sagaz_group_get(const char *name, SagazGroup *group);
 extern void sagaz_group_use(const char *name, SagazGroup *group);

@@ -300,3 +300,8 @@ SELECT sagaz.get_dead_letter_events(NULL);
 SELECT sagaz.get_pending_count('nobody');
 SELECT sagaz.get_outbox_statistics('');
 INSERT INTO sagaz.outbox_events (saga_id) VALUES ('x');
+
+-- in the leader of a parallel query
+SELECT set_config(name, 'on', false) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
+SELECT count(*) FROM sagaz.outbox_events WHERE status = 'dead_letter';
+SELECT sagaz.get_pending_count('nobody');
