@@ -128,6 +128,8 @@ sagaz_group_make(const char *name, const char *ordering,
 	Snapshot	snapshot;
 	SagazWriter *writer;
 
+	/* retention must not remove what the new group is to get */
+	sagaz_lock_retention();
 	sagaz_lock_groups();
 	if (sagaz_group_find(name, group))
 		return false;

@@ -3,8 +3,8 @@
  *		Locks of the outbox engine.  All last until the transaction ends and
  *		show in pg_locks as type "object", with classid the table they guard.
  *
- * Order, where more than one is taken: lane before batch, and a claim takes
- * a batch only if it is free.
+ * Order, where more than one is taken: retention, groups, lane, batch; and a
+ * claim takes a batch only if it is free.
  */
 #ifndef SAGAZ_LOCKS_H
 #define SAGAZ_LOCKS_H
