@@ -326,10 +326,11 @@ CREATE TABLE sagaz.cluster (
 	system_identifier bigint NOT NULL,
 	database_oid oid NOT NULL,
 	lanes smallint NOT NULL,
-	activated_at timestamptz
+	activated_at timestamptz,
+	written_by xid NOT NULL
 );
 COMMENT ON TABLE sagaz.cluster IS
-	'the clusters in which the log was written. Places above boundary_seq belong to the epoch; claims work only where an activated row of the newest epoch names this database';
+	'the clusters in which the log was written. Places above boundary_seq belong to the epoch; claims work only where an activated row of the newest epoch names this database. written_by is the xmin of the row where it was first written, so that a restored row can be told';
 
 SELECT pg_catalog.pg_extension_config_dump('sagaz.outbox', '');
 SELECT pg_catalog.pg_extension_config_dump('sagaz.outbox_seq', '');

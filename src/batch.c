@@ -192,16 +192,13 @@ batch_argument(FunctionCallInfo fcinfo)
 	return PG_GETARG_INT64(0);
 }
 
-/* finish_batch(batch_id, worker_id, storage): how many events it finished */
-Datum
-sagaz_finish_batch(PG_FUNCTION_ARGS)
+/* All events that the batch still owes were sent; returns how many. */
+int
+sagaz_batch_finish(int64 batch_id, const char *worker_id)
 {
-	int64		batch_id = batch_argument(fcinfo);
-	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	TimestampTz now;
 	SagazLease	lease;
 
-	sagaz_require_native(fcinfo, 2, sagaz_outbox_storage);
 	sagaz_lease_open(batch_id, worker_id, &lease);
 	now = GetCurrentTimestamp();
 	sagaz_receipt_close(batch_id, RECEIPT_SENT, now, 0, still_owed(&lease),
@@ -211,7 +208,39 @@ sagaz_finish_batch(PG_FUNCTION_ARGS)
 	if (lease.group.ordered)
 		sagaz_wake_at_commit();
 	sagaz_lease_done(&lease);
-	PG_RETURN_INT32(still_owed(&lease));
+	return still_owed(&lease);
+}
+
+/* finish_batch(batch_id, worker_id, storage): how many events it finished */
+Datum
+sagaz_finish_batch(PG_FUNCTION_ARGS)
+{
+	int64		batch_id = batch_argument(fcinfo);
+	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
+
+	sagaz_require_native(fcinfo, 2, sagaz_outbox_storage);
+	PG_RETURN_INT32(sagaz_batch_finish(batch_id, worker_id));
+}
+
+/*
+ * Give back what the batch still owes, not to be handed out before delay
+ * microseconds have passed; returns how many events.
+ */
+int
+sagaz_batch_release(int64 batch_id, const char *worker_id, const char *error,
+					int64 delay)
+{
+	TimestampTz now;
+	SagazLease	lease;
+
+	sagaz_lease_open(batch_id, worker_id, &lease);
+	now = GetCurrentTimestamp();
+	sagaz_wake_at_commit();
+	sagaz_receipt_close(batch_id, RECEIPT_RELEASED, now, now + delay,
+						still_owed(&lease), error);
+	(void) sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);
+	sagaz_lease_done(&lease);
+	return still_owed(&lease);
 }
 
 /* release_batch(batch_id, worker_id, error, delay, storage): events released */
@@ -222,18 +251,9 @@ sagaz_release_batch(PG_FUNCTION_ARGS)
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	char	   *error = sagaz_optional_text(fcinfo, 2);
 	int64		delay = sagaz_interval_us(fcinfo, 3, "delay");
-	TimestampTz now;
-	SagazLease	lease;
 
 	sagaz_require_native(fcinfo, 4, sagaz_outbox_storage);
-	sagaz_lease_open(batch_id, worker_id, &lease);
-	now = GetCurrentTimestamp();
-	sagaz_wake_at_commit();
-	sagaz_receipt_close(batch_id, RECEIPT_RELEASED, now, now + delay,
-						still_owed(&lease), error);
-	(void) sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);
-	sagaz_lease_done(&lease);
-	PG_RETURN_INT32(still_owed(&lease));
+	PG_RETURN_INT32(sagaz_batch_release(batch_id, worker_id, error, delay));
 }
 
 /* extend_batch(batch_id, worker_id, by, storage): when the lease runs out */

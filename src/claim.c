@@ -207,19 +207,8 @@ claim_lanes(SagazClaim *claim)
 }
 
 static void
-read_arguments(FunctionCallInfo fcinfo, SagazClaim *claim)
+check_transaction(void)
 {
-	char	   *group;
-
-	claim->worker_id = sagaz_text_argument(fcinfo, 0, "worker_id");
-	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("batch_size must be at least 1")));
-	claim->limit = PG_GETARG_INT32(1);
-	claim->older_than = sagaz_interval_us(fcinfo, 2, "older_than");
-	group = sagaz_text_argument(fcinfo, 3, "consumer_group");
-	sagaz_require_native(fcinfo, 4, sagaz_outbox_storage);
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_TRANSACTION),
@@ -229,7 +218,35 @@ read_arguments(FunctionCallInfo fcinfo, SagazClaim *claim)
 	PreventCommandIfReadOnly("claim_batch()");
 	PreventCommandIfParallelMode("claim_batch()");
 	sagaz_check_sequence_cache();
-	sagaz_group_use(group, &claim->group);
+}
+
+/*
+ * Claim for claim->worker_id up to claim->limit events of the group, which
+ * go to claim->rows.  The caller sees the batch after this.
+ */
+void
+sagaz_claim(SagazClaim *claim, const char *consumer_group)
+{
+	check_transaction();
+	sagaz_group_use(consumer_group, &claim->group);
+	claim->worker_datum = CStringGetTextDatum(claim->worker_id);
+	claim->group_datum = CStringGetTextDatum(claim->group.name);
+	claim->status_claimed =
+		DirectFunctionCall2(enum_in, CStringGetDatum("claimed"),
+							ObjectIdGetDatum(TupleDescAttr(claim->row_type,
+														   event_status)->atttypid));
+	claim->next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	claim->xids_size = 64;
+	claim->xids = palloc(claim->xids_size * sizeof(TransactionId));
+	claim->lane_context = AllocSetContextCreate(CurrentMemoryContext,
+												"sagaz claim",
+												ALLOCSET_DEFAULT_SIZES);
+	if (!claim->group.paused)
+		claim_lanes(claim);
+	if (claim->batch_id != 0)
+		CommandCounterIncrement();
+	flush_commits(claim);
+	MemoryContextDelete(claim->lane_context);
 }
 
 /* claim_batch(worker_id, batch_size, older_than, consumer_group, storage) */
@@ -238,28 +255,20 @@ sagaz_claim_batch(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SagazClaim	claim = {0};
+	char	   *group;
 
 	sagaz_rows_begin(fcinfo);
-	read_arguments(fcinfo, &claim);
+	claim.worker_id = sagaz_text_argument(fcinfo, 0, "worker_id");
+	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("batch_size must be at least 1")));
+	claim.limit = PG_GETARG_INT32(1);
+	claim.older_than = sagaz_interval_us(fcinfo, 2, "older_than");
+	group = sagaz_text_argument(fcinfo, 3, "consumer_group");
+	sagaz_require_native(fcinfo, 4, sagaz_outbox_storage);
 	claim.rows = result->setResult;
 	claim.row_type = result->setDesc;
-	claim.worker_datum = CStringGetTextDatum(claim.worker_id);
-	claim.group_datum = CStringGetTextDatum(claim.group.name);
-	claim.status_claimed =
-		DirectFunctionCall2(enum_in, CStringGetDatum("claimed"),
-							ObjectIdGetDatum(TupleDescAttr(claim.row_type,
-														   event_status)->atttypid));
-	claim.next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
-	claim.xids_size = 64;
-	claim.xids = palloc(claim.xids_size * sizeof(TransactionId));
-	claim.lane_context = AllocSetContextCreate(CurrentMemoryContext,
-											   "sagaz claim",
-											   ALLOCSET_DEFAULT_SIZES);
-	if (!claim.group.paused)
-		claim_lanes(&claim);
-	if (claim.batch_id != 0)
-		CommandCounterIncrement();
-	flush_commits(&claim);
-	MemoryContextDelete(claim.lane_context);
+	sagaz_claim(&claim, group);
 	return (Datum) 0;
 }

@@ -14,7 +14,7 @@
 typedef struct SagazClaim
 {
 	SagazGroup	group;
-	char	   *worker_id;
+	const char *worker_id;		/* this, what follows and rows: the caller's */
 	int			limit;			/* events wanted */
 	int64		older_than;		/* microseconds */
 	TimestampTz now;
@@ -36,6 +36,7 @@ typedef struct SagazClaim
 	MemoryContext lane_context; /* reset after each lane */
 } SagazClaim;
 
+extern void sagaz_claim(SagazClaim *claim, const char *consumer_group);
 extern int64 sagaz_claim_batch_id(SagazClaim *claim);
 extern void sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
 							 TupleTableSlot *retry,

@@ -38,7 +38,8 @@ enum cluster_column
 	cluster_system_identifier,
 	cluster_database_oid,
 	cluster_lanes,
-	cluster_activated_at
+	cluster_activated_at,
+	cluster_written_by
 };
 
 /* Relation in which a committed row for this database has been seen. */
@@ -46,10 +47,26 @@ static Oid	seen_in = InvalidOid;
 
 PG_FUNCTION_INFO_V1(sagaz_activate);
 
+/*
+ * A row says which transaction wrote it.  One that was copied, into this very
+ * database even, was written by another.
+ */
+static bool
+row_is_original(TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+									   &isnull);
+
+	return DatumGetTransactionId(xmin) ==
+		DatumGetTransactionId(sagaz_column(slot, cluster_written_by));
+}
+
 static bool
 row_is_of_this_database(TupleTableSlot *slot)
 {
-	return DatumGetInt64(sagaz_column(slot, cluster_system_identifier)) ==
+	return row_is_original(slot) &&
+		DatumGetInt64(sagaz_column(slot, cluster_system_identifier)) ==
 		(int64) GetSystemIdentifier() &&
 		DatumGetObjectId(sagaz_column(slot, cluster_database_oid)) == MyDatabaseId;
 }
@@ -123,6 +140,8 @@ write_row(uint32 epoch, int64 boundary, bool active)
 	sagaz_writer_set(writer, cluster_database_oid,
 					 ObjectIdGetDatum(MyDatabaseId));
 	sagaz_writer_set(writer, cluster_lanes, Int16GetDatum(SAGAZ_LANES));
+	sagaz_writer_set(writer, cluster_written_by,
+					 TransactionIdGetDatum(GetCurrentTransactionId()));
 	if (active)
 		sagaz_writer_set(writer, cluster_activated_at,
 						 TimestampTzGetDatum(GetCurrentTimestamp()));
@@ -224,7 +243,7 @@ sagaz_cluster_active(Snapshot snapshot)
 	Oid			relation_id = sagaz_relation_id("cluster");
 
 	if (cluster->known && !cluster->same)
-		refuse("Its positions come from another cluster or database.");
+		refuse("Its positions come from another cluster or database, or it was restored from a dump.");
 	if (cluster->known && !cluster->active)
 		refuse("It was written to, but not activated, since it came here.");
 	if (cluster->nepochs <= 1 && checked_in != relation_id)

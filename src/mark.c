@@ -275,6 +275,22 @@ mark_events(Mark *mark)
 	return mark->nevents;
 }
 
+/*
+ * Say of one event of the worker's batches that it failed; in an ordered
+ * group, those of its saga behind it leave the batch, too.
+ */
+void
+sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
+						const char *worker_id, const char *error)
+{
+	MarkedEvent event = {.event_id = event_id};
+	Mark		mark = {.group = *group,.worker_id = worker_id,.error = error,
+	.failed = true,.nevents = 1,.events = &event};
+
+	(void) mark_events(&mark);
+	CommandCounterIncrement();
+}
+
 /* mark_sent(event_ids, worker_id, consumer_group, storage): how many */
 Datum
 sagaz_mark_sent(PG_FUNCTION_ARGS)

@@ -97,9 +97,10 @@ SELECT consumer_group, status, reason, worker_id, sent_at AT TIME ZONE 'UTC' AS 
 	FROM sagaz.explain_event('00000000-0000-0000-0000-0000000000aa');
 
 -- another cluster's data, not activated
+BEGIN;
 UPDATE sagaz.cluster SET system_identifier = system_identifier + 1;
 SELECT * FROM pg_temp.why('n5');
-UPDATE sagaz.cluster SET system_identifier = system_identifier - 1;
+ROLLBACK;
 
 -- no such event, for whom it is not committed; nothing asked
 SELECT * FROM sagaz.explain_event('00000000-0000-0000-0000-00000000dead');

@@ -46,9 +46,10 @@ SELECT status, message FROM pg_temp.health();
 ALTER SEQUENCE sagaz.outbox_seq CACHE 32;
 SELECT status, message FROM pg_temp.health();
 ALTER SEQUENCE sagaz.outbox_seq CACHE 1;
+BEGIN;
 UPDATE sagaz.cluster SET system_identifier = system_identifier + 1;
 SELECT status, message, details -> 'active' AS active FROM sagaz.health_check();
-UPDATE sagaz.cluster SET system_identifier = system_identifier - 1;
+ROLLBACK;
 SELECT status, message FROM pg_temp.health();
 
 \set VERBOSITY sqlstate
