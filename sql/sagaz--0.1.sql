@@ -1025,6 +1025,10 @@ CREATE FUNCTION sagaz.access_list()
 		('cleanup_completed_sagas', 'EXECUTE', '{operator}'),
 		('cleanup_inbox', 'EXECUTE', '{operator}'),
 		('activate', 'EXECUTE', '{operator}'),
+		('create_delivery', 'EXECUTE', '{operator}'),
+		('drop_delivery', 'EXECUTE', '{operator}'),
+		('pause_delivery', 'EXECUTE', '{operator}'),
+		('resume_delivery', 'EXECUTE', '{operator}'),
 
 		('list_sagas', 'EXECUTE', '{operator, monitor}'),
 		('stuck_sagas', 'EXECUTE', '{operator, monitor}'),
@@ -1038,7 +1042,12 @@ CREATE FUNCTION sagaz.access_list()
 		('sagas', 'SELECT', '{operator, monitor}'),
 		('saga_steps', 'SELECT', '{operator, monitor}'),
 		('consumer_group', 'SELECT', '{operator, monitor}'),
-		('consumer_inbox', 'SELECT', '{operator, monitor}')
+		('consumer_inbox', 'SELECT', '{operator, monitor}'),
+		('delivery', 'SELECT', '{operator, monitor}'),
+		('stat_delivery', 'SELECT', '{operator, monitor}'),
+		-- what a SELECT from stat_delivery calls runs as the selecting user
+		('worker_statistics', 'EXECUTE', '{operator, monitor}'),
+		('group_lag', 'EXECUTE', '{operator, monitor}')
 	$$;
 COMMENT ON FUNCTION sagaz.access_list() IS
 	'what grant_access() gives: the privileges on each routine and relation, and the kinds of access that have them';
@@ -1285,6 +1294,85 @@ CREATE FUNCTION sagaz.health_check(storage text DEFAULT NULL,
 	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION sagaz.health_check(text) IS
 	'healthy, degraded or unhealthy, with what is wrong in plain words and figures as JSON';
+
+---------------------------------------------------------------------------
+-- Deliveries
+---------------------------------------------------------------------------
+
+-- The handler is text, since a column of type regprocedure stops pg_upgrade.
+CREATE TABLE sagaz.delivery (
+	name text PRIMARY KEY CHECK (name <> ''),
+	owner text NOT NULL,
+	consumer_group text NOT NULL,
+	handler text NOT NULL,
+	batch_size integer CHECK (batch_size > 0),
+	timeout interval NOT NULL,
+	options jsonb NOT NULL DEFAULT '{}',
+	paused_at timestamptz,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE sagaz.delivery IS
+	'standing orders for the background worker: whose events go where. Each is run by a process of its own that is connected as the owner';
+
+SELECT pg_catalog.pg_extension_config_dump('sagaz.delivery', '');
+
+CREATE FUNCTION sagaz.create_delivery(name text, handler regprocedure,
+		consumer_group text DEFAULT 'sagaz-workers',
+		batch_size integer DEFAULT NULL, timeout interval DEFAULT '30 s',
+		options jsonb DEFAULT '{}')
+	RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_create_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.create_delivery(text, regprocedure, text, integer, interval, jsonb) IS
+	'have the background worker hand the events of a consumer group to a function, in the transaction that finishes them';
+
+CREATE FUNCTION sagaz.drop_delivery(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_drop_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.drop_delivery(text) IS
+	'forget a delivery, once its present batch is done; its consumer group keeps its progress';
+
+CREATE FUNCTION sagaz.pause_delivery(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_pause_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.pause_delivery(text) IS
+	'stop a delivery, once its present batch is done: when this commits, nothing more is delivered';
+
+CREATE FUNCTION sagaz.resume_delivery(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_resume_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.resume_delivery(text) IS
+	'let a paused delivery go on where it was';
+
+CREATE FUNCTION sagaz.worker_statistics()
+	RETURNS TABLE (name text, state text, pid integer, started_at timestamptz,
+		batches bigint, delivered bigint, failed bigint, dead bigint,
+		last_delivery_at timestamptz, archived bigint, inbox_removed bigint,
+		last_housekeeping_at timestamptz, last_error text,
+		last_error_at timestamptz)
+	AS 'MODULE_PATHNAME', 'sagaz_worker_statistics' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION sagaz.worker_statistics() IS
+	'what view stat_delivery shows of the workers: counted in shared memory since the server started';
+
+CREATE FUNCTION sagaz.group_lag(consumer_group text,
+		OUT events bigint, OUT seconds double precision)
+	AS 'MODULE_PATHNAME', 'sagaz_group_lag' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION sagaz.group_lag(text) IS
+	'how many events wait for the group that could be handed out now, counted up to 10000, and for how long the oldest of them';
+
+CREATE VIEW sagaz.stat_delivery AS
+	SELECT d.name, d.consumer_group, d.handler AS target, d.owner,
+		CASE WHEN d.paused_at IS NOT NULL THEN 'paused'
+			ELSE coalesce(w.state, 'stopped') END AS state,
+		w.pid, w.started_at, coalesce(w.batches, 0) AS batches,
+		coalesce(w.delivered, 0) AS delivered, coalesce(w.failed, 0) AS failed,
+		coalesce(w.dead, 0) AS dead, l.events AS lag_events,
+		l.seconds AS lag_seconds, w.last_delivery_at,
+		coalesce(w.archived, 0) AS archived,
+		coalesce(w.inbox_removed, 0) AS inbox_removed, w.last_housekeeping_at,
+		w.last_error, w.last_error_at
+	FROM sagaz.delivery AS d
+		LEFT JOIN sagaz.worker_statistics() AS w
+			ON w.name OPERATOR(pg_catalog.=) d.name
+		CROSS JOIN LATERAL sagaz.group_lag(d.consumer_group) AS l;
+COMMENT ON VIEW sagaz.stat_delivery IS
+	'one row a delivery of this database: what its worker does, what it has done since the server started, and what still waits for it';
 
 ---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need

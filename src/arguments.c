@@ -4,6 +4,8 @@
  */
 #include "sagaz.h"
 
+#include <limits.h>
+
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
@@ -52,14 +54,29 @@ sagaz_require_native(FunctionCallInfo fcinfo, int argno,
 				 errhint("Leave the argument \"storage\" out, or say 'native'.")));
 }
 
+/* Microseconds of an interval; a month counts as 30 days. */
+static double
+microseconds(const Interval *value)
+{
+	return (double) value->time +
+		((double) value->month * DAYS_PER_MONTH + value->day) * USECS_PER_DAY;
+}
+
+/* Milliseconds of an interval that was checked before it was stored. */
+int
+sagaz_interval_ms(const Interval *value)
+{
+	return (int) Min(microseconds(value) / 1000, INT_MAX);
+}
+
 /*
  * An interval that must be there, be finite and not be negative, in
- * microseconds; a month counts as 30 days.
+ * microseconds.
  */
 int64
 sagaz_interval_us(FunctionCallInfo fcinfo, int argno, const char *field)
 {
-	Interval   *value;
+	const Interval *value;
 	double		total;
 
 	if (PG_ARGISNULL(argno))
@@ -67,8 +84,7 @@ sagaz_interval_us(FunctionCallInfo fcinfo, int argno, const char *field)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("%s must not be null", field)));
 	value = PG_GETARG_INTERVAL_P(argno);
-	total = (double) value->time +
-		((double) value->month * DAYS_PER_MONTH + value->day) * USECS_PER_DAY;
+	total = microseconds(value);
 	if (total < 0 || total > (double) INT64CONST(3652500) * USECS_PER_DAY)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

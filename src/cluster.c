@@ -29,6 +29,7 @@
 #include "cluster.h"
 #include "seq.h"
 #include "tuples.h"
+#include "wake.h"
 #include "window.h"
 
 enum cluster_column
@@ -202,17 +203,6 @@ sagaz_note_first_use(void)
 				  !cluster->known);
 }
 
-static void
-refuse(const char *why)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_STORAGE),
-			 errmsg("the outbox is not active in this database"),
-			 errdetail_internal("%s", why),
-			 errhint("If this copy is to deliver events, run SELECT %s.activate().",
-					 SAGAZ_SCHEMA)));
-}
-
 /*
  * The log and its cursors hold xids that this cluster has not reached: they
  * come from elsewhere, whatever the identity says.
@@ -231,6 +221,26 @@ log_is_ahead(Snapshot snapshot)
 	return ahead;
 }
 
+/* Why events may not be handed out here, or NULL; for whoever asks politely. */
+static const char *
+why_inert(const SagazCluster *cluster, Snapshot snapshot)
+{
+	if (cluster->known && !cluster->same)
+		return "Its positions come from another cluster or database, or it was restored from a dump.";
+	if (cluster->known && !cluster->active)
+		return "It was written to, but not activated, since it came here.";
+	if (cluster->nepochs <= 1 && log_is_ahead(snapshot))
+		return "It holds positions that this cluster has not reached.";
+	return NULL;
+}
+
+/* May events be handed out in this database? */
+bool
+sagaz_cluster_is_active(Snapshot snapshot)
+{
+	return why_inert(sagaz_cluster_read(snapshot), snapshot) == NULL;
+}
+
 /*
  * The cluster as claims need it: on first use written down, an error where
  * the outbox is inert.
@@ -238,20 +248,22 @@ log_is_ahead(Snapshot snapshot)
 SagazCluster *
 sagaz_cluster_active(Snapshot snapshot)
 {
-	SagazCluster *cluster = sagaz_cluster_read(snapshot);
 	static Oid	checked_in = InvalidOid;
+	SagazCluster *cluster = sagaz_cluster_read(snapshot);
 	Oid			relation_id = sagaz_relation_id("cluster");
+	const char *why = NULL;
 
-	if (cluster->known && !cluster->same)
-		refuse("Its positions come from another cluster or database, or it was restored from a dump.");
-	if (cluster->known && !cluster->active)
-		refuse("It was written to, but not activated, since it came here.");
-	if (cluster->nepochs <= 1 && checked_in != relation_id)
-	{
-		if (log_is_ahead(snapshot))
-			refuse("It holds positions that this cluster has not reached.");
-		checked_in = relation_id;
-	}
+	/* the log, once looked at, does not get ahead of this cluster */
+	if (checked_in != relation_id || !cluster->same || !cluster->active)
+		why = why_inert(cluster, snapshot);
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("the outbox is not active in this database"),
+				 errdetail_internal("%s", why),
+				 errhint("If this copy is to deliver events, run SELECT %s.activate().",
+						 SAGAZ_SCHEMA)));
+	checked_in = relation_id;
 	return cluster;
 }
 
@@ -276,5 +288,6 @@ sagaz_activate(PG_FUNCTION_ARGS)
 			 (cluster->nepochs <= 1 && log_is_ahead(snapshot)))
 		write_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0, true);
 	UnregisterSnapshot(snapshot);
+	sagaz_deliveries_changed();
 	PG_RETURN_VOID();
 }

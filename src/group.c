@@ -129,7 +129,7 @@ sagaz_group_make(const char *name, const char *ordering,
 	SagazWriter *writer;
 
 	/* retention must not remove what the new group is to get */
-	sagaz_lock_retention();
+	(void) sagaz_lock_retention(true);
 	sagaz_lock_groups();
 	if (sagaz_group_find(name, group))
 		return false;

@@ -20,6 +20,7 @@
 #include "utils/timestamp.h"
 
 #include "cursor.h"
+#include "delivery.h"
 #include "group.h"
 #include "locks.h"
 #include "outstanding.h"
@@ -118,6 +119,31 @@ check_nothing_out(const SagazGroup *group)
 						 SAGAZ_SCHEMA)));
 }
 
+/* A delivery that reads the group would fail for ever. */
+static void
+check_no_delivery(const SagazGroup *group)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey", snapshot,
+										NULL, 0, ForwardScanDirection);
+
+	while (sagaz_scan_next(scan))
+	{
+		SagazDelivery delivery;
+
+		sagaz_delivery_read(scan->slot, &delivery);
+		if (strcmp(delivery.consumer_group, group->name) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("delivery \"%s\" reads consumer group \"%s\"",
+							delivery.name, group->name),
+					 errhint("Drop it first with SELECT %s.drop_delivery(%s).",
+							 SAGAZ_SCHEMA, quote_literal_cstr(delivery.name))));
+	}
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
+}
+
 static void
 delete_rows(const char *query, int16 group_no)
 {
@@ -141,9 +167,10 @@ sagaz_drop_consumer_group(PG_FUNCTION_ARGS)
 				 errmsg("drop_consumer_group() works in READ COMMITTED transactions only"),
 				 errhint("Begin the transaction with ISOLATION LEVEL READ COMMITTED.")));
 	PreventCommandIfReadOnly("drop_consumer_group()");
-	sagaz_lock_retention();
+	(void) sagaz_lock_retention(true);
 	sagaz_lock_groups();
 	sagaz_group_get(name, &group);
+	check_no_delivery(&group);
 	lock_lanes(&group);
 	check_nothing_out(&group);
 	SPI_connect();

@@ -162,29 +162,11 @@ check_groups(Health *health)
 	appendStringInfoChar(&health->details, ']');
 }
 
-/* Does the log hold a position that this cluster has not reached? */
-static bool
-log_is_ahead(const Health *health)
-{
-	SagazScan  *scan = sagaz_scan_begin("outbox", "outbox_pos_seq",
-										health->snapshot, NULL, 0,
-										BackwardScanDirection);
-	bool		ahead = sagaz_scan_next(scan) &&
-		DatumGetUInt64(sagaz_column(scan->slot, outbox_pos)) >=
-		U64FromFullTransactionId(ReadNextFullTransactionId());
-
-	sagaz_scan_end(scan);
-	return ahead;
-}
-
 /* May events be handed out in this database at all? */
 static void
 check_active(Health *health)
 {
-	SagazCluster *cluster = sagaz_cluster_read(health->snapshot);
-	bool		active = !cluster->known ||
-		(cluster->same && cluster->active &&
-		 (cluster->nepochs > 1 || !log_is_ahead(health)));
+	bool		active = sagaz_cluster_is_active(health->snapshot);
 
 	appendStringInfo(&health->details, "\"active\": %s", active ? "true" : "false");
 	if (!active)

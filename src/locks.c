@@ -5,23 +5,30 @@
  */
 #include "sagaz.h"
 
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
 
 #include "locks.h"
 #include "outbox.h"
 
-/* Take an exclusive lock; false if it is another's and we do not wait. */
+/* Take a lock; false if another is in the way and we do not wait. */
 static bool
-lock_object(const char *table, uint32 object, uint16 sub_object, bool wait)
+lock_object_as(LOCKMODE mode, const char *table, uint32 object,
+			   uint16 sub_object, bool wait)
 {
 	LOCKTAG		tag;
 
 	PreventCommandDuringRecovery("a change of the outbox");
 	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, sagaz_relation_id(table),
 					   object, sub_object);
-	return LockAcquire(&tag, ExclusiveLock, false, !wait) !=
-		LOCKACQUIRE_NOT_AVAIL;
+	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static bool
+lock_object(const char *table, uint32 object, uint16 sub_object, bool wait)
+{
+	return lock_object_as(ExclusiveLock, table, object, sub_object, wait);
 }
 
 /* The right to move a group's cursor in a lane. */
@@ -47,8 +54,22 @@ sagaz_lock_groups(void)
 }
 
 /* The right to remove old events. */
-void
-sagaz_lock_retention(void)
+bool
+sagaz_lock_retention(bool wait)
 {
-	(void) lock_object("outbox", 0, 0, true);
+	return lock_object("outbox", 0, 0, wait);
+}
+
+/*
+ * The right to change a delivery, or, shared, to deliver a batch of it.  Two
+ * names may share a lock by chance; it does no harm.
+ */
+bool
+sagaz_lock_delivery(const char *name, bool change, bool wait)
+{
+	uint32		hash = DatumGetUInt32(hash_any((const unsigned char *) name,
+											   strlen(name)));
+
+	return lock_object_as(change ? ExclusiveLock : ShareLock, "delivery", hash,
+						  0, wait);
 }

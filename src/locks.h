@@ -3,7 +3,7 @@
  *		Locks of the outbox engine.  All last until the transaction ends and
  *		show in pg_locks as type "object", with classid the table they guard.
  *
- * Order, where more than one is taken: retention, groups, lane, batch; and a
+ * Order, where more than one is taken: delivery, retention, groups, lane, batch; and a
  * claim takes a batch only if it is free.
  */
 #ifndef SAGAZ_LOCKS_H
@@ -12,6 +12,7 @@
 extern bool sagaz_lock_lane(int16 group_no, int16 lane, bool wait);
 extern bool sagaz_lock_batch(int64 batch_id, bool wait);
 extern void sagaz_lock_groups(void);
-extern void sagaz_lock_retention(void);
+extern bool sagaz_lock_retention(bool wait);
+extern bool sagaz_lock_delivery(const char *name, bool change, bool wait);
 
 #endif							/* SAGAZ_LOCKS_H */

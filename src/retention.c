@@ -344,6 +344,21 @@ run(Retention *retention)
 	CommandCounterIncrement();
 }
 
+/*
+ * Move up to max_rows events that were finished before a time to the archive,
+ * unless somebody else is at it; returns how many.
+ */
+int64
+sagaz_archive_some(TimestampTz before, int64 max_rows)
+{
+	Retention	retention = {.before = before,.keep = true,.max_rows = max_rows};
+
+	if (!sagaz_lock_retention(false))
+		return 0;
+	run(&retention);
+	return retention.removed;
+}
+
 /* archive_sent_events(older_than, max_rows, keep, storage): events removed */
 Datum
 sagaz_archive_sent_events(PG_FUNCTION_ARGS)
@@ -361,7 +376,7 @@ sagaz_archive_sent_events(PG_FUNCTION_ARGS)
 				 errmsg("max_rows must be at least 1")));
 	PreventCommandDuringRecovery("archive_sent_events()");
 	PreventCommandIfReadOnly("archive_sent_events()");
-	sagaz_lock_retention();
+	(void) sagaz_lock_retention(true);
 	run(&retention);
 	PG_RETURN_INT64(retention.removed);
 }

@@ -26,6 +26,8 @@ typedef struct SagazKeeper
 	SagazKept  *kept;
 } SagazKeeper;
 
+extern int64 sagaz_archive_some(TimestampTz before, int64 max_rows);
+
 /* retention_batch.c */
 extern void sagaz_remove_batches(const SagazKeeper *keeper, int16 lane,
 								 int64 end_seq, TimestampTz before,

@@ -9,8 +9,9 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 
-#include "wake.h"
+#include "worker.h"
 
 #if PG_VERSION_NUM < 150000
 #define MarkGUCPrefixReserved(name) EmitWarningsOnPlaceholders(name)
@@ -24,6 +25,12 @@ int			sagaz_poll_interval;
 int			sagaz_claim_timeout;
 int			sagaz_max_retries;
 int			sagaz_retry_backoff;
+int			sagaz_batch_size;
+int			sagaz_archive_after;
+int			sagaz_inbox_after;
+int			sagaz_housekeeping_interval;
+char	   *sagaz_databases;
+int			sagaz_max_deliveries;
 
 void		_PG_init(void);
 
@@ -61,13 +68,64 @@ define_delivery_settings(void)
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
 }
 
+/* sagaz.databases must be a list of names; '*' is one of them. */
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char	   *copy = pstrdup(*newval);
+	List	   *names;
+
+	if (SplitIdentifierString(copy, ',', &names))
+		return true;
+	GUC_check_errdetail("List syntax is invalid.");
+	return false;
+}
+
+static void
+define_worker_settings(void)
+{
+	DefineCustomIntVariable("sagaz.batch_size",
+							"Events that a delivery hands over at once, where it does not say so itself.",
+							NULL, &sagaz_batch_size, 100, 1, 100000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.archive_after",
+							"Age at which house-keeping moves finished events from the log to the archive.",
+							"-1 turns it off.",
+							&sagaz_archive_after, 7 * 86400, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.inbox_after",
+							"Age at which house-keeping removes rows of the consumers' inbox.",
+							"-1 turns it off.",
+							&sagaz_inbox_after, 30 * 86400, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.housekeeping_interval",
+							"Time between two looks of the worker for old events.",
+							NULL, &sagaz_housekeeping_interval, 60000, 100, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("sagaz.databases",
+							   "Databases whose deliveries are run.",
+							   "A list of names, or * for all.",
+							   &sagaz_databases, "*",
+							   PGC_SIGHUP, GUC_LIST_INPUT, check_databases,
+							   NULL, NULL);
+	DefineCustomIntVariable("sagaz.max_deliveries",
+							"Deliveries of all databases that can run at the same time.",
+							NULL, &sagaz_max_deliveries, 64, 1, 4096,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
 void
 _PG_init(void)
 {
 	define_storage_settings();
 	define_delivery_settings();
+	if (process_shared_preload_libraries_in_progress)
+		define_worker_settings();
 	MarkGUCPrefixReserved("sagaz");
 
-	if (process_shared_preload_libraries_in_progress)
-		sagaz_wake_install();
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	sagaz_shared_install();
+	sagaz_commands_install();
+	sagaz_launcher_install();
 }

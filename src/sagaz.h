@@ -8,6 +8,7 @@
 
 #include "postgres.h"
 
+#include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "utils/elog.h"
 #include "utils/rel.h"
@@ -33,6 +34,12 @@ extern int	sagaz_poll_interval;
 extern int	sagaz_claim_timeout;
 extern int	sagaz_max_retries;
 extern int	sagaz_retry_backoff;
+extern int	sagaz_batch_size;
+extern int	sagaz_archive_after;	/* seconds; -1: never */
+extern int	sagaz_inbox_after;	/* seconds; -1: never */
+extern int	sagaz_housekeeping_interval;
+extern char *sagaz_databases;
+extern int	sagaz_max_deliveries;
 
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);
@@ -46,5 +53,6 @@ extern void sagaz_require_native(FunctionCallInfo fcinfo, int argno,
 								 const char *default_storage);
 extern int64 sagaz_interval_us(FunctionCallInfo fcinfo, int argno,
 							   const char *field);
+extern int	sagaz_interval_ms(const Interval *value);
 
 #endif							/* SAGAZ_H */

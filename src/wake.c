@@ -3,11 +3,12 @@
  *		A commit that makes events claimable wakes those who wait for them.
  *
  * A flag of this process says that the present transaction drew a place in
- * the log, gave back a batch or a retry, or freed a lane; the commit callback turns it into a broadcast on a condition
- * variable in shared memory.  A subtransaction that is rolled back leaves the
- * flag set: a waiter that wakes for nothing looks and sleeps again.  COMMIT
- * PREPARED runs no callback of the inserting session, so waiters also look
- * every sagaz.poll_interval.
+ * the log, gave back a batch or a retry, or freed a lane.  The commit callback
+ * turns it into a broadcast on a condition variable in shared memory, for
+ * wait_for_events(), and sets the latches of the database's workers.  A
+ * subtransaction that is rolled back leaves the flag set: who wakes for
+ * nothing looks and sleeps again.  COMMIT PREPARED runs no callback of the
+ * inserting session, so all look every sagaz.poll_interval, too.
  */
 #include "sagaz.h"
 
@@ -17,11 +18,10 @@
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
-#include "storage/lwlock.h"
-#include "storage/shmem.h"
 #include "utils/wait_event.h"
 
 #include "wake.h"
+#include "worker.h"
 
 typedef struct WakeState
 {
@@ -31,65 +31,66 @@ typedef struct WakeState
 
 static WakeState *wake = NULL;	/* NULL without shared_preload_libraries */
 static bool wake_wanted = false;
-static bool callback_registered = false;
+static bool deliveries_changed = false;
 static bool waiting = false;
 
-static shmem_startup_hook_type previous_startup_hook = NULL;
-#if PG_VERSION_NUM >= 150000
-static shmem_request_hook_type previous_request_hook = NULL;
-#endif
-
-static void
-request_shared_memory(void)
+Size
+sagaz_wake_size(void)
 {
-#if PG_VERSION_NUM >= 150000
-	if (previous_request_hook)
-		previous_request_hook();
-#endif
-	RequestAddinShmemSpace(MAXALIGN(sizeof(WakeState)));
+	return sizeof(WakeState);
 }
 
-static void
-start_shared_memory(void)
+/* Take the shared memory; fresh: as yet it holds nothing. */
+void
+sagaz_wake_attach(void *memory, bool fresh)
 {
-	bool		found;
-
-	if (previous_startup_hook)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	wake = ShmemInitStruct("sagaz wake", sizeof(WakeState), &found);
-	if (!found)
+	wake = memory;
+	if (fresh)
 	{
 		pg_atomic_init_u32(&wake->waiters, 0);
 		ConditionVariableInit(&wake->committed);
 	}
-	LWLockRelease(AddinShmemInitLock);
 }
 
-/* Called while shared_preload_libraries are loaded. */
+/* Wake those who wait for events, and this database's workers. */
 void
-sagaz_wake_install(void)
+sagaz_wake_all(void)
 {
-#if PG_VERSION_NUM >= 150000
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shared_memory;
-#else
-	request_shared_memory();
-#endif
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = start_shared_memory;
+	if (wake == NULL)
+		return;
+	if (pg_atomic_read_u32(&wake->waiters) > 0)
+		ConditionVariableBroadcast(&wake->committed);
+	sagaz_workers_wake(MyDatabaseId, false);
 }
 
 /* Runs in the committing transaction's last steps, where nothing may fail. */
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	if (wake_wanted && event == XACT_EVENT_COMMIT &&
-		pg_atomic_read_u32(&wake->waiters) > 0)
-		ConditionVariableBroadcast(&wake->committed);
+	if (event == XACT_EVENT_PRE_PREPARE && deliveries_changed)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has changed deliveries")));
+	if (event == XACT_EVENT_COMMIT && deliveries_changed)
+	{
+		sagaz_database_changed(MyDatabaseId);
+		sagaz_workers_wake(MyDatabaseId, true);
+	}
+	if (event == XACT_EVENT_COMMIT && wake_wanted)
+		sagaz_wake_all();
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE)
-		wake_wanted = false;
+		wake_wanted = deliveries_changed = false;
+}
+
+static void
+register_callback(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(at_transaction_end, NULL);
+	registered = true;
 }
 
 /* When this transaction commits, there may be more to claim, or sooner. */
@@ -98,12 +99,16 @@ sagaz_wake_at_commit(void)
 {
 	if (wake == NULL)
 		return;
-	if (!callback_registered)
-	{
-		RegisterXactCallback(at_transaction_end, NULL);
-		callback_registered = true;
-	}
+	register_callback();
 	wake_wanted = true;
+}
+
+/* When this transaction commits, this database's deliveries are others. */
+void
+sagaz_deliveries_changed(void)
+{
+	register_callback();
+	deliveries_changed = true;
 }
 
 /* Can a commit wake this process? */

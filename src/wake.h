@@ -5,8 +5,11 @@
 #ifndef SAGAZ_WAKE_H
 #define SAGAZ_WAKE_H
 
-extern void sagaz_wake_install(void);
+extern Size sagaz_wake_size(void);
+extern void sagaz_wake_attach(void *memory, bool fresh);
+extern void sagaz_wake_all(void);
 extern void sagaz_wake_at_commit(void);
+extern void sagaz_deliveries_changed(void);
 extern bool sagaz_wake_available(void);
 extern void sagaz_wake_prepare(void);
 extern bool sagaz_wake_sleep(long timeout_ms);

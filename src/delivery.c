@@ -1,0 +1,340 @@
+/*
+ * delivery.c
+ *		Standing orders for the worker: the rows of sagaz.delivery, and the
+ *		functions that make, drop, pause and resume them.
+ *
+ * Whoever pauses or drops a delivery waits for the batch that is under way,
+ * so that nothing is delivered after the commit; locks.c has the lock.
+ */
+#include "sagaz.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_extension.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/extension.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/regproc.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+
+#include "delivery.h"
+#include "group.h"
+#include "locks.h"
+#include "wake.h"
+#include "worker.h"
+
+#if PG_VERSION_NUM >= 160000
+#define may_execute(function) \
+	(object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define may_execute(function) \
+	(pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+/* Before, a background process could not run as a role without LOGIN. */
+#define OWNER_MUST_LOGIN (PG_VERSION_NUM < 170000)
+
+PG_FUNCTION_INFO_V1(sagaz_create_delivery);
+PG_FUNCTION_INFO_V1(sagaz_drop_delivery);
+PG_FUNCTION_INFO_V1(sagaz_pause_delivery);
+PG_FUNCTION_INFO_V1(sagaz_resume_delivery);
+
+/* A row; what is pointed to lasts as long as the present memory context. */
+void
+sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
+{
+	delivery->name = sagaz_column_text(slot, delivery_name);
+	delivery->owner = sagaz_column_text(slot, delivery_owner);
+	delivery->consumer_group = sagaz_column_text(slot, delivery_consumer_group);
+	delivery->handler = sagaz_column_text(slot, delivery_handler);
+	delivery->batch_size = sagaz_column_is_null(slot, delivery_batch_size) ? 0 :
+		DatumGetInt32(sagaz_column(slot, delivery_batch_size));
+	delivery->timeout_ms =
+		sagaz_interval_ms(DatumGetIntervalP(sagaz_column(slot, delivery_timeout)));
+	delivery->paused = !sagaz_column_is_null(slot, delivery_paused_at);
+}
+
+static SagazScan *
+scan_by_name(const char *name, Snapshot snapshot)
+{
+	ScanKeyData key;
+
+	sagaz_key_text(&key, 1, CStringGetTextDatum(name));
+	return sagaz_scan_begin("delivery", "delivery_pkey", snapshot, &key, 1,
+							ForwardScanDirection);
+}
+
+bool
+sagaz_delivery_find(const char *name, Snapshot snapshot,
+					SagazDelivery *delivery)
+{
+	SagazScan  *scan = scan_by_name(name, snapshot);
+	bool		found = sagaz_scan_next(scan);
+
+	if (found)
+		sagaz_delivery_read(scan->slot, delivery);
+	sagaz_scan_end(scan);
+	return found;
+}
+
+/* Is it a function of an array of events, and nothing else? */
+static void
+check_handler(Oid function)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Form_pg_proc proc;
+	Oid			event_type;
+	bool		fits;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("handler does not exist")));
+	proc = (Form_pg_proc) GETSTRUCT(tuple);
+	event_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+								 CStringGetDatum("outbox_event"),
+								 ObjectIdGetDatum(get_namespace_oid(SAGAZ_SCHEMA, false)));
+	fits = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
+		proc->pronargs == 1 &&
+		proc->proargtypes.values[0] == get_array_type(event_type);
+	ReleaseSysCache(tuple);
+	if (!fits)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("handler %s cannot take events",
+						format_procedure_qualified(function)),
+				 errhint("A handler is a function with one argument of type %s.outbox_event[] that returns no set.",
+						 SAGAZ_SCHEMA)));
+	if (!may_execute(function))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for function %s",
+						format_procedure_qualified(function))));
+}
+
+static void
+check_owner_can_log_in(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		can_log_in = HeapTupleIsValid(tuple) &&
+		((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	if (OWNER_MUST_LOGIN && !can_log_in)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("role \"%s\" cannot own a delivery",
+						GetUserNameFromId(role, false)),
+				 errdetail("The worker connects as the owner, and this role is not permitted to log in.")));
+}
+
+static void
+check_options(Datum options)
+{
+	if (JB_ROOT_IS_OBJECT(DatumGetJsonbP(options)) &&
+		JB_ROOT_COUNT(DatumGetJsonbP(options)) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("options must be an empty object"),
+			 errhint("A delivery to a function has no options.")));
+}
+
+static void
+warn_without_worker(void)
+{
+	if (sagaz_workers != NULL)
+		return;
+	ereport(WARNING,
+			(errmsg("no worker runs in this server, so nothing will be delivered"),
+			 errhint("Set shared_preload_libraries = 'sagaz' and restart the server.")));
+}
+
+static char *
+name_argument(FunctionCallInfo fcinfo)
+{
+	char	   *name = sagaz_text_argument(fcinfo, 0, "name");
+
+	if (strlen(name) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("name must be shorter than %d bytes", NAMEDATALEN)));
+	return name;
+}
+
+/* Write arguments 1 to 5, checked, into a row. */
+static void
+set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
+{
+	Oid			handler = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
+	SagazGroup	group;
+	int64		timeout = sagaz_interval_us(fcinfo, 4, "timeout");
+
+	check_handler(handler);
+	group.name = sagaz_text_argument(fcinfo, 2, "consumer_group");
+	if (strcmp(group.name, SAGAZ_DEFAULT_GROUP) != 0)
+		sagaz_group_get(group.name, &group);
+	if (!PG_ARGISNULL(3) && PG_GETARG_INT32(3) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("batch_size must be at least 1")));
+	if (timeout < 1000)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("timeout must be at least one millisecond")));
+	if (PG_ARGISNULL(5))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("options must not be null")));
+	check_options(PG_GETARG_DATUM(5));
+
+	sagaz_writer_set(writer, delivery_consumer_group,
+					 CStringGetTextDatum(group.name));
+	sagaz_writer_set(writer, delivery_handler,
+					 CStringGetTextDatum(format_procedure_qualified(handler)));
+	if (!PG_ARGISNULL(3))
+		sagaz_writer_set(writer, delivery_batch_size, PG_GETARG_DATUM(3));
+	sagaz_writer_set(writer, delivery_timeout, PG_GETARG_DATUM(4));
+	sagaz_writer_set(writer, delivery_options, PG_GETARG_DATUM(5));
+}
+
+/* create_delivery(name, handler, consumer_group, batch_size, timeout, options) */
+Datum
+sagaz_create_delivery(PG_FUNCTION_ARGS)
+{
+	char	   *name = name_argument(fcinfo);
+	Oid			owner = GetUserId();
+	SagazWriter *writer;
+
+	PreventCommandIfReadOnly("create_delivery()");
+	PreventCommandDuringRecovery("create_delivery()");
+	check_owner_can_log_in(owner);
+	writer = sagaz_writer_begin("delivery");
+	sagaz_writer_row(writer);
+	set_columns(fcinfo, writer);
+	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
+	sagaz_writer_set(writer, delivery_owner,
+					 CStringGetTextDatum(GetUserNameFromId(owner, false)));
+	sagaz_writer_set(writer, delivery_created_at,
+					 TimestampTzGetDatum(GetCurrentTimestamp()));
+	if (!sagaz_writer_try_insert(writer))
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("delivery \"%s\" exists already", name)));
+	sagaz_writer_end(writer);
+	sagaz_deliveries_changed();
+	warn_without_worker();
+	PG_RETURN_VOID();
+}
+
+/* The owner of a delivery may change it, and the owner of the extension. */
+static void
+check_may_change(const SagazDelivery *delivery)
+{
+	Oid			owner = get_role_oid(delivery->owner, true);
+	Oid			extension = get_extension_oid("sagaz", false);
+	bool		may = OidIsValid(owner) && has_privs_of_role(GetUserId(), owner);
+
+#if PG_VERSION_NUM >= 160000
+	may = may || object_ownercheck(ExtensionRelationId, extension, GetUserId());
+#else
+	may = may || pg_extension_ownercheck(extension, GetUserId());
+#endif
+	if (!may)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of delivery \"%s\"", delivery->name)));
+}
+
+/*
+ * Find a delivery that is to be changed, once no batch of it is under way.
+ * The scan is at its row.
+ */
+static SagazScan *
+open_for_change(FunctionCallInfo fcinfo, const char *function, Snapshot *snapshot)
+{
+	char	   *name = sagaz_text_argument(fcinfo, 0, "name");
+	SagazDelivery delivery;
+	SagazScan  *scan;
+
+	PreventCommandIfReadOnly(function);
+	PreventCommandDuringRecovery(function);
+	(void) sagaz_lock_delivery(name, true, true);
+	*snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = scan_by_name(name, *snapshot);
+	if (!sagaz_scan_next(scan))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("delivery \"%s\" does not exist", name)));
+	sagaz_delivery_read(scan->slot, &delivery);
+	check_may_change(&delivery);
+	sagaz_deliveries_changed();
+	return scan;
+}
+
+/* Write the time from which the delivery is paused, or NULL. */
+static void
+set_paused(FunctionCallInfo fcinfo, const char *function, bool pause)
+{
+	Snapshot	snapshot;
+	SagazScan  *scan = open_for_change(fcinfo, function, &snapshot);
+	SagazWriter *writer = sagaz_writer_begin("delivery");
+
+	if (sagaz_column_is_null(scan->slot, delivery_paused_at) == pause)
+	{
+		sagaz_writer_copy(writer, scan->slot);
+		if (pause)
+			sagaz_writer_set(writer, delivery_paused_at,
+							 TimestampTzGetDatum(GetCurrentTimestamp()));
+		else
+			sagaz_writer_clear(writer, delivery_paused_at);
+		sagaz_writer_update(writer, scan->slot, snapshot);
+	}
+	sagaz_writer_end(writer);
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
+}
+
+/* drop_delivery(name): the group and its progress stay */
+Datum
+sagaz_drop_delivery(PG_FUNCTION_ARGS)
+{
+	Snapshot	snapshot;
+	SagazScan  *scan = open_for_change(fcinfo, "drop_delivery()", &snapshot);
+	SagazWriter *writer = sagaz_writer_begin("delivery");
+
+	if (sagaz_writer_try_delete(writer, &scan->slot->tts_tid, snapshot) != TM_Ok)
+		elog(ERROR, "row of a delivery changed under its lock");
+	sagaz_writer_end(writer);
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
+	PG_RETURN_VOID();
+}
+
+/* pause_delivery(name) */
+Datum
+sagaz_pause_delivery(PG_FUNCTION_ARGS)
+{
+	set_paused(fcinfo, "pause_delivery()", true);
+	PG_RETURN_VOID();
+}
+
+/* resume_delivery(name) */
+Datum
+sagaz_resume_delivery(PG_FUNCTION_ARGS)
+{
+	set_paused(fcinfo, "resume_delivery()", false);
+	warn_without_worker();
+	PG_RETURN_VOID();
+}

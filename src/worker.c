@@ -1,0 +1,479 @@
+/*
+ * worker.c
+ *		The process that runs one delivery.
+ *
+ * It claims a batch, has it delivered, finishes it, and when there is nothing
+ * to claim sleeps on its latch until a commit sets it, or something falls
+ * due, or sagaz.poll_interval has passed.  The latch is reset before it looks,
+ * so no commit is missed.
+ *
+ * After an error that tells nothing about single events it waits, twice as
+ * long each time, and tries the same again.
+ */
+#include "sagaz.h"
+
+#include "access/xact.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "delivery.h"
+#include "handler.h"
+#include "housekeeping.h"
+#include "locks.h"
+#include "peek.h"
+#include "process.h"
+#include "worker.h"
+
+/* The longest wait after errors. */
+#define MAX_BACKOFF_MS 60000
+/* Errors are logged at most that often. */
+#define LOG_INTERVAL_MS 60000
+/* Where others hold what there is to claim, look again after so long. */
+#define TAKEN_RETRY_MS 20
+/* While commits come faster than batches fill, collect for so long. */
+#define COLLECT_MS 3
+/* House-keeping rests so many times as long as it works. */
+#define REST_FACTOR 4
+
+PGDLLEXPORT void sagaz_worker_main(Datum main_arg);
+
+typedef enum Outcome
+{
+	NOTHING,					/* to deliver now */
+	DELIVERED,
+	RETRY_WITH_CARE,			/* the handler failed */
+	FAILED						/* something else did */
+} Outcome;
+
+typedef struct Worker
+{
+	SagazWorkerSlot *slot;
+	char	   *name;			/* of the delivery */
+	char	   *worker_id;		/* in claims */
+	MemoryContext context;		/* of one round */
+	SagazCare	care;			/* how the next batch is tried */
+	bool		expect;			/* there is likely something to claim */
+	int			errors;			/* in a row */
+	TimestampTz not_before;		/* after an error: no round earlier */
+	TimestampTz next;			/* when there may be something to claim */
+	TimestampTz next_housekeeping;
+	TimestampTz logged_at;
+	int			count;			/* events of the last batch */
+	bool		full;			/* it could not have been larger */
+} Worker;
+
+static void
+set_state(Worker *worker, SagazWorkerState state)
+{
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	worker->slot->state = state;
+	LWLockRelease(sagaz_workers_lock);
+}
+
+static void
+detach(int code, Datum arg)
+{
+	SagazWorkerSlot *slot = (SagazWorkerSlot *) DatumGetPointer(arg);
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	sagaz_slot_ended(slot);
+	LWLockRelease(sagaz_workers_lock);
+	sagaz_launcher_wake();
+}
+
+/* Take the slot over; ends the process where it is not to run any more. */
+static void
+attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
+{
+	SagazWorkerSlot *slot = &sagaz_workers->slots[slot_no];
+	bool		wanted;
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	wanted = slot->wanted && slot->pid == 0 &&
+		!sagaz_database_is_closed(slot->database);
+	if (wanted)
+	{
+		slot->pid = MyProcPid;
+		slot->latch = MyLatch;
+		slot->state = WORKER_IDLE;
+		slot->started_at = GetCurrentTimestamp();
+	}
+	else if (slot->pid == 0)
+		slot->state = WORKER_NONE;
+	*database = slot->database;
+	*owner = slot->owner;
+	worker->slot = slot;
+	worker->name = MemoryContextStrdup(TopMemoryContext, NameStr(slot->name));
+	LWLockRelease(sagaz_workers_lock);
+	if (!wanted)
+	{
+		sagaz_launcher_wake();
+		proc_exit(0);
+	}
+	before_shmem_exit(detach, PointerGetDatum(slot));
+}
+
+/*
+ * The delivery, as it is to be run now; false where there is none, it is
+ * paused, or somebody is changing it.
+ */
+static bool
+open_delivery(Worker *worker, SagazDelivery *delivery)
+{
+	Snapshot	snapshot;
+	bool		found;
+
+	if (!sagaz_lock_delivery(worker->name, false, false))
+		return false;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	found = sagaz_delivery_find(worker->name, snapshot, delivery);
+	UnregisterSnapshot(snapshot);
+	return found && !delivery->paused;
+}
+
+static void
+count_batch(Worker *worker, const SagazBatch *batch)
+{
+	SagazDone  *done = &worker->slot->done;
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	done->batches++;
+	done->delivered += batch->count - batch->failed - batch->dead - batch->behind;
+	done->failed += batch->failed;
+	done->dead += batch->dead;
+	done->last_delivery = GetCurrentTimestamp();
+	LWLockRelease(sagaz_workers_lock);
+}
+
+/* Keep an error for the statistics, and log it unless one was just now. */
+static void
+note_error(Worker *worker, const char *error, const char *context)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	SagazDone  *done = &worker->slot->done;
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	done->last_error_at = now;
+	strlcpy(done->last_error, error,
+			pg_mbcliplen(error, strlen(error), SAGAZ_ERROR_LENGTH - 1) + 1);
+	LWLockRelease(sagaz_workers_lock);
+	if (!TimestampDifferenceExceeds(worker->logged_at, now, LOG_INTERVAL_MS))
+		return;
+	worker->logged_at = now;
+	ereport(LOG,
+			(errmsg("delivery \"%s\": %s", worker->name, error),
+			 errdetail_internal("%s", context)));
+}
+
+/* Keep the error of the first event on which the handler failed. */
+static void
+note_failures(Worker *worker, const SagazBatch *batch)
+{
+	for (int i = 0; i < batch->count; i++)
+		if (batch->events[i].error)
+		{
+			note_error(worker, batch->events[i].error,
+					   psprintf("The handler failed on %d of %d events, first on event %s.",
+								batch->failed + batch->dead, batch->count,
+								DatumGetCString(DirectFunctionCall1(uuid_out,
+																	batch->events[i].event_id))));
+			return;
+		}
+}
+
+static void
+report_batch(const SagazBatch *batch)
+{
+	char	   *activity = psprintf("sagaz: delivering %d events of batch "
+									INT64_FORMAT " to %s",
+									batch->claim.picked, batch->claim.batch_id,
+									batch->delivery->handler);
+
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+/* Deliver a claimed batch and commit. */
+static void
+deliver(Worker *worker, SagazBatch *batch)
+{
+	set_state(worker, WORKER_DELIVERING);
+	report_batch(batch);
+	sagaz_handler_deliver(batch, worker->care);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	/* what the handler may have SET */
+	ResetAllOptions();
+	count_batch(worker, batch);
+	note_failures(worker, batch);
+	worker->care = CARE_NONE;
+	worker->errors = 0;
+	worker->count = batch->count;
+	worker->full = batch->count >= batch->claim.limit;
+}
+
+/*
+ * Claim and deliver.  False where there was nothing; worker->next tells when
+ * there may be.
+ */
+static bool
+claim_and_deliver(Worker *worker, SagazBatch *batch)
+{
+	SagazDelivery delivery;
+	int			limit;
+
+	if (!open_delivery(worker, &delivery))
+		return false;
+	limit = delivery.batch_size > 0 ? delivery.batch_size : sagaz_batch_size;
+	if (!worker->expect &&
+		!sagaz_peek(delivery.consumer_group, GetCurrentTimestamp(), &worker->next))
+		return false;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	batch->delivery = &delivery;
+	batch->claim.worker_id = worker->worker_id;
+	batch->claim.limit = limit;
+	sagaz_handler_prepare(batch);
+	sagaz_claim(&batch->claim, delivery.consumer_group);
+	if (batch->claim.picked > 0)
+	{
+		deliver(worker, batch);
+		return true;
+	}
+	PopActiveSnapshot();
+	if (sagaz_peek(delivery.consumer_group, GetCurrentTimestamp(), &worker->next))
+		worker->next = GetCurrentTimestamp() + TAKEN_RETRY_MS * INT64CONST(1000);
+	return false;
+}
+
+/* After an error that no event is to blame for: wait, ever longer. */
+static void
+back_off(Worker *worker)
+{
+	int64		wait_ms = Max(sagaz_retry_backoff, 100);
+
+	for (int i = 0; i < worker->errors && wait_ms < MAX_BACKOFF_MS; i++)
+		wait_ms *= 2;
+	worker->errors++;
+	worker->not_before = GetCurrentTimestamp() +
+		Min(wait_ms, MAX_BACKOFF_MS) * 1000;
+	set_state(worker, WORKER_BACKING_OFF);
+}
+
+/*
+ * In a PG_CATCH block: give up the transaction.  Returns the error, and in
+ * *care what the handler's failure, if it was that, makes of the next try.
+ */
+static ErrorData *
+give_up(Worker *worker, const SagazBatch *batch, SagazCare *care)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(worker->context);
+	error = CopyErrorData();
+	FlushErrorState();
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	*care = batch ? sagaz_handler_blame(batch, error) : CARE_NONE;
+	AbortCurrentTransaction();
+	RESUME_INTERRUPTS();
+	MemoryContextSwitchTo(worker->context);
+	return error;
+}
+
+/* The events of the batch are as if never claimed. */
+static Outcome
+recover(Worker *worker, const SagazBatch *batch)
+{
+	ErrorData  *error = give_up(worker, batch, &worker->care);
+
+	if (worker->care != CARE_NONE)
+		return RETRY_WITH_CARE;
+	note_error(worker, error->message, error->detail ? error->detail :
+			   "No event is to blame; the same will be tried again.");
+	back_off(worker);
+	return FAILED;
+}
+
+static Outcome
+run_round(Worker *worker)
+{
+	SagazBatch *batch;
+	volatile Outcome outcome;
+
+	MemoryContextReset(worker->context);
+	MemoryContextSwitchTo(worker->context);
+	batch = palloc0(sizeof(SagazBatch));
+	worker->next = PG_INT64_MAX;
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		MemoryContextSwitchTo(worker->context);
+		outcome = claim_and_deliver(worker, batch) ? DELIVERED : NOTHING;
+		if (IsTransactionState())
+			CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		outcome = recover(worker, batch);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(worker->context);
+	return outcome;
+}
+
+/* Do a slice of house-keeping; true if there is more to do at once. */
+static bool
+keep_house(Worker *worker)
+{
+	SagazHousekeeping did = {0};
+	volatile bool failed = false;
+
+	MemoryContextReset(worker->context);
+	pgstat_report_activity(STATE_RUNNING, "sagaz: house-keeping");
+	set_state(worker, WORKER_HOUSEKEEPING);
+	PG_TRY();
+	{
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		sagaz_housekeep(&did);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		SagazCare	care;
+		ErrorData  *error = give_up(worker, NULL, &care);
+
+		note_error(worker, error->message, "House-keeping failed.");
+		failed = true;
+	}
+	PG_END_TRY();
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	worker->slot->done.archived += did.archived;
+	worker->slot->done.inbox_removed += did.inbox_removed;
+	worker->slot->done.last_housekeeping = GetCurrentTimestamp();
+	LWLockRelease(sagaz_workers_lock);
+	return did.more && !failed;
+}
+
+/* A slice of house-keeping, if it is time for one. */
+static void
+keep_house_if_due(Worker *worker)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz now;
+
+	if (start < worker->next_housekeeping)
+		return;
+	if (keep_house(worker))
+	{
+		now = GetCurrentTimestamp();
+		worker->next_housekeeping = now + (now - start) * REST_FACTOR;
+	}
+	else
+		worker->next_housekeeping = GetCurrentTimestamp() +
+			sagaz_housekeeping_interval * INT64CONST(1000);
+}
+
+static void
+sleep_until_needed(Worker *worker)
+{
+	TimestampTz net = GetCurrentTimestamp() +
+		sagaz_poll_interval * INT64CONST(1000);
+
+	set_state(worker, WORKER_IDLE);
+	pgstat_report_stat(true);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	worker->expect =
+		sagaz_process_sleep(Min(net, Min(worker->next,
+										 worker->next_housekeeping)), true);
+}
+
+/*
+ * Several commits fell into one batch, which is not full: collect more, so
+ * that a stream of small transactions does not cost a batch each.
+ */
+static void
+collect(const Worker *worker)
+{
+	if (worker->count > 1 && !worker->full)
+		(void) sagaz_process_sleep(GetCurrentTimestamp() +
+								   COLLECT_MS * INT64CONST(1000), false);
+}
+
+static void
+step(Worker *worker)
+{
+	if (GetCurrentTimestamp() < worker->not_before)
+	{
+		pgstat_report_activity(STATE_IDLE, NULL);
+		(void) sagaz_process_sleep(worker->not_before, true);
+		return;
+	}
+	switch (run_round(worker))
+	{
+		case DELIVERED:
+			worker->expect = worker->full;
+			collect(worker);
+			break;
+		case NOTHING:
+			keep_house_if_due(worker);
+			sleep_until_needed(worker);
+			break;
+		case RETRY_WITH_CARE:
+			worker->expect = true;
+			break;
+		case FAILED:
+			break;
+	}
+}
+
+void
+sagaz_worker_main(Datum main_arg)
+{
+	Worker	   *worker = MemoryContextAllocZero(TopMemoryContext, sizeof(Worker));
+	char	   *application;
+	Oid			database;
+	Oid			owner;
+
+	sagaz_process_signals();
+	attach(worker, DatumGetInt32(main_arg), &database, &owner);
+	BackgroundWorkerInitializeConnectionByOid(database, owner, 0);
+	sagaz_process_settings();
+	application = psprintf("sagaz delivery %s", worker->name);
+	SetConfigOption("application_name", application, PGC_USERSET,
+					PGC_S_OVERRIDE);
+	pgstat_report_appname(application);
+	worker->worker_id = MemoryContextStrdup(TopMemoryContext, application);
+	worker->context = AllocSetContextCreate(TopMemoryContext, "sagaz worker",
+											ALLOCSET_DEFAULT_SIZES);
+	worker->expect = true;
+	worker->next_housekeeping = 0;
+	ereport(LOG, (errmsg("delivery \"%s\" started", worker->name)));
+	while (worker->slot->wanted)
+	{
+		ResetLatch(MyLatch);
+		sagaz_process_interrupts(0);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			worker->next_housekeeping = 0;
+		}
+		if (pg_atomic_exchange_u32(&worker->slot->nudged, 0) != 0)
+			worker->not_before = 0;
+		step(worker);
+	}
+	ereport(LOG, (errmsg("delivery \"%s\" stopped", worker->name)));
+	proc_exit(0);
+}
