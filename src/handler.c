@@ -70,16 +70,17 @@ sagaz_handler_prepare(SagazBatch *batch)
 	batch->claim.rows = tuplestore_begin_heap(false, false, work_mem);
 }
 
-/* Take the claimed rows out of the tuplestore. */
-static void
-read_events(SagazBatch *batch)
+/* Take the next claimed rows, up to so many, out of the tuplestore. */
+static int
+read_events(SagazBatch *batch, int max)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(batch->claim.row_type,
 													&TTSOpsMinimalTuple);
 
 	batch->count = 0;
-	batch->events = palloc0(batch->claim.picked * sizeof(SagazHanded));
-	while (tuplestore_gettupleslot(batch->claim.rows, true, false, slot))
+	batch->events = palloc0(max * sizeof(SagazHanded));
+	while (batch->count < max &&
+		   tuplestore_gettupleslot(batch->claim.rows, true, false, slot))
 	{
 		SagazHanded *event = &batch->events[batch->count++];
 		bool		isnull;
@@ -94,7 +95,7 @@ read_events(SagazBatch *batch)
 			DatumGetInt32(slot_getattr(slot, event_retry_count + 1, &isnull));
 	}
 	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(batch->claim.rows);
+	return batch->count;
 }
 
 /* Find the function anew each time: it may have been replaced. */
@@ -307,27 +308,51 @@ finish(SagazBatch *batch)
 	UnregisterSnapshot(snapshot);
 }
 
+/* Hand over what was claimed, at most "at_once" events at a time. */
+static void
+deliver_plainly(Handler *handler, int at_once)
+{
+	SagazBatch *batch = handler->batch;
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz part of a batch",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+
+	while (read_events(batch, at_once) > 0)
+	{
+		Datum	   *rows = palloc(batch->count * sizeof(Datum));
+
+		call_handler(handler, rows, collect(batch, 0, batch->count, rows));
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
+}
+
+static void
+deliver_carefully(Handler *handler, SagazCare care)
+{
+	SagazBatch *batch = handler->batch;
+
+	(void) read_events(batch, batch->claim.picked);
+	deliver_parts(handler, 0, batch->count, care);
+	mark_failures(batch);
+}
+
 /*
  * Deliver what batch->claim holds.  Where this raises an error, the caller
  * gives up the transaction and asks sagaz_handler_blame() how to go on.
  */
 void
-sagaz_handler_deliver(SagazBatch *batch, SagazCare care)
+sagaz_handler_deliver(SagazBatch *batch, SagazCare care, int at_once)
 {
 	Handler		handler = {.batch = batch};
 
-	read_events(batch);
 	open_handler(&handler);
 	if (care == CARE_NONE)
-	{
-		Datum	   *rows = palloc(batch->count * sizeof(Datum));
-
-		call_handler(&handler, rows, collect(batch, 0, batch->count, rows));
-	}
+		deliver_plainly(&handler, at_once);
 	else
-	{
-		deliver_parts(&handler, 0, batch->count, care);
-		mark_failures(batch);
-	}
+		deliver_carefully(&handler, care);
+	tuplestore_end(batch->claim.rows);
 	finish(batch);
 }

@@ -32,7 +32,7 @@ typedef struct SagazBatch
 	const SagazDelivery *delivery;
 	SagazClaim	claim;
 	Oid			row_type;
-	int			count;
+	int			count;			/* events that were read and are worked on */
 	SagazHanded *events;
 	int			failed;			/* events that will be tried again */
 	int			dead;			/* events that will not */
@@ -41,7 +41,8 @@ typedef struct SagazBatch
 } SagazBatch;
 
 extern void sagaz_handler_prepare(SagazBatch *batch);
-extern void sagaz_handler_deliver(SagazBatch *batch, SagazCare care);
+extern void sagaz_handler_deliver(SagazBatch *batch, SagazCare care,
+								  int at_once);
 extern SagazCare sagaz_handler_blame(const SagazBatch *batch,
 									 const ErrorData *error);
 

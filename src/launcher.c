@@ -130,7 +130,9 @@ add_look(Oid database)
 	foreach(cell, looks)
 	{
 		look = lfirst(cell);
-		if (look->database == database)
+		/* one that is under way may have missed the change */
+		if (look->database == database &&
+			!(look_handle && look == linitial(looks)))
 		{
 			look->not_before = 0;
 			look->tries = 0;

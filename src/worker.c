@@ -40,8 +40,12 @@
 #define LOG_INTERVAL_MS 60000
 /* Where others hold what there is to claim, look again after so long. */
 #define TAKEN_RETRY_MS 20
-/* While commits come faster than batches fill, collect for so long. */
-#define COLLECT_MS 3
+/* While commits come fast, collect them for a tenth of a ms each. */
+#define MAX_COLLECT_MS 10
+#define EVENTS_PER_MS 10
+/* So many batches go into one transaction, if they take no longer. */
+#define MAX_SCALE 10
+#define SCALE_MS 20
 /* House-keeping rests so many times as long as it works. */
 #define REST_FACTOR 4
 
@@ -68,8 +72,9 @@ typedef struct Worker
 	TimestampTz next;			/* when there may be something to claim */
 	TimestampTz next_housekeeping;
 	TimestampTz logged_at;
-	int			count;			/* events of the last batch */
+	int			count;			/* events of the last transaction */
 	bool		full;			/* it could not have been larger */
+	int			scale;			/* batches in one transaction */
 } Worker;
 
 static void
@@ -148,7 +153,8 @@ count_batch(Worker *worker, const SagazBatch *batch)
 
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	done->batches++;
-	done->delivered += batch->count - batch->failed - batch->dead - batch->behind;
+	done->delivered += batch->claim.picked - batch->failed - batch->dead -
+		batch->behind;
 	done->failed += batch->failed;
 	done->dead += batch->dead;
 	done->last_delivery = GetCurrentTimestamp();
@@ -202,13 +208,28 @@ report_batch(const SagazBatch *batch)
 	pgstat_report_activity(STATE_RUNNING, activity);
 }
 
-/* Deliver a claimed batch and commit. */
+/*
+ * Where there is much to deliver and the handler is quick, several batches
+ * share the cost of a commit.
+ */
 static void
-deliver(Worker *worker, SagazBatch *batch)
+adapt_scale(Worker *worker, TimestampTz start)
 {
+	if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SCALE_MS))
+		worker->scale = Max(worker->scale / 2, 1);
+	else if (worker->full)
+		worker->scale = Min(worker->scale * 2, MAX_SCALE);
+}
+
+/* Deliver what was claimed and commit. */
+static void
+deliver(Worker *worker, SagazBatch *batch, int at_once)
+{
+	TimestampTz start = GetCurrentTimestamp();
+
 	set_state(worker, WORKER_DELIVERING);
 	report_batch(batch);
-	sagaz_handler_deliver(batch, worker->care);
+	sagaz_handler_deliver(batch, worker->care, at_once);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	/* what the handler may have SET */
@@ -217,8 +238,9 @@ deliver(Worker *worker, SagazBatch *batch)
 	note_failures(worker, batch);
 	worker->care = CARE_NONE;
 	worker->errors = 0;
-	worker->count = batch->count;
-	worker->full = batch->count >= batch->claim.limit;
+	worker->count = batch->claim.picked;
+	worker->full = batch->claim.picked >= batch->claim.limit;
+	adapt_scale(worker, start);
 }
 
 /*
@@ -229,23 +251,24 @@ static bool
 claim_and_deliver(Worker *worker, SagazBatch *batch)
 {
 	SagazDelivery delivery;
-	int			limit;
+	int			at_once;
 
 	if (!open_delivery(worker, &delivery))
 		return false;
-	limit = delivery.batch_size > 0 ? delivery.batch_size : sagaz_batch_size;
+	at_once = delivery.batch_size > 0 ? delivery.batch_size : sagaz_batch_size;
 	if (!worker->expect &&
 		!sagaz_peek(delivery.consumer_group, GetCurrentTimestamp(), &worker->next))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	batch->delivery = &delivery;
 	batch->claim.worker_id = worker->worker_id;
-	batch->claim.limit = limit;
+	batch->claim.limit = worker->care == CARE_NONE ?
+		at_once * worker->scale : at_once;
 	sagaz_handler_prepare(batch);
 	sagaz_claim(&batch->claim, delivery.consumer_group);
 	if (batch->claim.picked > 0)
 	{
-		deliver(worker, batch);
+		deliver(worker, batch, at_once);
 		return true;
 	}
 	PopActiveSnapshot();
@@ -296,6 +319,7 @@ recover(Worker *worker, const SagazBatch *batch)
 {
 	ErrorData  *error = give_up(worker, batch, &worker->care);
 
+	worker->scale = 1;
 	if (worker->care != CARE_NONE)
 		return RETRY_WITH_CARE;
 	note_error(worker, error->message, error->detail ? error->detail :
@@ -400,15 +424,18 @@ sleep_until_needed(Worker *worker)
 }
 
 /*
- * Several commits fell into one batch, which is not full: collect more, so
- * that a stream of small transactions does not cost a batch each.
+ * Several commits fell into one transaction of ours, which is not full: give
+ * more of them the time to come, so that a stream of small transactions does
+ * not cost a batch each.
  */
 static void
 collect(const Worker *worker)
 {
-	if (worker->count > 1 && !worker->full)
+	int			wait_ms = Min(worker->count / EVENTS_PER_MS, MAX_COLLECT_MS);
+
+	if (wait_ms > 0 && !worker->full)
 		(void) sagaz_process_sleep(GetCurrentTimestamp() +
-								   COLLECT_MS * INT64CONST(1000), false);
+								   wait_ms * INT64CONST(1000), false);
 }
 
 static void
@@ -458,7 +485,7 @@ sagaz_worker_main(Datum main_arg)
 	worker->context = AllocSetContextCreate(TopMemoryContext, "sagaz worker",
 											ALLOCSET_DEFAULT_SIZES);
 	worker->expect = true;
-	worker->next_housekeeping = 0;
+	worker->scale = 1;
 	ereport(LOG, (errmsg("delivery \"%s\" started", worker->name)));
 	while (worker->slot->wanted)
 	{
