@@ -23,8 +23,8 @@
 #include "utils/timestamp.h"
 
 #include "event_scan.h"
+#include "health.h"
 #include "outbox.h"
-#include "wake.h"
 
 /* Events of a group in one status are counted up to so many. */
 #define MAX_COUNTED 10000
@@ -32,16 +32,6 @@
 #define LONG_TRANSACTION_S 3600
 
 PG_FUNCTION_INFO_V1(sagaz_health_check);
-
-typedef struct Health
-{
-	Snapshot	snapshot;
-	TimestampTz now;
-	bool		unhealthy;
-	bool		degraded;
-	StringInfoData message;
-	StringInfoData details;		/* JSON text */
-} Health;
 
 /* What the count of a group's events in some statuses found. */
 typedef struct Tally
@@ -51,8 +41,9 @@ typedef struct Tally
 	TimestampTz oldest;			/* of those that could be handed out; or 0 */
 } Tally;
 
-static void
-complain(Health *health, bool *grade, const char *complaint)
+/* Say what is wrong; grade is the health's unhealthy or degraded. */
+void
+sagaz_health_complain(SagazHealth *health, bool *grade, const char *complaint)
 {
 	*grade = true;
 	if (health->message.len > 0)
@@ -61,7 +52,7 @@ complain(Health *health, bool *grade, const char *complaint)
 }
 
 static void
-look_at_event(const Health *health, const SagazFoundEvent *event, Tally *tally)
+look_at_event(const SagazHealth *health, const SagazFoundEvent *event, Tally *tally)
 {
 	TimestampTz created_at;
 
@@ -77,7 +68,7 @@ look_at_event(const Health *health, const SagazFoundEvent *event, Tally *tally)
 }
 
 static Tally
-count_events(const Health *health, SagazStates *states, SagazStatus status)
+count_events(const SagazHealth *health, SagazStates *states, SagazStatus status)
 {
 	SagazEventScan *scan = sagaz_scan_by_status(states, status_bit(status));
 	const SagazFoundEvent *event;
@@ -93,32 +84,32 @@ count_events(const Health *health, SagazStates *states, SagazStatus status)
 
 /* Complain of what is wrong with one group. */
 static void
-judge_group(Health *health, const SagazStates *states, const Tally *pending,
+judge_group(SagazHealth *health, const SagazStates *states, const Tally *pending,
 			const Tally *claimed, const Tally *dead)
 {
 	const char *name = states->group.name;
 
 	if (states->group.paused)
-		complain(health, &health->degraded,
+		sagaz_health_complain(health, &health->degraded,
 				 psprintf("consumer group \"%s\" is paused", name));
 	else if (pending->oldest != 0 &&
 			 pending->oldest + (int64) sagaz_claim_timeout * 1000 < health->now)
-		complain(health, &health->degraded,
+		sagaz_health_complain(health, &health->degraded,
 				 psprintf("consumer group \"%s\" has an event that waits for " INT64_FORMAT " s",
 						  name, (health->now - pending->oldest) / USECS_PER_SEC));
 	if (claimed->expired > 0)
-		complain(health, &health->degraded,
+		sagaz_health_complain(health, &health->degraded,
 				 psprintf("consumer group \"%s\" has events whose lease ran out",
 						  name));
 	if (dead->count > 0)
-		complain(health, &health->degraded,
+		sagaz_health_complain(health, &health->degraded,
 				 psprintf("consumer group \"%s\" has dead letters: %s%d", name,
 						  dead->count == MAX_COUNTED ? "at least " : "",
 						  dead->count));
 }
 
 static void
-check_group(Health *health, const char *name)
+check_group(SagazHealth *health, const char *name)
 {
 	SagazStates *states = sagaz_states_open(name, health->snapshot);
 	Tally		pending = count_events(health, states, STATUS_PENDING);
@@ -142,7 +133,7 @@ check_group(Health *health, const char *name)
 }
 
 static void
-check_groups(Health *health)
+check_groups(SagazHealth *health)
 {
 	SagazScan  *groups = sagaz_scan_begin("consumer_group",
 										  "consumer_group_pkey",
@@ -164,21 +155,14 @@ check_groups(Health *health)
 
 /* May events be handed out in this database at all? */
 static void
-check_active(Health *health)
+check_active(SagazHealth *health)
 {
 	bool		active = sagaz_cluster_is_active(health->snapshot);
 
 	appendStringInfo(&health->details, "\"active\": %s", active ? "true" : "false");
 	if (!active)
-		complain(health, &health->unhealthy,
+		sagaz_health_complain(health, &health->unhealthy,
 				 "the outbox is not active in this database, see sagaz.activate()");
-}
-
-static void
-check_preload(Health *health)
-{
-	appendStringInfo(&health->details, ", \"preloaded\": %s",
-					 sagaz_wake_available() ? "true" : "false");
 }
 
 /*
@@ -186,7 +170,7 @@ check_preload(Health *health)
  * as the extension's owner, who sees all sessions.
  */
 static void
-check_server(Health *health)
+check_server(SagazHealth *health)
 {
 	static const char *const query =
 		"SELECT s.seqcache <> 1, coalesce(x.seconds, 0),"
@@ -213,11 +197,11 @@ check_server(Health *health)
 		elog(ERROR, "cannot read the catalogs");
 	row = SPI_tuptable->vals[0];
 	if (DatumGetBool(SPI_getbinval(row, SPI_tuptable->tupdesc, 1, &isnull)))
-		complain(health, &health->unhealthy,
+		sagaz_health_complain(health, &health->unhealthy,
 				 "sequence sagaz.outbox_seq has a cache, claims refuse");
 	if (DatumGetFloat8(SPI_getbinval(row, SPI_tuptable->tupdesc, 2, &isnull)) >
 		LONG_TRANSACTION_S)
-		complain(health, &health->degraded,
+		sagaz_health_complain(health, &health->degraded,
 				 "a transaction is open for more than an hour");
 	json = SPI_getvalue(row, SPI_tuptable->tupdesc, 3);
 	appendStringInfo(&health->details, ", %.*s", (int) strlen(json) - 2, json + 1);
@@ -225,13 +209,13 @@ check_server(Health *health)
 }
 
 static void
-check(Health *health)
+check(SagazHealth *health)
 {
 	appendStringInfoChar(&health->details, '{');
 	check_active(health);
-	check_preload(health);
 	check_server(health);
 	check_groups(health);
+	sagaz_health_workers(health);
 	appendStringInfoChar(&health->details, '}');
 }
 
@@ -239,7 +223,7 @@ check(Health *health)
 Datum
 sagaz_health_check(PG_FUNCTION_ARGS)
 {
-	Health		health = {0};
+	SagazHealth		health = {0};
 	TupleDesc	row_type;
 	Datum		values[4];
 	bool		nulls[4] = {false};

@@ -1,0 +1,28 @@
+/*
+ * health.h
+ *		What the parts of health_check() share.
+ */
+#ifndef SAGAZ_HEALTH_H
+#define SAGAZ_HEALTH_H
+
+#include "datatype/timestamp.h"
+#include "lib/stringinfo.h"
+#include "utils/snapshot.h"
+
+typedef struct SagazHealth
+{
+	Snapshot	snapshot;
+	TimestampTz now;
+	bool		unhealthy;
+	bool		degraded;
+	StringInfoData message;
+	StringInfoData details;		/* JSON text */
+} SagazHealth;
+
+extern void sagaz_health_complain(SagazHealth *health, bool *grade,
+								  const char *complaint);
+
+/* health_workers.c */
+extern void sagaz_health_workers(SagazHealth *health);
+
+#endif							/* SAGAZ_HEALTH_H */
