@@ -123,6 +123,18 @@ disarm_timeout(void)
 		QueryCancelPending = false;
 }
 
+/* Call it whatever it returns: a SQL function of type void returns NULL. */
+static void
+invoke(FmgrInfo *function, ArrayType *events)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+
+	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = PointerGetDatum(events);
+	fcinfo->args[0].isnull = false;
+	(void) FunctionCallInvoke(fcinfo);
+}
+
 /* Call the handler for some of the events, which are not skipped. */
 static void
 call_handler(Handler *handler, Datum *rows, int nrows)
@@ -135,8 +147,7 @@ call_handler(Handler *handler, Datum *rows, int nrows)
 	handler->batch->called_at = GetCurrentTimestamp();
 	enable_timeout_after(STATEMENT_TIMEOUT,
 						 handler->batch->delivery->timeout_ms);
-	(void) FunctionCall1Coll(&handler->function, InvalidOid,
-							 PointerGetDatum(array));
+	invoke(&handler->function, array);
 	disarm_timeout();
 	handler->batch->called_at = 0;
 	PopActiveSnapshot();

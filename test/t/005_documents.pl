@@ -129,7 +129,7 @@ SQL
 }
 
 my ($settings) = $reference =~ /^## Settings\n(.*?)^## /ms;
-my %said = $settings =~ /^\| `(sagaz\.\w+)` \| `(\w+)` \|/mg;
+my %said = $settings =~ /^\| `(sagaz\.\w+)` \| `(\w+|\*)` \|/mg;
 is( join("\n", map { "$_|$said{$_}" } sort keys %said),
 	$node->safe_psql('catalog', <<'SQL'), 'settings and their defaults');
 SELECT name, current_setting(name) FROM pg_settings

@@ -114,6 +114,12 @@ SELECT * FROM sagaz.adopt('public');
 CREATE ROLE worker;
 SELECT sagaz.grant_access('worker', 'consumer');
 SELECT sagaz.revoke_access('worker', 'consumer');
+CREATE FUNCTION public.handle(events sagaz.outbox_event[]) RETURNS void LANGUAGE sql AS '';
+SELECT sagaz.create_delivery('d', 'public.handle(sagaz.outbox_event[])', 'ordered');
+SELECT sagaz.pause_delivery('d');
+SELECT sagaz.resume_delivery('d');
+SELECT * FROM sagaz.stat_delivery;
+SELECT sagaz.drop_delivery('d');
 SELECT sagaz.drop_consumer_group('ordered');
 SQL
 is($err, '', 'every call works');
