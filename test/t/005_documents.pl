@@ -158,7 +158,10 @@ for my $document ('README.md', glob 'doc/*.md')
 
 # The examples.  Those of the README need nothing but the server.
 new_database('readme', 'SELECT 1');
-run_examples('README.md', 'readme', 15);
+run_examples('README.md', 'readme', 20);
+ok( $node->poll_query_until('readme',
+		"SELECT count(*) > 0 FROM ledger WHERE event_type = 'StockReserved'"),
+	'the delivery of the README delivers');
 $node->safe_psql('postgres', 'CREATE ROLE shop_app');
 new_database('reference', 'CREATE EXTENSION sagaz');
 $node->command_ok(
