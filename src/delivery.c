@@ -177,10 +177,15 @@ name_argument(FunctionCallInfo fcinfo)
 static void
 set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
 {
-	Oid			handler = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
+	Oid			handler;
 	SagazGroup	group;
 	int64		timeout = sagaz_interval_us(fcinfo, 4, "timeout");
 
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("handler must not be null")));
+	handler = PG_GETARG_OID(1);
 	check_handler(handler);
 	group.name = sagaz_text_argument(fcinfo, 2, "consumer_group");
 	if (strcmp(group.name, SAGAZ_DEFAULT_GROUP) != 0)
