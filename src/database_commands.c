@@ -36,11 +36,15 @@
 #define owns_database(database) pg_database_ownercheck(database, GetUserId())
 #endif
 
+static void open_at_end(XactEvent event, void *arg);
+
 /* How long the command waits for our processes to end. */
 #define CLOSE_TIMEOUT_MS 5000
 #define CLOSE_POLL_MS 5
 
 static ProcessUtility_hook_type previous_hook = NULL;
+/* The database that this transaction closed. */
+static Oid	closed_here = InvalidOid;
 
 /* The process that runs in the database, or 0.  The caller holds the lock. */
 static int
@@ -59,11 +63,18 @@ process_in(Oid database)
 static void
 close_database(Oid database)
 {
+	static bool registered = false;
 	TimestampTz start = GetCurrentTimestamp();
 
+	if (!registered)
+		RegisterXactCallback(open_at_end, NULL);
+	registered = true;
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	if (sagaz_workers->nclosed < SAGAZ_MAX_CLOSED)
+	{
 		sagaz_workers->closed[sagaz_workers->nclosed++] = database;
+		closed_here = database;
+	}
 	LWLockRelease(sagaz_workers_lock);
 	for (;;)
 	{
@@ -85,12 +96,19 @@ close_database(Oid database)
 	}
 }
 
-/* However the command ended. */
+/*
+ * Open a database again once the command's transaction has ended, however it
+ * did: only then the launcher sees what became of it.
+ */
 static void
-open_database(int code, Datum arg)
+open_at_end(XactEvent event, void *arg)
 {
-	Oid			database = DatumGetObjectId(arg);
+	Oid			database = closed_here;
 
+	if (!OidIsValid(database) ||
+		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	closed_here = InvalidOid;
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < sagaz_workers->nclosed; i++)
 		if (sagaz_workers->closed[i] == database)
@@ -216,24 +234,14 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 				QueryCompletion *completion)
 {
 	Node	   *statement = pstmt->utilityStmt;
-	volatile Oid database = database_of(statement);
+	Oid			database = database_of(statement);
 	bool		wake = commits_prepared(statement);
 	bool		look = changes_extensions(statement);
 	bool		look_everywhere = IsA(statement, AlterDatabaseStmt);
 
-	/* the statement's memory may be gone once it has run */
 	if (OidIsValid(database))
-	{
-		PG_ENSURE_ERROR_CLEANUP(open_database, ObjectIdGetDatum(database));
-		{
-			close_database(database);
-			run_statement(pstmt, query, read_only, context, params,
-						  environment, dest, completion);
-		}
-		PG_END_ENSURE_ERROR_CLEANUP(open_database, ObjectIdGetDatum(database));
-		open_database(0, ObjectIdGetDatum(database));
-		return;
-	}
+		close_database(database);
+	/* the statement's memory may be gone once it has run */
 	run_statement(pstmt, query, read_only, context, params, environment, dest,
 				  completion);
 	if (wake)

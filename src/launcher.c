@@ -33,6 +33,9 @@
 
 /* Registering is tried again after so long where no process is free. */
 #define PROCESS_RETRY_MS 1000
+/* So is a look that failed, and then ever later. */
+#define LOOK_RETRY_MS 100
+#define MAX_LOOK_DOUBLINGS 9
 /* A worker that was registered comes up in this time, or is given up. */
 #define START_TIMEOUT_MS 30000
 
@@ -121,9 +124,17 @@ read_databases(void)
 }
 
 static void
+append_look(Look *look)
+{
+	MemoryContext outer = MemoryContextSwitchTo(TopMemoryContext);
+
+	looks = lappend(looks, look);
+	MemoryContextSwitchTo(outer);
+}
+
+static void
 add_look(Oid database)
 {
-	MemoryContext outer;
 	ListCell   *cell;
 	Look	   *look;
 
@@ -139,11 +150,9 @@ add_look(Oid database)
 			return;
 		}
 	}
-	outer = MemoryContextSwitchTo(TopMemoryContext);
-	look = palloc0(sizeof(Look));
+	look = MemoryContextAllocZero(TopMemoryContext, sizeof(Look));
 	look->database = database;
-	looks = lappend(looks, look);
-	MemoryContextSwitchTo(outer);
+	append_look(look);
 }
 
 /* Workers of databases that are gone, or not named any more, shall end. */
@@ -249,9 +258,10 @@ end_look(void)
 		if (list_member_oid(read_databases(), look->database))
 		{
 			look->not_before = GetCurrentTimestamp() +
-				Min(1 << Min(look->tries, 6), 60) * USECS_PER_SEC;
+				(LOOK_RETRY_MS << Min(look->tries, MAX_LOOK_DOUBLINGS)) * INT64CONST(1000);
 			look->tries++;
-			looks = lappend(list_delete_first(looks), look);
+			looks = list_delete_first(looks);
+			append_look(look);
 			return;
 		}
 	}
@@ -285,7 +295,7 @@ begin_look(void)
 			act_at(look->not_before);
 		looks = list_delete_first(looks);
 		if (!closed)
-			looks = lappend(looks, look);
+			append_look(look);
 	}
 }
 
