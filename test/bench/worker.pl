@@ -14,6 +14,7 @@ $title{client} = 'client, one call a batch';
 $peer{worker} = 'worker';
 $schema{worker} = 'bench_worker';
 
+my @clients;
 my $notified = "WITH e AS ($single{function} AS id) SELECT id, pg_notify('bench', '') FROM e";
 my $delivery = "SELECT sagaz.create_delivery('bench',"
   . " 'bench_worker.to_ledger(sagaz.outbox_event[])'::regprocedure)";
@@ -50,9 +51,13 @@ sub begin_delivery
 	return undef unless $name eq 'listen';
 	my $pid = open(my $client, '-|', "$work/listen", 'bench',
 		'SELECT bench_worker.client_work()') or die "could not run listen: $!\n";
+	push @clients, $pid;
 	<$client>;
 	return [$pid, $client];
 }
+
+# A client that outlives us would have us wait for it.
+END { kill 'TERM', @clients }
 
 sub end_delivery
 {
@@ -115,8 +120,8 @@ sub latency_rows
 
 		push @rows, ["commit to handler done, idle, p$p", figure($own, ' ms'),
 			"$title{listen} " . figure($other, ' ms'),
-			sprintf('%.2f', median($own) / median($other)), "≤ $limit ms",
-			median($own) <= $limit ? 'yes' : 'no'];
+			sprintf('%.2f', median(@$own) / median(@$other)), "≤ $limit ms",
+			median(@$own) <= $limit ? 'yes' : 'no'];
 	}
 }
 
