@@ -18,9 +18,11 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -135,9 +137,28 @@ invoke(FmgrInfo *function, ArrayType *events)
 	(void) FunctionCallInvoke(fcinfo);
 }
 
-/* Call the handler for some of the events, which are not skipped. */
+/*
+ * Have deferred constraints and triggers speak now and not at commit, where
+ * no event could be blamed for what they say.  In a transaction that goes on
+ * they are deferred again.
+ */
 static void
-call_handler(Handler *handler, Datum *rows, int nrows)
+fire_deferred(bool go_on)
+{
+	ConstraintsSetStmt statement = {.type = T_ConstraintsSetStmt};
+
+	AfterTriggerSetState(&statement);
+	statement.deferred = true;
+	if (go_on)
+		AfterTriggerSetState(&statement);
+}
+
+/*
+ * Call the handler for some of the events, which are not skipped.  check: its
+ * deferred constraints, too; last: no other call follows in the transaction.
+ */
+static void
+call_handler(Handler *handler, Datum *rows, int nrows, bool check, bool last)
 {
 	ArrayType  *array = construct_array(rows, nrows, handler->batch->row_type,
 										-1, false, TYPALIGN_DOUBLE);
@@ -148,6 +169,8 @@ call_handler(Handler *handler, Datum *rows, int nrows)
 	enable_timeout_after(STATEMENT_TIMEOUT,
 						 handler->batch->delivery->timeout_ms);
 	invoke(&handler->function, array);
+	if (check)
+		fire_deferred(!last);
 	disarm_timeout();
 	handler->batch->called_at = 0;
 	PopActiveSnapshot();
@@ -209,7 +232,7 @@ try_handler(Handler *handler, Datum *rows, int nrows, SagazCare *blame)
 	MemoryContextSwitchTo(context);
 	PG_TRY();
 	{
-		call_handler(handler, rows, nrows);
+		call_handler(handler, rows, nrows, true, false);
 		ReleaseCurrentSubTransaction();
 	}
 	PG_CATCH();
@@ -328,12 +351,15 @@ deliver_plainly(Handler *handler, int at_once)
 											   "sagaz part of a batch",
 											   ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(part);
+	int			done = 0;
 
 	while (read_events(batch, at_once) > 0)
 	{
 		Datum	   *rows = palloc(batch->count * sizeof(Datum));
 
-		call_handler(handler, rows, collect(batch, 0, batch->count, rows));
+		done += batch->count;
+		call_handler(handler, rows, collect(batch, 0, batch->count, rows),
+					 done >= batch->claim.picked, true);
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(outer);

@@ -152,18 +152,28 @@ set_slot(const FoundDelivery *found)
 	}
 	slot->exists = true;
 	slot->wanted = found->wanted;
-	/* the worker is connected as the former owner */
-	if (slot->pid != 0 && slot->owner != found->owner)
-		slot->wanted = false;
-	else
-		slot->owner = found->owner;
+	slot->owner = found->owner;
 	if (slot->wanted)
 		slot->not_before = 0;
 	if (slot->latch)
 		SetLatch(slot->latch);
 }
 
-/* Bring this database's slots to what was found. */
+static bool
+is_found(List *deliveries, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, deliveries)
+		if (strcmp(((FoundDelivery *) lfirst(cell))->name, name) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * Bring this database's slots to what was found.  Workers look at "wanted"
+ * without the lock, so it is false only where it stays so.
+ */
 static void
 set_slots(List *deliveries)
 {
@@ -175,7 +185,8 @@ set_slots(List *deliveries)
 	{
 		SagazWorkerSlot *slot = &sagaz_workers->slots[i];
 
-		if (slot->database != MyDatabaseId)
+		if (slot->database != MyDatabaseId ||
+			is_found(deliveries, NameStr(slot->name)))
 			continue;
 		slot->exists = slot->wanted = false;
 		if (slot->latch)
@@ -212,7 +223,7 @@ sagaz_look_main(Datum main_arg)
 		proc_exit(0);
 	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
 	sagaz_process_settings();
-	StartTransactionCommand();
+	sagaz_process_begin();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	set_slots(has_deliveries() ? find_deliveries() : NIL);
 	PopActiveSnapshot();

@@ -6,6 +6,7 @@
 
 #include <limits.h>
 
+#include "access/xact.h"
 #include "libpq/pqsignal.h"
 #include "miscadmin.h"
 #include "postmaster/bgworker.h"
@@ -46,6 +47,14 @@ sagaz_process_settings(void)
 					PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_deferrable", "off",
 					PGC_SUSET, PGC_S_OVERRIDE);
+}
+
+/* Begin a transaction, in which now() is now. */
+void
+sagaz_process_begin(void)
+{
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
 }
 
 /* Outside of a transaction: end quietly if told to. */

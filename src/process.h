@@ -11,6 +11,7 @@
 
 extern void sagaz_process_signals(void);
 extern void sagaz_process_settings(void);
+extern void sagaz_process_begin(void);
 extern void sagaz_process_interrupts(int exit_code);
 extern bool sagaz_process_sleep(TimestampTz until, bool wake);
 extern void sagaz_slot_ended(SagazWorkerSlot *slot);

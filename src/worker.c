@@ -340,7 +340,7 @@ run_round(Worker *worker)
 	worker->next = PG_INT64_MAX;
 	PG_TRY();
 	{
-		StartTransactionCommand();
+		sagaz_process_begin();
 		MemoryContextSwitchTo(worker->context);
 		outcome = claim_and_deliver(worker, batch) ? DELIVERED : NOTHING;
 		if (IsTransactionState())
@@ -367,7 +367,7 @@ keep_house(Worker *worker)
 	set_state(worker, WORKER_HOUSEKEEPING);
 	PG_TRY();
 	{
-		StartTransactionCommand();
+		sagaz_process_begin();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		sagaz_housekeep(&did);
 		PopActiveSnapshot();
@@ -416,7 +416,7 @@ sleep_until_needed(Worker *worker)
 		sagaz_poll_interval * INT64CONST(1000);
 
 	set_state(worker, WORKER_IDLE);
-	pgstat_report_stat(true);
+	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	worker->expect =
 		sagaz_process_sleep(Min(net, Min(worker->next,
@@ -487,7 +487,7 @@ sagaz_worker_main(Datum main_arg)
 	worker->expect = true;
 	worker->scale = 1;
 	ereport(LOG, (errmsg("delivery \"%s\" started", worker->name)));
-	while (worker->slot->wanted)
+	while (worker->slot->wanted && worker->slot->owner == owner)
 	{
 		ResetLatch(MyLatch);
 		sagaz_process_interrupts(0);
