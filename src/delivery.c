@@ -28,6 +28,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 
+#include "cluster.h"
 #include "delivery.h"
 #include "group.h"
 #include "locks.h"
@@ -225,6 +226,8 @@ sagaz_create_delivery(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("create_delivery()");
 	PreventCommandDuringRecovery("create_delivery()");
 	check_owner_can_log_in(owner);
+	/* so that a copy of this database can be told from it */
+	sagaz_note_first_use();
 	writer = sagaz_writer_begin("delivery");
 	sagaz_writer_row(writer);
 	set_columns(fcinfo, writer);

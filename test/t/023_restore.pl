@@ -103,6 +103,21 @@ check_restore($target, 'high', 'higher xids');
 $source->safe_psql('postgres',
 	q(SELECT sagaz.insert_event('fresh', 'created', jsonb_build_object('n', n)) FROM generate_series(1, 2) n));
 check_delivery($source, 'postgres', 'original');
+
+# A delivery that no event has passed yet does not run in a copy either.
+$source->safe_psql('postgres', 'CREATE DATABASE unused');
+$source->safe_psql('unused', <<'SQL');
+CREATE EXTENSION sagaz;
+CREATE FUNCTION handle(events sagaz.outbox_event[]) RETURNS void LANGUAGE sql AS '';
+SELECT sagaz.create_delivery('d', 'public.handle(sagaz.outbox_event[])');
+SQL
+$source->safe_psql('postgres', 'CREATE DATABASE copy TEMPLATE unused');
+for my $db ('unused', 'copy')
+{
+	is( $source->safe_psql($db,
+			q(SELECT details->>'active' FROM sagaz.health_check())),
+		$db eq 'unused' ? 'true' : 'false', "is the outbox active in $db?");
+}
 $_->stop for $source, $target;
 
 done_testing();
