@@ -28,6 +28,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
 #include "utils/resowner.h"
@@ -156,12 +157,14 @@ fire_deferred(bool go_on)
 /*
  * Call the handler for some of the events, which are not skipped.  check: its
  * deferred constraints, too; last: no other call follows in the transaction.
+ * What it SETs, the role too, ends with the call.
  */
 static void
 call_handler(Handler *handler, Datum *rows, int nrows, bool check, bool last)
 {
 	ArrayType  *array = construct_array(rows, nrows, handler->batch->row_type,
 										-1, false, TYPALIGN_DOUBLE);
+	int			settings = NewGUCNestLevel();
 
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -174,6 +177,7 @@ call_handler(Handler *handler, Datum *rows, int nrows, bool check, bool last)
 	disarm_timeout();
 	handler->batch->called_at = 0;
 	PopActiveSnapshot();
+	AtEOXact_GUC(false, settings);
 }
 
 static int

@@ -57,10 +57,14 @@ sagaz_process_begin(void)
 	StartTransactionCommand();
 }
 
-/* Outside of a transaction: end quietly if told to. */
+/*
+ * Outside of a transaction: end quietly if told to.  A cancel that comes now
+ * finds nothing to stop.
+ */
 void
 sagaz_process_interrupts(int exit_code)
 {
+	QueryCancelPending = false;
 	if (ProcDiePending)
 		proc_exit(exit_code);
 	CHECK_FOR_INTERRUPTS();

@@ -139,7 +139,12 @@ open_delivery(Worker *worker, SagazDelivery *delivery)
 	bool		found;
 
 	if (!sagaz_lock_delivery(worker->name, false, false))
+	{
+		/* nobody tells when a change is undone */
+		worker->next = GetCurrentTimestamp() +
+			TAKEN_RETRY_MS * INT64CONST(1000);
 		return false;
+	}
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	found = sagaz_delivery_find(worker->name, snapshot, delivery);
 	UnregisterSnapshot(snapshot);
@@ -232,8 +237,6 @@ deliver(Worker *worker, SagazBatch *batch, int at_once)
 	sagaz_handler_deliver(batch, worker->care, at_once);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	/* what the handler may have SET */
-	ResetAllOptions();
 	count_batch(worker, batch);
 	note_failures(worker, batch);
 	worker->care = CARE_NONE;
