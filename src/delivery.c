@@ -241,6 +241,7 @@ sagaz_create_delivery(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("delivery \"%s\" exists already", name)));
 	sagaz_writer_end(writer);
+	CommandCounterIncrement();
 	sagaz_deliveries_changed();
 	warn_without_worker();
 	PG_RETURN_VOID();
@@ -312,6 +313,7 @@ set_paused(FunctionCallInfo fcinfo, const char *function, bool pause)
 	sagaz_writer_end(writer);
 	sagaz_scan_end(scan);
 	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
 }
 
 /* drop_delivery(name): the group and its progress stay */
@@ -327,6 +329,7 @@ sagaz_drop_delivery(PG_FUNCTION_ARGS)
 	sagaz_writer_end(writer);
 	sagaz_scan_end(scan);
 	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
 	PG_RETURN_VOID();
 }
 

@@ -188,6 +188,11 @@ note_changes(void)
 	nchanged = sagaz_workers->nchanged;
 	memcpy(changed, sagaz_workers->changed, sizeof(changed));
 	all = sagaz_workers->all_changed;
+	/* whose delivery has no slot is not known */
+	if (nchanged > 0 && sagaz_workers->no_slot)
+		all = true;
+	if (all)
+		sagaz_workers->no_slot = false;
 	sagaz_workers->nchanged = 0;
 	sagaz_workers->all_changed = false;
 	LWLockRelease(sagaz_workers_lock);
@@ -357,17 +362,21 @@ start_worker(int i)
 	LWLockRelease(sagaz_workers_lock);
 }
 
-/* Free the slot of a delivery that is no more. */
+/* Free the slot of a delivery that is no more; another may wait for it. */
 static void
 free_slot(SagazWorkerSlot *slot)
 {
+	bool		awaited = false;
+
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	if (!slot->exists && slot->pid == 0)
 	{
 		slot->database = InvalidOid;
-		sagaz_workers->no_slot = false;
+		awaited = sagaz_workers->no_slot;
 	}
 	LWLockRelease(sagaz_workers_lock);
+	if (awaited)
+		sagaz_all_databases_changed();
 }
 
 static void

@@ -103,6 +103,12 @@ SELECT sagaz.drop_delivery('full');
 SELECT sagaz.drop_consumer_group('g');
 SELECT name FROM orders;
 
+-- each sees at once what the one before did
+SELECT sagaz.create_consumer_group('h'), sagaz.create_delivery('h', :'handle', 'h'),
+	sagaz.pause_delivery('h'), sagaz.resume_delivery('h'), sagaz.drop_delivery('h'),
+	sagaz.drop_consumer_group('h');
+SELECT name FROM orders;
+
 -- no such delivery
 SELECT sagaz.drop_delivery('full');
 SELECT sagaz.pause_delivery('nobody');
