@@ -202,15 +202,21 @@ commits_prepared(Node *statement)
 		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
 }
 
-/* May the extension have come or gone with it? */
+/* Does the extension come or go with it?  Its schema goes only with it. */
 static bool
-changes_extensions(Node *statement)
+changes_extension(Node *statement)
 {
+	ListCell   *cell;
+
 	if (IsA(statement, CreateExtensionStmt))
 		return strcmp(((CreateExtensionStmt *) statement)->extname, "sagaz") == 0;
-	return IsA(statement, DropStmt) &&
-		(((DropStmt *) statement)->removeType == OBJECT_EXTENSION ||
-		 ((DropStmt *) statement)->removeType == OBJECT_SCHEMA);
+	if (!IsA(statement, DropStmt) ||
+		((DropStmt *) statement)->removeType != OBJECT_EXTENSION)
+		return false;
+	foreach(cell, ((DropStmt *) statement)->objects)
+		if (strcmp(strVal(lfirst(cell)), "sagaz") == 0)
+			return true;
+	return false;
 }
 
 static void
@@ -236,7 +242,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	Node	   *statement = pstmt->utilityStmt;
 	Oid			database = database_of(statement);
 	bool		wake = commits_prepared(statement);
-	bool		look = changes_extensions(statement);
+	bool		look = changes_extension(statement);
 	bool		look_everywhere = IsA(statement, AlterDatabaseStmt);
 
 	if (OidIsValid(database))

@@ -12,6 +12,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "delivery.h"
 #include "event_scan.h"
 #include "outbox.h"
 #include "rows.h"
@@ -99,6 +100,37 @@ put_slot(ReturnSetInfo *result, const SagazWorkerSlot *slot)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
+static bool
+is_known(const SagazWorkerSlot *slots, int nslots, const char *name)
+{
+	for (int i = 0; i < nslots; i++)
+		if (strcmp(NameStr(slots[i].name), name) == 0)
+			return true;
+	return false;
+}
+
+/* Without a free process the launcher cannot even learn of new deliveries. */
+static void
+put_unknown(ReturnSetInfo *result, const SagazWorkerSlot *slots, int nslots)
+{
+	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey",
+										GetActiveSnapshot(), NULL, 0,
+										ForwardScanDirection);
+
+	while (sagaz_scan_next(scan))
+	{
+		SagazWorkerSlot unknown = {.wanted = true, .state = WORKER_NONE};
+		SagazDelivery delivery;
+
+		sagaz_delivery_read(scan->slot, &delivery);
+		if (is_known(slots, nslots, delivery.name))
+			continue;
+		namestrcpy(&unknown.name, delivery.name);
+		put_slot(result, &unknown);
+	}
+	sagaz_scan_end(scan);
+}
+
 /* worker_statistics(): a row for each delivery that the launcher knows */
 Datum
 sagaz_worker_statistics(PG_FUNCTION_ARGS)
@@ -119,6 +151,8 @@ sagaz_worker_statistics(PG_FUNCTION_ARGS)
 	LWLockRelease(sagaz_workers_lock);
 	for (int i = 0; i < nslots; i++)
 		put_slot(result, &slots[i]);
+	if (sagaz_workers->no_process)
+		put_unknown(result, slots, nslots);
 	return (Datum) 0;
 }
 

@@ -66,6 +66,7 @@ typedef struct Worker
 	char	   *worker_id;		/* in claims */
 	MemoryContext context;		/* of one round */
 	SagazCare	care;			/* how the next batch is tried */
+	bool		gone;			/* the delivery is dropped or paused */
 	bool		expect;			/* there is likely something to claim */
 	int			errors;			/* in a row */
 	TimestampTz not_before;		/* after an error: no round earlier */
@@ -138,6 +139,7 @@ open_delivery(Worker *worker, SagazDelivery *delivery)
 	Snapshot	snapshot;
 	bool		found;
 
+	worker->gone = false;
 	if (!sagaz_lock_delivery(worker->name, false, false))
 	{
 		/* nobody tells when a change is undone */
@@ -148,7 +150,8 @@ open_delivery(Worker *worker, SagazDelivery *delivery)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	found = sagaz_delivery_find(worker->name, snapshot, delivery);
 	UnregisterSnapshot(snapshot);
-	return found && !delivery->paused;
+	worker->gone = !found || delivery->paused;
+	return !worker->gone;
 }
 
 static void
@@ -441,6 +444,20 @@ collect(const Worker *worker)
 								   wait_ms * INT64CONST(1000), false);
 }
 
+/*
+ * Do not wait to be told that the delivery is gone: to find that out, the
+ * launcher needs a process, and this one may be the last.  It looks afterwards,
+ * as the delivery may have come back meanwhile.
+ */
+static void
+retire(Worker *worker)
+{
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	worker->slot->wanted = false;
+	LWLockRelease(sagaz_workers_lock);
+	sagaz_database_changed(MyDatabaseId);
+}
+
 static void
 step(Worker *worker)
 {
@@ -457,6 +474,11 @@ step(Worker *worker)
 			collect(worker);
 			break;
 		case NOTHING:
+			if (worker->gone)
+			{
+				retire(worker);
+				break;
+			}
 			keep_house_if_due(worker);
 			sleep_until_needed(worker);
 			break;
