@@ -43,8 +43,9 @@ static void open_at_end(XactEvent event, void *arg);
 #define CLOSE_POLL_MS 5
 
 static ProcessUtility_hook_type previous_hook = NULL;
-/* The database that this transaction closed. */
-static Oid	closed_here = InvalidOid;
+/* The databases that this transaction closed, one as often as it did. */
+static Oid	closed_here[SAGAZ_MAX_CLOSED];
+static int	nclosed_here = 0;
 
 /* The process that runs in the database, or 0.  The caller holds the lock. */
 static int
@@ -73,7 +74,7 @@ close_database(Oid database)
 	if (sagaz_workers->nclosed < SAGAZ_MAX_CLOSED)
 	{
 		sagaz_workers->closed[sagaz_workers->nclosed++] = database;
-		closed_here = database;
+		closed_here[nclosed_here++] = database;
 	}
 	LWLockRelease(sagaz_workers_lock);
 	for (;;)
@@ -96,19 +97,9 @@ close_database(Oid database)
 	}
 }
 
-/*
- * Open a database again once the command's transaction has ended, however it
- * did: only then the launcher sees what became of it.
- */
 static void
-open_at_end(XactEvent event, void *arg)
+open_database(Oid database)
 {
-	Oid			database = closed_here;
-
-	if (!OidIsValid(database) ||
-		(event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
-		return;
-	closed_here = InvalidOid;
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	for (int i = 0; i < sagaz_workers->nclosed; i++)
 		if (sagaz_workers->closed[i] == database)
@@ -125,6 +116,24 @@ open_at_end(XactEvent event, void *arg)
 		}
 	LWLockRelease(sagaz_workers_lock);
 	sagaz_database_changed(database);
+}
+
+/*
+ * Open databases again once the command's transaction has ended, however it
+ * did: only then the launcher sees what became of them.  Of the end of a
+ * prepared one nobody would tell.
+ */
+static void
+open_at_end(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_PREPARE && nclosed_here > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot PREPARE a transaction that has renamed a database")));
+	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
+		return;
+	while (nclosed_here > 0)
+		open_database(closed_here[--nclosed_here]);
 }
 
 static bool
@@ -188,6 +197,9 @@ database_of(Node *statement)
 	if (name == NULL || sagaz_workers == NULL || !IsTransactionState())
 		return InvalidOid;
 	database = get_database_oid(name, true);
+	/* the present one can only be copied */
+	if (database == MyDatabaseId && !IsA(statement, CreatedbStmt))
+		return InvalidOid;
 	if (OidIsValid(database) &&
 		(owns_database(database) ||
 		 (IsA(statement, CreatedbStmt) && is_template(database))))

@@ -143,6 +143,25 @@ subtest 'commands for a whole database' => sub {
 	is(worker_pid($node, 'moved', 'd'), $pid,
 		'who may not use the database so does not end its worker');
 	has_worker($node, 'copy', 'd', 'a worker ended in vain comes again');
+	$node->psql('moved', 'ALTER DATABASE moved RENAME TO mine');
+	is(worker_pid($node, 'moved', 'd'), $pid, 'nor does what cannot succeed');
+
+	my $renames = <<'SQL';
+BEGIN;
+ALTER DATABASE moved RENAME TO one;
+ALTER DATABASE copy RENAME TO two;
+ALTER DATABASE one RENAME TO three;
+ALTER DATABASE two RENAME TO moved;
+ALTER DATABASE three RENAME TO copy;
+SQL
+	my ($status, $out, $err) =
+	  $node->psql('postgres', "$renames PREPARE TRANSACTION 'r'");
+	like($err, qr/cannot PREPARE/, 'renamed in two phases');
+	for my $end ('ROLLBACK', 'COMMIT')
+	{
+		$node->safe_psql('postgres', "$renames $end");
+		has_worker($node, $_, 'd', "many renamed, $end: $_") for 'moved', 'copy';
+	}
 
 	keep_busy($node, $_, 200) for 'moved', 'copy';
 	at_once($node, 'DROP DATABASE', 'DROP DATABASE moved; DROP DATABASE copy');
