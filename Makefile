@@ -5,17 +5,10 @@ EXTENSION = sagaz
 MODULE_big = sagaz
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" sagaz.control)
 DATA = sql/sagaz--$(EXTVERSION).sql $(wildcard sql/sagaz--*--*.sql)
-
-# A storage is left out with "make WITHOUT='sqlite'"; native is always there.
-BACKENDS = $(filter-out $(WITHOUT),memory $(patsubst backends/%.c,%,$(wildcard backends/sqlite.c)))
-OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c)) \
-	$(patsubst %,backends/%.o,record filter outbox registry $(BACKENDS))
-SHLIB_LINK = $(patsubst sqlite,-lsqlite3,$(filter sqlite,$(BACKENDS)))
+OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
-PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
-	$(if $(filter memory,$(BACKENDS)),-DSAGAZ_WITH_MEMORY) \
-	$(if $(filter sqlite,$(BACKENDS)),-DSAGAZ_WITH_SQLITE)
+PG_CPPFLAGS = -I$(srcdir)/src $(MUTANT)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
 EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) .flags
 
@@ -37,7 +30,7 @@ endif
 include $(PGXS)
 
 override BITCODE_CFLAGS += $(WARNINGS) -MMD -MP -MF $(@:=.d)
--include $(wildcard src/*.d backends/*.d)
+-include $(wildcard src/*.d)
 
 all: META.json
 META.json: sagaz.control
@@ -45,8 +38,8 @@ META.json: sagaz.control
 	touch $@
 
 # Objects made with other flags are made again.
-ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT) $(BACKENDS))
-$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT) $(BACKENDS))
+ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT))
+$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT))
 endif
 $(OBJS) $(OBJS:.o=.bc): .flags
 

@@ -31,9 +31,6 @@ int			sagaz_inbox_after;
 int			sagaz_housekeeping_interval;
 char	   *sagaz_databases;
 int			sagaz_max_deliveries;
-int			sagaz_memory_limit;
-int			sagaz_idle_timeout;
-char	   *sagaz_sqlite_directory;
 
 void		_PG_init(void);
 
@@ -48,19 +45,6 @@ define_storage_settings(void)
 							   "Storage that outbox functions use when none is named.",
 							   NULL, &sagaz_outbox_storage, "native",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable("sagaz.memory_limit",
-							"Largest size of one memory storage.",
-							NULL, &sagaz_memory_limit, 64 * 1024, 64, MAX_KILOBYTES,
-							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
-	DefineCustomIntVariable("sagaz.idle_timeout",
-							"Time after which a session closes a storage that it does not use.",
-							NULL, &sagaz_idle_timeout, 600, 0, INT_MAX,
-							PGC_USERSET, GUC_UNIT_S, NULL, NULL, NULL);
-	DefineCustomStringVariable("sagaz.sqlite_directory",
-							   "Directory in which anybody who may use a SQLite storage may have files.",
-							   "Empty: nobody without the roles for server files.",
-							   &sagaz_sqlite_directory, "",
-							   PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 }
 
 static void

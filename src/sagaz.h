@@ -40,9 +40,6 @@ extern int	sagaz_inbox_after;	/* seconds; -1: never */
 extern int	sagaz_housekeeping_interval;
 extern char *sagaz_databases;
 extern int	sagaz_max_deliveries;
-extern int	sagaz_memory_limit; /* kB */
-extern int	sagaz_idle_timeout; /* seconds; 0: never */
-extern char *sagaz_sqlite_directory;
 
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);
