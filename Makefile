@@ -5,11 +5,12 @@ EXTENSION = sagaz
 MODULE_big = sagaz
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" sagaz.control)
 DATA = sql/sagaz--$(EXTVERSION).sql $(wildcard sql/sagaz--*--*.sql)
-OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
+OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c backends/*.c))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
-PG_CPPFLAGS = -I$(srcdir)/src $(MUTANT)
+PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
+SHLIB_LINK = -lsqlite3
 EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) .flags
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
@@ -30,7 +31,7 @@ endif
 include $(PGXS)
 
 override BITCODE_CFLAGS += $(WARNINGS) -MMD -MP -MF $(@:=.d)
--include $(wildcard src/*.d)
+-include $(wildcard src/*.d backends/*.d)
 
 all: META.json
 META.json: sagaz.control

@@ -99,19 +99,19 @@ CREATE FUNCTION sagaz.save_saga_state(saga_id text, saga_name text, status text,
 		metadata jsonb DEFAULT NULL, expected_version bigint DEFAULT NULL,
 		storage text DEFAULT NULL)
 	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_save_saga_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_save_saga_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.save_saga_state(text, text, text, jsonb, jsonb, jsonb, bigint, text) IS
 	'make the saga what the arguments say and write what differs; returns its version. expected_version, if given, must be the present version, 0 where the saga must not exist';
 
 CREATE FUNCTION sagaz.load_saga_state(saga_id text, storage text DEFAULT NULL)
 	RETURNS jsonb
-	AS 'MODULE_PATHNAME', 'sagaz_load_saga_state' LANGUAGE C STABLE PARALLEL SAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_load_saga_state' LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION sagaz.load_saga_state(text, text) IS
 	'a saga with its steps and version, or NULL if there is none';
 
 CREATE FUNCTION sagaz.delete_saga_state(saga_id text, storage text DEFAULT NULL)
 	RETURNS boolean
-	AS 'MODULE_PATHNAME', 'sagaz_delete_saga_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_delete_saga_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.delete_saga_state(text, text) IS
 	'delete a saga and its steps; returns whether it was there';
 
@@ -120,7 +120,7 @@ CREATE FUNCTION sagaz.update_step_state(saga_id text, step_name text, status tex
 		executed_at timestamptz DEFAULT NULL,
 		compensated_at timestamptz DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_update_step_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_update_step_state' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.update_step_state(text, text, text, jsonb, text, timestamptz, timestamptz, text) IS
 	'change one step, leaving what is NULL as it is; returns the version of the saga';
 
@@ -128,20 +128,20 @@ CREATE FUNCTION sagaz.list_sagas(status text DEFAULT NULL,
 		saga_name text DEFAULT NULL, max_rows integer DEFAULT 100,
 		skip_rows integer DEFAULT 0, storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.saga_summary
-	AS 'MODULE_PATHNAME', 'sagaz_list_sagas' LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
+	AS 'MODULE_PATHNAME', 'sagaz_any_list_sagas' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION sagaz.list_sagas(text, text, integer, integer, text) IS
 	'sagas of a status whose name contains saga_name in upper or lower case, those created last first';
 
 CREATE FUNCTION sagaz.stuck_sagas(older_than interval, storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.saga_summary
-	AS 'MODULE_PATHNAME', 'sagaz_stuck_sagas' LANGUAGE C STABLE PARALLEL SAFE ROWS 100;
+	AS 'MODULE_PATHNAME', 'sagaz_any_stuck_sagas' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION sagaz.stuck_sagas(interval, text) IS
 	'sagas that are not finished and were not changed for so long, longest first';
 
 CREATE FUNCTION sagaz.get_saga_statistics(storage text DEFAULT NULL)
 	RETURNS TABLE (saga_name text, status sagaz.saga_status, sagas bigint)
-	AS 'MODULE_PATHNAME', 'sagaz_get_saga_statistics' LANGUAGE C STABLE PARALLEL UNSAFE
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+	AS 'MODULE_PATHNAME', 'sagaz_any_get_saga_statistics' LANGUAGE C STABLE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION sagaz.get_saga_statistics(text) IS
 	'how many sagas there are of each name and status';
 
@@ -149,7 +149,7 @@ CREATE FUNCTION sagaz.cleanup_completed_sagas(older_than interval,
 		statuses text[] DEFAULT '{completed,rolled_back}',
 		storage text DEFAULT NULL)
 	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_cleanup_completed_sagas' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_cleanup_completed_sagas' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.cleanup_completed_sagas(interval, text[], text) IS
 	'delete finished sagas that were not changed for so long; returns how many';
 
@@ -369,14 +369,14 @@ CREATE FUNCTION sagaz.claim_batch(worker_id text, batch_size integer DEFAULT 100
 		older_than interval DEFAULT '0', consumer_group text DEFAULT 'sagaz-workers',
 		storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
-	AS 'MODULE_PATHNAME', 'sagaz_claim_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
+	AS 'MODULE_PATHNAME', 'sagaz_any_claim_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
 COMMENT ON FUNCTION sagaz.claim_batch(text, integer, interval, text, text) IS
 	'hand up to batch_size events out to a worker, who finishes or releases the batch before sagaz.claim_timeout';
 
 CREATE FUNCTION sagaz.finish_batch(batch_id bigint, worker_id text,
 		storage text DEFAULT NULL)
 	RETURNS integer
-	AS 'MODULE_PATHNAME', 'sagaz_finish_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_finish_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.finish_batch(bigint, text, text) IS
 	'say that all events the batch still owes were sent; returns how many';
 
@@ -384,14 +384,14 @@ CREATE FUNCTION sagaz.release_batch(batch_id bigint, worker_id text,
 		error text DEFAULT NULL, delay interval DEFAULT '0',
 		storage text DEFAULT NULL)
 	RETURNS integer
-	AS 'MODULE_PATHNAME', 'sagaz_release_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_release_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.release_batch(bigint, text, text, interval, text) IS
 	'give back what the batch still owes, to be handed out again after the delay; returns how many events';
 
 CREATE FUNCTION sagaz.extend_batch(batch_id bigint, worker_id text,
 		by interval, storage text DEFAULT NULL)
 	RETURNS timestamptz
-	AS 'MODULE_PATHNAME', 'sagaz_extend_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_extend_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.extend_batch(bigint, text, interval, text) IS
 	'keep the batch for so long from now on; returns when the lease runs out';
 
@@ -423,14 +423,14 @@ COMMENT ON FUNCTION sagaz.insert_events(jsonb, text) IS
 CREATE FUNCTION sagaz.mark_sent(event_ids uuid[], worker_id text,
 		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
 	RETURNS integer
-	AS 'MODULE_PATHNAME', 'sagaz_mark_sent' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_mark_sent' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.mark_sent(uuid[], text, text, text) IS
 	'say of single events of the worker''s batches that they were sent; returns how many';
 
 CREATE FUNCTION sagaz.mark_failed(event_ids uuid[], worker_id text, error text,
 		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
 	RETURNS integer
-	AS 'MODULE_PATHNAME', 'sagaz_mark_failed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_mark_failed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.mark_failed(uuid[], text, text, text, text) IS
 	'say of single events of the worker''s batches that they failed: they are tried again later, or after sagaz.max_retries retries become dead letters; returns how many';
 
@@ -442,7 +442,7 @@ CREATE FUNCTION sagaz.archive_sent_events(older_than interval DEFAULT '7 days',
 		max_rows integer DEFAULT NULL, keep boolean DEFAULT true,
 		storage text DEFAULT NULL)
 	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_archive_sent_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_archive_sent_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.archive_sent_events(interval, integer, boolean, text) IS
 	'take the events out of the log that every consumer group finished longer ago, into sagaz.outbox_archive unless keep is false; returns how many';
 
@@ -916,21 +916,21 @@ CREATE FUNCTION sagaz.requeue_dead_letters(event_ids uuid[] DEFAULT NULL,
 		reason text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
 		storage text DEFAULT NULL)
 	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_requeue_dead_letters' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_requeue_dead_letters' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.requeue_dead_letters(uuid[], text, text, integer, interval, text, text, text) IS
 	'let dead letters be tried again, the longest dead first, spread evenly over an interval; returns how many';
 
 CREATE FUNCTION sagaz.release_stuck_events(claimed_older_than interval DEFAULT '5 min',
 		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
 	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_release_stuck_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_release_stuck_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.release_stuck_events(interval, text, text) IS
 	'end the leases of batches that were claimed longer ago and not extended; returns how many events can be claimed again';
 
 CREATE FUNCTION sagaz.change_event_status(event_id uuid, status text,
 		error text, consumer_group text, storage text)
 	RETURNS void
-	AS 'MODULE_PATHNAME', 'sagaz_change_event_status' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_any_change_event_status' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.change_event_status(uuid, text, text, text, text) IS
 	'part of update_event_status()';
 
@@ -939,7 +939,7 @@ CREATE FUNCTION sagaz.update_event_status(event_id uuid, status text,
 		storage text DEFAULT NULL)
 	RETURNS sagaz.outbox_event
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	SET search_path = pg_catalog, pg_temp
 	AS $$
 BEGIN
 	PERFORM sagaz.change_event_status(event_id, status, error, consumer_group, storage);
@@ -1015,6 +1015,7 @@ CREATE FUNCTION sagaz.access_list()
 		('get_pending_count', 'EXECUTE', '{consumer, operator, monitor}'),
 
 		('update_event_status', 'EXECUTE', '{operator}'),
+		('change_event_status', 'EXECUTE', '{operator}'),
 		('requeue_dead_letters', 'EXECUTE', '{operator}'),
 		('release_stuck_events', 'EXECUTE', '{operator}'),
 		('create_consumer_group', 'EXECUTE', '{operator}'),
@@ -1026,6 +1027,16 @@ CREATE FUNCTION sagaz.access_list()
 		('cleanup_inbox', 'EXECUTE', '{operator}'),
 		('activate', 'EXECUTE', '{operator}'),
 		('create_delivery', 'EXECUTE', '{operator}'),
+		('create_storage', 'EXECUTE', '{operator}'),
+		('create_outbox_storage', 'EXECUTE', '{operator}'),
+		('storage_url', 'EXECUTE', '{operator}'),
+		('drop_storage', 'EXECUTE', '{operator}'),
+		('export_all', 'EXECUTE', '{operator}'),
+		('import_record', 'EXECUTE', '{operator}'),
+		('count_records', 'EXECUTE', '{operator, monitor}'),
+		('checksum', 'EXECUTE', '{operator, monitor}'),
+		('backends', 'EXECUTE', '{producer, consumer, operator, monitor}'),
+		('storages', 'SELECT', '{producer, consumer, operator, monitor}'),
 		('drop_delivery', 'EXECUTE', '{operator}'),
 		('pause_delivery', 'EXECUTE', '{operator}'),
 		('resume_delivery', 'EXECUTE', '{operator}'),
@@ -1235,35 +1246,35 @@ COMMENT ON VIEW sagaz.outbox_events IS
 CREATE FUNCTION sagaz.get_event(event_id uuid,
 		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
-	AS 'MODULE_PATHNAME', 'sagaz_get_event' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 1;
+	AS 'MODULE_PATHNAME', 'sagaz_any_get_event' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 1;
 COMMENT ON FUNCTION sagaz.get_event(uuid, text, text) IS
 	'an event with its state in the group; no row if there is no such event or it is none of the group''s';
 
 CREATE FUNCTION sagaz.get_events_by_saga(saga_id text,
 		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
-	AS 'MODULE_PATHNAME', 'sagaz_get_events_by_saga' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 10;
+	AS 'MODULE_PATHNAME', 'sagaz_any_get_events_by_saga' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 10;
 COMMENT ON FUNCTION sagaz.get_events_by_saga(text, text, text) IS
 	'the events of a saga with their state in the group, in the order of the log, archived ones first';
 
 CREATE FUNCTION sagaz.get_stuck_events(claimed_older_than interval DEFAULT '5 min',
 		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
-	AS 'MODULE_PATHNAME', 'sagaz_get_stuck_events' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
+	AS 'MODULE_PATHNAME', 'sagaz_any_get_stuck_events' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION sagaz.get_stuck_events(interval, text, text) IS
 	'events that were claimed at least so long ago and are neither finished nor released';
 
 CREATE FUNCTION sagaz.get_pending_count(
 		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
 	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_get_pending_count' LANGUAGE C STABLE PARALLEL RESTRICTED;
+	AS 'MODULE_PATHNAME', 'sagaz_any_get_pending_count' LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION sagaz.get_pending_count(text, text) IS
 	'how many events wait for the group: not yet handed out, released, scheduled or held back; takes as long as there are such events';
 
 CREATE FUNCTION sagaz.get_dead_letter_events(max_rows integer DEFAULT 100,
 		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
-	AS 'MODULE_PATHNAME', 'sagaz_get_dead_letter_events' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
+	AS 'MODULE_PATHNAME', 'sagaz_any_get_dead_letter_events' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION sagaz.get_dead_letter_events(integer, text, text) IS
 	'the group''s dead letters, the longest dead first';
 
@@ -1274,7 +1285,7 @@ CREATE FUNCTION sagaz.get_outbox_statistics(
 		OUT dead_letter bigint, OUT archived bigint,
 		OUT oldest_pending interval, OUT open_batches bigint,
 		OUT paused boolean, OUT estimated boolean)
-	AS 'MODULE_PATHNAME', 'sagaz_get_outbox_statistics' LANGUAGE C STABLE PARALLEL RESTRICTED;
+	AS 'MODULE_PATHNAME', 'sagaz_any_get_outbox_statistics' LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION sagaz.get_outbox_statistics(text, text) IS
 	'how many events of the log stand where for the group, how long the oldest pending one waits, and how many events are archived; estimated says that log or archive are larger than 1 GB, so that total, sent and archived rest on the tables'' statistics';
 
@@ -1290,8 +1301,8 @@ COMMENT ON FUNCTION sagaz.explain_event(uuid) IS
 CREATE FUNCTION sagaz.health_check(storage text DEFAULT NULL,
 		OUT status text, OUT latency_ms double precision, OUT message text,
 		OUT details jsonb)
-	AS 'MODULE_PATHNAME', 'sagaz_health_check' LANGUAGE C STABLE PARALLEL RESTRICTED
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+	AS 'MODULE_PATHNAME', 'sagaz_any_health_check' LANGUAGE C STABLE PARALLEL RESTRICTED
+	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION sagaz.health_check(text) IS
 	'healthy, degraded or unhealthy, with what is wrong in plain words and figures as JSON';
 
@@ -1373,6 +1384,257 @@ CREATE VIEW sagaz.stat_delivery AS
 		CROSS JOIN LATERAL sagaz.group_lag(d.consumer_group) AS l;
 COMMENT ON VIEW sagaz.stat_delivery IS
 	'one row a delivery of this database: what its worker does, what it has done since the server started, and what still waits for it';
+
+---------------------------------------------------------------------------
+-- Storages
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.storage_fdw() RETURNS fdw_handler
+	AS 'MODULE_PATHNAME', 'sagaz_storage_fdw' LANGUAGE C STRICT;
+COMMENT ON FUNCTION sagaz.storage_fdw() IS
+	'handler of the foreign data wrappers whose servers are storages';
+
+CREATE FUNCTION sagaz.memory_validator(options text[], catalog oid) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_memory_validator' LANGUAGE C STRICT;
+COMMENT ON FUNCTION sagaz.memory_validator(text[], oid) IS
+	'checks the options of storages of kind memory';
+
+CREATE FUNCTION sagaz.sqlite_validator(options text[], catalog oid) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_sqlite_validator' LANGUAGE C STRICT;
+COMMENT ON FUNCTION sagaz.sqlite_validator(text[], oid) IS
+	'checks the options of storages of kind sqlite';
+
+CREATE FOREIGN DATA WRAPPER sagaz_memory
+	HANDLER sagaz.storage_fdw VALIDATOR sagaz.memory_validator;
+COMMENT ON FOREIGN DATA WRAPPER sagaz_memory IS
+	'storages in the memory of a session';
+
+CREATE FOREIGN DATA WRAPPER sagaz_sqlite
+	HANDLER sagaz.storage_fdw VALIDATOR sagaz.sqlite_validator;
+COMMENT ON FOREIGN DATA WRAPPER sagaz_sqlite IS
+	'storages in SQLite files';
+
+CREATE FUNCTION sagaz.backends()
+	RETURNS TABLE (name text, library_version text, capabilities text[])
+	AS 'MODULE_PATHNAME', 'sagaz_backends_list' LANGUAGE C STABLE PARALLEL SAFE ROWS 4;
+COMMENT ON FUNCTION sagaz.backends() IS
+	'the kinds of storage that this build has, with the version of the client library';
+
+CREATE FUNCTION sagaz.storage_url(url text)
+	RETURNS TABLE (backend text, option text, value text, secret boolean)
+	AS 'MODULE_PATHNAME', 'sagaz_storage_url' LANGUAGE C STABLE PARALLEL SAFE ROWS 4;
+COMMENT ON FUNCTION sagaz.storage_url(text) IS
+	'part of create_storage(): the options in a URL';
+
+CREATE VIEW sagaz.storages AS
+	SELECT s.srvname::text AS name,
+		pg_catalog.substr(w.fdwname::text, 7) AS backend,
+		coalesce((SELECT o.option_value FROM pg_catalog.pg_options_to_table(s.srvoptions) AS o
+			WHERE o.option_name OPERATOR(pg_catalog.=) 'storage_type'), 'both') AS storage_type,
+		pg_catalog.pg_get_userbyid(s.srvowner)::text AS owner,
+		pg_catalog.has_server_privilege(s.oid, 'USAGE') AS usable,
+		s.srvoptions AS options
+	FROM pg_catalog.pg_foreign_server AS s
+		JOIN pg_catalog.pg_foreign_data_wrapper AS w
+			ON w.oid OPERATOR(pg_catalog.=) s.srvfdw
+	WHERE w.fdwname::text OPERATOR(pg_catalog.~) '^sagaz_'
+		AND w.fdwname OPERATOR(pg_catalog.<>) 'sagaz_events'
+	UNION ALL
+	SELECT 'native', 'native', 'both', pg_catalog.pg_get_userbyid(e.extowner)::text,
+		true, NULL
+	FROM pg_catalog.pg_extension AS e
+	WHERE e.extname OPERATOR(pg_catalog.=) 'sagaz';
+COMMENT ON VIEW sagaz.storages IS
+	'the storages that have a name, whether the present user may use them, and their options; secrets are in user mappings and not here';
+
+CREATE FUNCTION sagaz.create_storage(name text, url text,
+		storage_type text DEFAULT 'both', options jsonb DEFAULT '{}',
+		for_public boolean DEFAULT false)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	backend text;
+	server_options text;
+	secrets text;
+BEGIN
+	IF name IS NULL OR name = '' OR name = 'native' OR strpos(name, '://') > 0 THEN
+		RAISE SQLSTATE 'SZ009' USING
+			MESSAGE = 'name must be a name, and not that of the native storage';
+	END IF;
+	IF options IS NULL OR jsonb_typeof(options) <> 'object' THEN
+		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'options must be a JSON object';
+	END IF;
+	IF for_public IS NULL THEN
+		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'for_public must not be null';
+	END IF;
+	SELECT max(u.backend),
+			string_agg(format('%I %L', u.option, u.value), ', ') FILTER (WHERE NOT u.secret),
+			string_agg(format('%I %L', u.option, u.value), ', ') FILTER (WHERE u.secret)
+		INTO backend, server_options, secrets
+		FROM sagaz.storage_url(url) AS u;
+	server_options := concat_ws(', ', server_options,
+		format('storage_type %L', coalesce(storage_type, 'both')),
+		(SELECT string_agg(format('%I %L', key, value), ', ')
+			FROM jsonb_each_text(options)));
+	EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER %I OPTIONS (%s)',
+		name, 'sagaz_' || backend, server_options);
+	EXECUTE format('CREATE USER MAPPING FOR %s SERVER %I%s',
+		CASE WHEN for_public THEN 'PUBLIC' ELSE 'CURRENT_USER' END, name,
+		' OPTIONS (' || secrets || ')');
+	IF for_public THEN
+		EXECUTE format('GRANT USAGE ON FOREIGN SERVER %I TO PUBLIC', name);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION sagaz.create_storage(text, text, text, jsonb, boolean) IS
+	'give a storage a name: a foreign server and a user mapping, owned by the caller, made of a URL';
+
+CREATE FUNCTION sagaz.create_outbox_storage(name text, url text,
+		options jsonb DEFAULT '{}', for_public boolean DEFAULT false)
+	RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT sagaz.create_storage(name, url, 'outbox', options, for_public) $$;
+COMMENT ON FUNCTION sagaz.create_outbox_storage(text, text, jsonb, boolean) IS
+	'give a storage that keeps events only a name';
+
+CREATE FUNCTION sagaz.drop_storage(name text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	mapping record;
+BEGIN
+	IF NOT EXISTS (SELECT FROM sagaz.storages AS s
+			WHERE s.name = drop_storage.name AND s.backend <> 'native') THEN
+		RAISE SQLSTATE 'SZ002' USING
+			MESSAGE = format('storage "%s" does not exist', name);
+	END IF;
+	FOR mapping IN SELECT usename, umuser FROM pg_user_mappings WHERE srvname = name
+	LOOP
+		EXECUTE format('DROP USER MAPPING FOR %s SERVER %I',
+			CASE WHEN mapping.umuser = 0 THEN 'PUBLIC'
+				ELSE quote_ident(mapping.usename) END, name);
+	END LOOP;
+	EXECUTE format('DROP SERVER %I', name);
+END
+$$;
+COMMENT ON FUNCTION sagaz.drop_storage(text) IS
+	'forget a storage''s name; what it holds stays where it is';
+
+CREATE FUNCTION sagaz.import_sagas(records jsonb, replace boolean)
+	RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	saga jsonb;
+	present jsonb;
+	written bigint := 0;
+BEGIN
+	FOR saga IN SELECT jsonb_array_elements(records)
+	LOOP
+		SELECT e INTO present FROM sagaz.export_saga(saga->>'saga_id') AS e;
+		CONTINUE WHEN present = saga OR present IS NOT NULL AND NOT replace;
+		INSERT INTO sagaz.sagas AS s (saga_id, saga_name, status, context,
+				metadata, created_at, updated_at)
+			VALUES (saga->>'saga_id', saga->>'saga_name',
+				(saga->>'status')::sagaz.saga_status,
+				nullif(saga->'context', 'null'), nullif(saga->'metadata', 'null'),
+				(saga->>'created_at')::timestamptz,
+				(saga->>'updated_at')::timestamptz)
+			ON CONFLICT (saga_id) DO UPDATE SET
+				saga_name = excluded.saga_name, status = excluded.status,
+				context = excluded.context, metadata = excluded.metadata,
+				created_at = excluded.created_at,
+				updated_at = excluded.updated_at, version = s.version + 1;
+		DELETE FROM sagaz.saga_steps AS t WHERE t.saga_id = saga->>'saga_id';
+		INSERT INTO sagaz.saga_steps (saga_id, step_name, ordinal, status,
+				result, error, executed_at, compensated_at, retry_count, extra)
+			SELECT saga->>'saga_id', step->>'name', place - 1,
+				(step->>'status')::sagaz.step_status,
+				nullif(step->'result', 'null'), step->>'error',
+				(step->>'executed_at')::timestamptz,
+				(step->>'compensated_at')::timestamptz,
+				(step->>'retry_count')::integer,
+				nullif(step - '{name,status,result,error,executed_at,compensated_at,retry_count}'::text[], '{}')
+			FROM jsonb_array_elements(saga->'steps') WITH ORDINALITY AS e (step, place);
+		written := written + 1;
+	END LOOP;
+	RETURN written;
+EXCEPTION WHEN data_exception OR integrity_constraint_violation OR program_limit_exceeded THEN
+	RAISE SQLSTATE 'SZ003' USING
+		MESSAGE = format('record "%s" is refused', saga->>'saga_id'),
+		DETAIL = 'The native tables cannot hold it: ' || sqlerrm || '.';
+END
+$$;
+COMMENT ON FUNCTION sagaz.import_sagas(jsonb, boolean) IS
+	'part of import_record(): put sagas in normal form into the native tables with their times; returns how many were not so there already';
+
+CREATE FUNCTION sagaz.export_saga(saga_id text) RETURNS jsonb
+	AS 'MODULE_PATHNAME', 'sagaz_export_saga' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.export_saga(text) IS
+	'part of import_record(): a saga of the native tables in normal form, or NULL';
+
+CREATE FUNCTION sagaz.import_events(records jsonb) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	event jsonb;
+	rows text := format($q$
+		SELECT event_id::text AS id, e.* FROM jsonb_to_recordset(%L) AS e (
+			event_id uuid, saga_id text, aggregate_type text, aggregate_id text,
+			event_type text, payload jsonb, headers jsonb, status text,
+			created_at timestamptz, claimed_at timestamptz, sent_at timestamptz,
+			retry_count integer, last_error text, worker_id text,
+			routing_key text, partition_key text)$q$, records);
+BEGIN
+	FOR event IN SELECT jsonb_array_elements(records)
+	LOOP
+		IF lower(event->>'event_id') !~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN
+			RAISE SQLSTATE 'SZ003' USING
+				MESSAGE = format('record "%s" is refused', event->>'event_id'),
+				DETAIL = 'The native outbox needs an event_id that is a UUID.';
+		END IF;
+	END LOOP;
+	RETURN sagaz.adopt_finished(format($q$SELECT * FROM (%s) AS f WHERE status = 'sent'$q$, rows))
+		+ sagaz.adopt_unfinished(format($q$SELECT * FROM (%s) AS u WHERE status <> 'sent'$q$, rows));
+EXCEPTION WHEN data_exception OR integrity_constraint_violation OR program_limit_exceeded THEN
+	RAISE SQLSTATE 'SZ003' USING
+		MESSAGE = format('record "%s" is refused', records->0->>'event_id'),
+		DETAIL = 'The native tables cannot hold it: ' || sqlerrm || '.';
+END
+$$;
+COMMENT ON FUNCTION sagaz.import_events(jsonb) IS
+	'part of import_record(): put events in normal form into the native log or archive; returns how many were not there';
+
+CREATE FUNCTION sagaz.export_all(type text, storage text DEFAULT NULL)
+	RETURNS SETOF jsonb
+	AS 'MODULE_PATHNAME', 'sagaz_export_all' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION sagaz.export_all(text, text) IS
+	'all sagas or events (type saga or outbox) in normal form; a record that JSON cannot hold is left out with a warning';
+
+CREATE FUNCTION sagaz.import_record(record jsonb, type text,
+		storage text DEFAULT NULL)
+	RETURNS boolean
+	AS 'MODULE_PATHNAME', 'sagaz_import_record' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.import_record(jsonb, text, text) IS
+	'put a record as export_all() gives it, with its times and state; false where nothing had to be written';
+
+CREATE FUNCTION sagaz.count_records(type text, storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_count_records' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION sagaz.count_records(text, text) IS
+	'how many sagas or events there are';
+
+CREATE FUNCTION sagaz.checksum(type text, storage text DEFAULT NULL)
+	RETURNS text
+	AS 'MODULE_PATHNAME', 'sagaz_checksum' LANGUAGE C STABLE PARALLEL RESTRICTED;
+COMMENT ON FUNCTION sagaz.checksum(text, text) IS
+	'the sum of the SHA-256 of all records in normal form: the same for two storages that hold the same';
 
 ---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need

@@ -34,26 +34,6 @@ sagaz_optional_text(FunctionCallInfo fcinfo, int argno)
 	return text_to_cstring(PG_GETARG_TEXT_PP(argno));
 }
 
-/*
- * Refuse a storage other than the native tables.  Argument argno is the name
- * given, NULL for the setting default_storage.
- */
-void
-sagaz_require_native(FunctionCallInfo fcinfo, int argno,
-					 const char *default_storage)
-{
-	char	   *storage = sagaz_optional_text(fcinfo, argno);
-
-	if (storage == NULL)
-		storage = (char *) default_storage;
-	if (strcmp(storage, "native") != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_STORAGE),
-				 errmsg("storage is not available"),
-				 errdetail("This version keeps records in the native tables only."),
-				 errhint("Leave the argument \"storage\" out, or say 'native'.")));
-}
-
 /* Microseconds of an interval; a month counts as 30 days. */
 static double
 microseconds(const Interval *value)

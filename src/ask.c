@@ -31,7 +31,6 @@ open_states(FunctionCallInfo fcinfo, int group_argument)
 	char	   *group = sagaz_text_argument(fcinfo, group_argument,
 											"consumer_group");
 
-	sagaz_require_native(fcinfo, group_argument + 1, sagaz_outbox_storage);
 	return sagaz_states_open(group, GetActiveSnapshot());
 }
 

@@ -218,7 +218,6 @@ sagaz_finish_batch(PG_FUNCTION_ARGS)
 	int64		batch_id = batch_argument(fcinfo);
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 
-	sagaz_require_native(fcinfo, 2, sagaz_outbox_storage);
 	PG_RETURN_INT32(sagaz_batch_finish(batch_id, worker_id));
 }
 
@@ -252,7 +251,6 @@ sagaz_release_batch(PG_FUNCTION_ARGS)
 	char	   *error = sagaz_optional_text(fcinfo, 2);
 	int64		delay = sagaz_interval_us(fcinfo, 3, "delay");
 
-	sagaz_require_native(fcinfo, 4, sagaz_outbox_storage);
 	PG_RETURN_INT32(sagaz_batch_release(batch_id, worker_id, error, delay));
 }
 
@@ -266,7 +264,6 @@ sagaz_extend_batch(PG_FUNCTION_ARGS)
 	TimestampTz until;
 	SagazLease	lease;
 
-	sagaz_require_native(fcinfo, 3, sagaz_outbox_storage);
 	sagaz_lease_open(batch_id, worker_id, &lease);
 	until = GetCurrentTimestamp() + by;
 	sagaz_receipt_extend(batch_id, until);

@@ -266,7 +266,6 @@ sagaz_claim_batch(PG_FUNCTION_ARGS)
 	claim.limit = PG_GETARG_INT32(1);
 	claim.older_than = sagaz_interval_us(fcinfo, 2, "older_than");
 	group = sagaz_text_argument(fcinfo, 3, "consumer_group");
-	sagaz_require_native(fcinfo, 4, sagaz_outbox_storage);
 	claim.rows = result->setResult;
 	claim.row_type = result->setDesc;
 	sagaz_claim(&claim, group);

@@ -190,7 +190,6 @@ read_arguments(FunctionCallInfo fcinfo, Requeue *requeue)
 				 errmsg("max_rows must be at least 1")));
 	requeue->spread = sagaz_interval_us(fcinfo, 4, "spread");
 	requeue->reason = sagaz_optional_text(fcinfo, 5);
-	sagaz_require_native(fcinfo, 7, sagaz_outbox_storage);
 	PreventCommandIfReadOnly("requeue_dead_letters()");
 	sagaz_group_use(sagaz_text_argument(fcinfo, 6, "consumer_group"),
 					&requeue->group);

@@ -400,7 +400,6 @@ read_arguments(FunctionCallInfo fcinfo, Change *change)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("error must be null for status \"sent\"")));
-	sagaz_require_native(fcinfo, 4, sagaz_outbox_storage);
 	PreventCommandIfReadOnly("update_event_status()");
 	sagaz_group_use(sagaz_text_argument(fcinfo, 3, "consumer_group"),
 					&change->group);

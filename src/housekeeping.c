@@ -9,22 +9,16 @@
 #include "sagaz.h"
 
 #include "access/stratnum.h"
-#include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
-#include "commands/extension.h"
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/table.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "housekeeping.h"
 #include "locks.h"
 #include "outbox.h"
+#include "owner.h"
 #include "retention.h"
 #include "tuples.h"
 
@@ -86,41 +80,16 @@ delete_inbox_rows(TimestampTz before)
 	return removed;
 }
 
-/* Who owns the extension, and so its tables. */
-static Oid
-extension_owner(void)
-{
-	Relation	rel = table_open(ExtensionRelationId, AccessShareLock);
-	Oid			owner = InvalidOid;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple	tuple;
-
-	ScanKeyInit(&key, Anum_pg_extension_extname, BTEqualStrategyNumber,
-				F_NAMEEQ, CStringGetDatum("sagaz"));
-	scan = systable_beginscan(rel, ExtensionNameIndexId, true, NULL, 1, &key);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		owner = ((Form_pg_extension) GETSTRUCT(tuple))->extowner;
-	systable_endscan(scan);
-	table_close(rel, AccessShareLock);
-	return owner;
-}
-
 /* The delivery's owner need have no right to the inbox. */
 static int64
 clean_inbox(TimestampTz before)
 {
-	Oid			user;
-	int			context;
+	SagazUser	user;
 	int64		removed;
 
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(extension_owner(),
-						   context | SECURITY_LOCAL_USERID_CHANGE |
-						   SECURITY_RESTRICTED_OPERATION);
+	sagaz_become_owner(&user);
 	removed = delete_inbox_rows(before);
-	SetUserIdAndSecContext(user, context);
+	sagaz_become(&user);
 	return removed;
 }
 

@@ -19,6 +19,7 @@
 
 #include "outbox.h"
 #include "seq.h"
+#include "storage.h"
 #include "times.h"
 #include "tuples.h"
 #include "uuid.h"
@@ -41,6 +42,15 @@ typedef struct NewEvent
 	pg_uuid_t  *event_id;
 	TimestampTz available_at;
 } NewEvent;
+
+/* Where events go: the log, or records for another storage. */
+typedef struct Sink
+{
+	SagazWriter *writer;		/* NULL if there is a store */
+	SagazStore *store;
+	SagazRecord *records;
+	int			nrecords;
+} Sink;
 
 static void
 required(bool present, const char *field)
@@ -148,6 +158,75 @@ make_row(SagazWriter *writer, NewEvent *event)
 	return event->event_id;
 }
 
+static char *
+cstring_of(const text *value)
+{
+	return value ? text_to_cstring(value) : NULL;
+}
+
+static Jsonb *
+copy_json(const Jsonb *json)
+{
+	Jsonb	   *copy = palloc(VARSIZE(json));
+
+	memcpy(copy, json, VARSIZE(json));
+	return copy;
+}
+
+/* Make the sink's next record of a checked event and return its id. */
+static pg_uuid_t *
+make_record(Sink *sink, NewEvent *event)
+{
+	SagazRecord *record = &sink->records[sink->nrecords++];
+
+	if (event->event_id == NULL)
+	{
+		event->event_id = palloc(sizeof(pg_uuid_t));
+		sagaz_make_uuidv7(event->event_id);
+	}
+	memset(record, 0, sizeof(SagazRecord));
+	record->kind = SAGAZ_EVENT;
+	record->event.event_id =
+		DatumGetCString(DirectFunctionCall1(uuid_out, UUIDPGetDatum(event->event_id)));
+	record->event.saga_id = cstring_of(event->saga_id);
+	record->event.aggregate_type = event->aggregate_type ?
+		cstring_of(event->aggregate_type) : "saga";
+	record->event.aggregate_id = cstring_of(event->aggregate_id);
+	record->event.event_type = cstring_of(event->event_type);
+	record->event.payload = copy_json(event->payload);
+	record->event.headers = event->headers ? copy_json(event->headers) :
+		DatumGetJsonbP(empty_object());
+	record->event.status = "pending";
+	record->event.created_at = GetCurrentTimestamp();
+	record->event.routing_key = cstring_of(event->routing_key);
+	record->event.partition_key = cstring_of(event->partition_key);
+	record->event.next_attempt_at = event->available_at;
+	return event->event_id;
+}
+
+static Sink
+open_sink(FunctionCallInfo fcinfo, int max_events)
+{
+	Sink		sink = {0};
+
+	sink.store = sagaz_store_of(fcinfo, sagaz_outbox_storage, SAGAZ_EVENT);
+	if (sink.store)
+		sink.records = palloc(max_events * sizeof(SagazRecord));
+	else
+		sink.writer = sagaz_writer_begin("outbox");
+	return sink;
+}
+
+static void
+close_sink(Sink *sink)
+{
+	if (sink->store)
+		(void) sagaz_put(sink->store, sink->records, sink->nrecords,
+						 SAGAZ_PUT_NEW);
+	else
+		sagaz_writer_end(sink->writer);
+}
+
 static text *
 text_at(FunctionCallInfo fcinfo, int argno)
 {
@@ -177,9 +256,8 @@ Datum
 sagaz_insert_event(PG_FUNCTION_ARGS)
 {
 	NewEvent	event = {0};
-	SagazWriter *writer;
+	Sink		sink;
 
-	sagaz_require_native(fcinfo, 10, sagaz_outbox_storage);
 	event.saga_id = text_at(fcinfo, 0);
 	event.event_type = text_at(fcinfo, 1);
 	event.payload = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
@@ -192,10 +270,15 @@ sagaz_insert_event(PG_FUNCTION_ARGS)
 	event.available_at = PG_ARGISNULL(9) ? 0 : PG_GETARG_TIMESTAMPTZ(9);
 	check_event(&event);
 
-	writer = sagaz_writer_begin("outbox");
-	(void) make_row(writer, &event);
-	sagaz_writer_insert(writer);
-	sagaz_writer_end(writer);
+	sink = open_sink(fcinfo, 1);
+	if (sink.store)
+		(void) make_record(&sink, &event);
+	else
+	{
+		(void) make_row(sink.writer, &event);
+		sagaz_writer_insert(sink.writer);
+	}
+	close_sink(&sink);
 	PG_RETURN_UUID_P(event.event_id);
 }
 
@@ -331,7 +414,7 @@ write_rows(SagazWriter *writer)
 
 /* Insert the objects of an array; ids has room for all. */
 static int
-insert_array(Jsonb *events, SagazWriter *writer, Datum *ids)
+insert_array(Jsonb *events, Sink *sink, Datum *ids)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(&events->root);
 	JsonbValue	value;
@@ -353,18 +436,26 @@ insert_array(Jsonb *events, SagazWriter *writer, Datum *ids)
 					(errcode(ERRCODE_SAGAZ_INPUT),
 					 errmsg("events must be an array of JSON objects")));
 		event_number_context = count + 1;
+		ids[count++] = UUIDPGetDatum(id);
+		if (sink->store)
+		{
+			read_object(&iterator, &event);
+			check_event(&event);
+			*id = *make_record(sink, &event);
+			continue;
+		}
 		outer = MemoryContextSwitchTo(row_context);
 		read_object(&iterator, &event);
 		check_event(&event);
-		*id = *make_row(writer, &event);
-		sagaz_writer_queue(writer);
+		*id = *make_row(sink->writer, &event);
+		sagaz_writer_queue(sink->writer);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(row_context);
-		ids[count++] = UUIDPGetDatum(id);
-		if (writer->queued == SAGAZ_WRITER_QUEUE)
-			write_rows(writer);
+		if (sink->writer->queued == SAGAZ_WRITER_QUEUE)
+			write_rows(sink->writer);
 	}
-	write_rows(writer);
+	if (sink->writer)
+		write_rows(sink->writer);
 	MemoryContextDelete(row_context);
 	return count;
 }
@@ -376,10 +467,9 @@ sagaz_insert_events(PG_FUNCTION_ARGS)
 	Jsonb	   *events;
 	Datum	   *ids;
 	int			count;
-	SagazWriter *writer;
+	Sink		sink;
 	ErrorContextCallback context;
 
-	sagaz_require_native(fcinfo, 1, sagaz_outbox_storage);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -390,15 +480,15 @@ sagaz_insert_events(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("events must be an array of JSON objects")));
 	ids = palloc((JB_ROOT_COUNT(events) + 1) * sizeof(Datum));
-	writer = sagaz_writer_begin("outbox");
+	sink = open_sink(fcinfo, JB_ROOT_COUNT(events) + 1);
 	event_number_context = 1;
 	context.callback = say_which_event;
 	context.arg = &event_number_context;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
-	count = insert_array(events, writer, ids);
+	count = insert_array(events, &sink, ids);
 	error_context_stack = context.previous;
-	sagaz_writer_end(writer);
+	close_sink(&sink);
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, count, UUIDOID, UUID_LEN, false,
 										  TYPALIGN_CHAR));
 }

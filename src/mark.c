@@ -299,7 +299,6 @@ sagaz_mark_sent(PG_FUNCTION_ARGS)
 
 	read_event_ids(fcinfo, &mark);
 	mark.worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
-	sagaz_require_native(fcinfo, 3, sagaz_outbox_storage);
 	sagaz_group_get(sagaz_text_argument(fcinfo, 2, "consumer_group"),
 					&mark.group);
 	PG_RETURN_INT32(mark_events(&mark));
@@ -315,7 +314,6 @@ sagaz_mark_failed(PG_FUNCTION_ARGS)
 	mark.worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	mark.error = sagaz_optional_text(fcinfo, 2);
 	mark.failed = true;
-	sagaz_require_native(fcinfo, 4, sagaz_outbox_storage);
 	sagaz_group_get(sagaz_text_argument(fcinfo, 3, "consumer_group"),
 					&mark.group);
 	PG_RETURN_INT32(mark_events(&mark));

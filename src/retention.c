@@ -369,7 +369,6 @@ sagaz_archive_sent_events(PG_FUNCTION_ARGS)
 		sagaz_interval_us(fcinfo, 0, "older_than");
 	retention.max_rows = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT32(1);
 	retention.keep = PG_ARGISNULL(2) || PG_GETARG_BOOL(2);
-	sagaz_require_native(fcinfo, 3, sagaz_outbox_storage);
 	if (retention.max_rows < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

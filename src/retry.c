@@ -190,8 +190,8 @@ sagaz_retry_clear(SagazWriter *writer, int attnum)
  * When the event may be tried again after so many failures: the wait doubles
  * each time and loses up to half by chance, lest all come back at once.
  */
-static TimestampTz
-next_attempt(TimestampTz now, int retry_count)
+TimestampTz
+sagaz_next_attempt(TimestampTz now, int retry_count)
 {
 	int64		wait_ms = sagaz_retry_backoff;
 
@@ -217,7 +217,7 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error)
 	else
 	{
 		sagaz_writer_set(writer, retry_next_attempt_at,
-						 TimestampTzGetDatum(next_attempt(at, count)));
+						 TimestampTzGetDatum(sagaz_next_attempt(at, count)));
 		sagaz_wake_at_commit();
 	}
 	if (error)

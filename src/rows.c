@@ -31,7 +31,7 @@ sagaz_rows_begin(FunctionCallInfo fcinfo)
 				 errmsg("set-valued function called in context that cannot accept a set")));
 	outer = MemoryContextSwitchTo(result->econtext->ecxt_per_query_memory);
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
+		row_type = result->expectedDesc;	/* one column */
 	result->returnMode = SFRM_Materialize;
 	result->setDesc = CreateTupleDescCopy(row_type);
 	result->setResult =

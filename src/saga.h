@@ -111,6 +111,9 @@ extern Datum saga_text_argument(FunctionCallInfo fcinfo, int argno,
 								const char *field, int max_length);
 extern SagaSteps saga_parse_steps(Datum saga_id, Jsonb *json);
 
+/* saga_load.c */
+extern Jsonb *saga_load_json(const SagaRow *saga, Snapshot snapshot);
+
 /* saga_row.c: rows in the tables */
 extern Snapshot saga_latest_snapshot(void);
 extern bool saga_read(Datum saga_id, Snapshot snapshot, SagaRow *saga);

@@ -80,7 +80,6 @@ sagaz_delete_saga_state(PG_FUNCTION_ARGS)
 	bool		found;
 	bool		done;
 
-	sagaz_require_native(fcinfo, 1, sagaz_saga_storage);
 	saga_id = saga_text_argument(fcinfo, 0, "saga_id", INT_MAX);
 	begin_delete(&delete);
 	do
@@ -188,7 +187,6 @@ sagaz_cleanup_completed_sagas(PG_FUNCTION_ARGS)
 	TimestampTz cutoff;
 	int64		deleted = 0;
 
-	sagaz_require_native(fcinfo, 2, sagaz_saga_storage);
 	cutoff = GetCurrentTimestamp() - sagaz_interval_us(fcinfo, 0, "older_than");
 	count = read_statuses(fcinfo, 1, &statuses);
 	begin_delete(&delete);

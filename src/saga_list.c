@@ -323,7 +323,6 @@ sagaz_list_sagas(PG_FUNCTION_ARGS)
 	int32		skip_rows;
 	char	   *name;
 
-	sagaz_require_native(fcinfo, 4, sagaz_saga_storage);
 	count = wanted_statuses(fcinfo, 0, statuses);
 	name = sagaz_optional_text(fcinfo, 1);
 	max_rows = row_number(fcinfo, 2, "max_rows");
@@ -354,7 +353,6 @@ sagaz_stuck_sagas(PG_FUNCTION_ARGS)
 	Selection	selection = {0};
 	TimestampTz cutoff;
 
-	sagaz_require_native(fcinfo, 1, sagaz_saga_storage);
 	cutoff = GetCurrentTimestamp() - sagaz_interval_us(fcinfo, 0, "older_than");
 
 	selection.snapshot = GetActiveSnapshot();

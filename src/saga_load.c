@@ -166,6 +166,16 @@ saga_to_json(const SagaRow *saga, const SagaSteps *steps)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
+/* A saga that was read, with its steps. */
+Jsonb *
+saga_load_json(const SagaRow *saga, Snapshot snapshot)
+{
+	SagaSteps	steps = saga_read_steps(saga_get(saga, saga_saga_id), snapshot);
+
+	qsort(steps.rows, steps.count, sizeof(SagaRow), saga_by_ordinal);
+	return saga_to_json(saga, &steps);
+}
+
 /*
  * load_saga_state(saga_id, storage)
  */
@@ -175,13 +185,9 @@ sagaz_load_saga_state(PG_FUNCTION_ARGS)
 	Snapshot	snapshot = GetActiveSnapshot();
 	Datum		saga_id;
 	SagaRow		saga;
-	SagaSteps	steps;
 
-	sagaz_require_native(fcinfo, 1, sagaz_saga_storage);
 	saga_id = saga_text_argument(fcinfo, 0, "saga_id", INT_MAX);
 	if (!saga_read(saga_id, snapshot, &saga))
 		PG_RETURN_NULL();
-	steps = saga_read_steps(saga_id, snapshot);
-	qsort(steps.rows, steps.count, sizeof(SagaRow), saga_by_ordinal);
-	PG_RETURN_JSONB_P(saga_to_json(&saga, &steps));
+	PG_RETURN_JSONB_P(saga_load_json(&saga, snapshot));
 }

@@ -240,7 +240,6 @@ sagaz_save_saga_state(PG_FUNCTION_ARGS)
 {
 	SagaSave	save = {0};
 
-	sagaz_require_native(fcinfo, 7, sagaz_saga_storage);
 	saga_set(&save.wanted, saga_saga_id,
 			 saga_text_argument(fcinfo, 0, "saga_id", SAGA_ID_LENGTH));
 	saga_set(&save.wanted, saga_saga_name,
@@ -350,7 +349,6 @@ sagaz_update_step_state(PG_FUNCTION_ARGS)
 	SagazWriter *steps;
 	bool		done;
 
-	sagaz_require_native(fcinfo, 7, sagaz_saga_storage);
 	saga_id = saga_text_argument(fcinfo, 0, "saga_id", SAGA_ID_LENGTH);
 	step_name = saga_text_argument(fcinfo, 1, "step_name", STEP_NAME_LENGTH);
 	read_step_arguments(&given, fcinfo);

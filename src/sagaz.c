@@ -31,6 +31,10 @@ int			sagaz_inbox_after;
 int			sagaz_housekeeping_interval;
 char	   *sagaz_databases;
 int			sagaz_max_deliveries;
+int			sagaz_memory_limit;
+int			sagaz_idle_timeout;
+int			sagaz_command_timeout;
+char	   *sagaz_sqlite_directory;
 
 void		_PG_init(void);
 
@@ -45,6 +49,28 @@ define_storage_settings(void)
 							   "Storage that outbox functions use when none is named.",
 							   NULL, &sagaz_outbox_storage, "native",
 							   PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
+define_backend_settings(void)
+{
+	DefineCustomIntVariable("sagaz.memory_limit",
+							"Memory that a storage of kind memory may take.",
+							NULL, &sagaz_memory_limit, 64 * 1024, 64, MAX_KILOBYTES,
+							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.idle_timeout",
+							"Time after which a connection to a storage that is not used is closed.",
+							"-1 keeps it as long as the session lasts.",
+							&sagaz_idle_timeout, 300000, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.command_timeout",
+							"Time that a storage may take to answer.",
+							NULL, &sagaz_command_timeout, 10000, 1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("sagaz.sqlite_directory",
+							   "Directory whose SQLite files need no privilege of server files.",
+							   NULL, &sagaz_sqlite_directory, "",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
 }
 
 static void
@@ -118,6 +144,7 @@ void
 _PG_init(void)
 {
 	define_storage_settings();
+	define_backend_settings();
 	define_delivery_settings();
 	if (process_shared_preload_libraries_in_progress)
 		define_worker_settings();

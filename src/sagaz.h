@@ -40,6 +40,10 @@ extern int	sagaz_inbox_after;	/* seconds; -1: never */
 extern int	sagaz_housekeeping_interval;
 extern char *sagaz_databases;
 extern int	sagaz_max_deliveries;
+extern int	sagaz_memory_limit;
+extern char *sagaz_sqlite_directory;
+extern int	sagaz_idle_timeout;
+extern int	sagaz_command_timeout;
 
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);
@@ -49,8 +53,6 @@ extern Relation sagaz_open(const char *name, LOCKMODE lockmode);
 extern char *sagaz_text_argument(FunctionCallInfo fcinfo, int argno,
 								 const char *field);
 extern char *sagaz_optional_text(FunctionCallInfo fcinfo, int argno);
-extern void sagaz_require_native(FunctionCallInfo fcinfo, int argno,
-								 const char *default_storage);
 extern int64 sagaz_interval_us(FunctionCallInfo fcinfo, int argno,
 							   const char *field);
 extern int	sagaz_interval_ms(const Interval *value);

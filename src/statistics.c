@@ -250,7 +250,6 @@ sagaz_get_outbox_statistics(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	sagaz_require_native(fcinfo, 1, sagaz_outbox_storage);
 	states = sagaz_states_open(group, GetActiveSnapshot());
 	gather(states, &statistics);
 	for (int status = 0; status < SAGAZ_STATUSES; status++)

@@ -47,7 +47,6 @@ sagaz_release_stuck_events(PG_FUNCTION_ARGS)
 	ListCell   *cell;
 	int64		released = 0;
 
-	sagaz_require_native(fcinfo, 2, sagaz_outbox_storage);
 	PreventCommandIfReadOnly("release_stuck_events()");
 	sagaz_group_use(sagaz_text_argument(fcinfo, 1, "consumer_group"), &group);
 	foreach(cell, sagaz_outstanding_batches(&group, NULL))

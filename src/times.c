@@ -168,6 +168,18 @@ sagaz_parse_time(const char *text, int length, TimestampTz *time)
 	return sagaz_time_in_range(*time);
 }
 
+/* The same in the Python library's typed object, as JSON text. */
+bool
+sagaz_parse_typed_time(const char *text, TimestampTz *time)
+{
+	static const char *const prefix = "{\"__type__\": \"datetime\", \"value\": \"";
+	size_t		length = strlen(text);
+
+	return strncmp(text, prefix, strlen(prefix)) == 0 &&
+		length > strlen(prefix) + 2 && strcmp(text + length - 2, "\"}") == 0 &&
+		sagaz_parse_time(text + strlen(prefix), length - strlen(prefix) - 2, time);
+}
+
 /*
  * Write a time as UTC, without a fraction where that is zero; buffer has
  * SAGAZ_TIME_SIZE bytes.  Returns the length.

@@ -11,6 +11,7 @@
 #define SAGAZ_TIME_SIZE 33
 
 extern bool sagaz_parse_time(const char *text, int length, TimestampTz *time);
+extern bool sagaz_parse_typed_time(const char *text, TimestampTz *time);
 extern bool sagaz_time_in_range(TimestampTz time);
 extern int	sagaz_format_time(TimestampTz time, char *buffer);
 

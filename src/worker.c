@@ -415,6 +415,14 @@ keep_house_if_due(Worker *worker)
 			sagaz_housekeeping_interval * INT64CONST(1000);
 }
 
+/* Was there never a moment without events, for as long as another interval? */
+static bool
+house_is_neglected(const Worker *worker)
+{
+	return GetCurrentTimestamp() > worker->next_housekeeping +
+		sagaz_housekeeping_interval * INT64CONST(1000);
+}
+
 static void
 sleep_until_needed(Worker *worker)
 {
@@ -472,6 +480,8 @@ step(Worker *worker)
 		case DELIVERED:
 			worker->expect = worker->full;
 			collect(worker);
+			if (house_is_neglected(worker))
+				keep_house_if_due(worker);
 			break;
 		case NOTHING:
 			if (worker->gone)

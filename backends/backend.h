@@ -1,0 +1,305 @@
+/*
+ * backend.h
+ *		The one interface of all storages.
+ *
+ * A storage is a place where sagas and events live: the native tables, this
+ * session's memory, a SQLite file.  A backend is the code for one kind of
+ * storage; it fills one constant table, SagazBackend, and is the only place
+ * that knows its client library.  Whoever uses storages knows this file and
+ * no backend.
+ *
+ * A store is an opened storage.  It lies, with all that the backend needs,
+ * in a memory context of its own: deleting the context closes it, so a
+ * backend ties each foreign handle to the context with a reset callback the
+ * moment it has it.  Close callbacks throw no error.
+ *
+ * A backend may raise errors anywhere except in close callbacks and in
+ * functions that its library calls, but it first lets go of what is not tied
+ * to a context.  After an error the store is either usable or marked as
+ * broken, and then opened anew.  Where an operation says that it is atomic,
+ * an error leaves the storage as it was.
+ *
+ * Strings are in the database's encoding.  Times are 0 where there is none.
+ */
+#ifndef SAGAZ_BACKEND_H
+#define SAGAZ_BACKEND_H
+
+#include "postgres.h"
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+#include "utils/jsonb.h"
+
+#include "sagaz.h"
+
+/* ---------------------------------------------------------------------- */
+/* Records */
+
+typedef enum SagazKind
+{
+	SAGAZ_SAGA,
+	SAGAZ_EVENT
+} SagazKind;
+
+/* Steps, context and metadata are as they were stored, not in normal form. */
+typedef struct SagazSaga
+{
+	char	   *saga_id;
+	char	   *saga_name;
+	char	   *status;			/* a word; a foreign store may hold any */
+	Jsonb	   *steps;			/* an array of objects */
+	Jsonb	   *context;
+	Jsonb	   *metadata;		/* NULL: none */
+	int64		version;		/* 1 where the store keeps none */
+	TimestampTz created_at;
+	TimestampTz updated_at;
+} SagazSaga;
+
+/* The 16 fields of an event, then what a lease and a retry need. */
+typedef struct SagazEvent
+{
+	char	   *event_id;		/* a UUID, except where the library wrote others */
+	char	   *saga_id;
+	char	   *aggregate_type;
+	char	   *aggregate_id;	/* NULL: the saga_id */
+	char	   *event_type;
+	Jsonb	   *payload;
+	Jsonb	   *headers;		/* an object */
+	char	   *status;
+	TimestampTz created_at;
+	TimestampTz claimed_at;
+	TimestampTz sent_at;
+	int			retry_count;
+	char	   *last_error;		/* this and what follows: NULL for none */
+	char	   *worker_id;
+	char	   *routing_key;
+	char	   *partition_key;
+
+	int64		batch_id;		/* of the claim, 0: none */
+	TimestampTz lease_until;	/* an extended lease; 0: as claims last */
+	TimestampTz next_attempt_at;	/* do not hand out earlier */
+} SagazEvent;
+
+/*
+ * One of the two.  A record that is stored but that a record cannot hold has
+ * a problem: then its key is set, and beyond that only what could be read.
+ */
+typedef struct SagazRecord
+{
+	SagazKind	kind;
+	char	   *problem;
+	SagazSaga	saga;
+	SagazEvent	event;
+} SagazRecord;
+
+static inline const char *
+sagaz_record_key(const SagazRecord *record)
+{
+	return record->kind == SAGAZ_SAGA ? record->saga.saga_id :
+		record->event.event_id;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Which records */
+
+typedef enum SagazOrder
+{
+	SAGAZ_ANY_ORDER,
+	SAGAZ_BY_KEY,				/* bytewise */
+	SAGAZ_OLDEST_FIRST,			/* by created_at, then key */
+	SAGAZ_NEWEST_FIRST
+} SagazOrder;
+
+/* What is zero or NULL does not restrict. */
+typedef struct SagazFilter
+{
+	const char *key;
+	const char *const *keys;	/* any of these */
+	int			nkeys;
+	const char *const *statuses;
+	int			nstatuses;
+	const char *name_part;		/* sagas: in saga_name, in upper or lower case */
+	const char *saga_id;		/* events */
+	const char *event_type;		/* events */
+	int64		batch_id;		/* events */
+	TimestampTz updated_before; /* sagas */
+	TimestampTz claimed_before; /* events */
+	TimestampTz sent_before;	/* events */
+	TimestampTz claimable_at;	/* events: may be claimed at that time, if
+								 * leases last for lease_us; their id is a
+								 * UUID */
+	int64		lease_us;
+	SagazOrder	order;
+	int64		limit;
+} SagazFilter;
+
+/* filter.c: a backend asks this of what it could not express itself */
+extern bool sagaz_filter_matches(const SagazFilter *filter,
+								 const SagazRecord *record);
+extern bool sagaz_is_uuid(const char *text);
+extern int	sagaz_record_compare(const SagazRecord *a, const SagazRecord *b,
+								 SagazOrder order);
+
+/* ---------------------------------------------------------------------- */
+/* Operations */
+
+typedef struct SagazStore SagazStore;
+typedef struct SagazReader SagazReader;
+
+/* What is to become of a record that is being edited. */
+typedef enum SagazVerdict
+{
+	SAGAZ_KEEP,
+	SAGAZ_CHANGE,				/* write it as the callback left it */
+	SAGAZ_REMOVE
+} SagazVerdict;
+
+/*
+ * Called once for each record, which it may change in place; what it points
+ * to need not outlive the edit.  exists is false only where the caller asked
+ * for that.  It may raise errors and must not touch the store.
+ */
+typedef SagazVerdict (*SagazEdit) (SagazRecord *record, bool exists, void *arg);
+
+typedef enum SagazPutMode
+{
+	SAGAZ_PUT_NEW,				/* a key that is there already is an error,
+								 * unique_violation */
+	SAGAZ_PUT_MISSING,			/* and here it is left as it is */
+	SAGAZ_PUT_ALWAYS			/* and here it is replaced */
+} SagazPutMode;
+
+/* Capabilities. */
+#define SAGAZ_KEEPS_SAGAS		0x01
+#define SAGAZ_KEEPS_EVENTS		0x02
+#define SAGAZ_KEEPS_VERSIONS	0x04
+#define SAGAZ_OUTLIVES_SESSION	0x08	/* what it holds does */
+#define SAGAZ_KEY_ORDER			0x10	/* reads by key without sorting */
+
+/* An option of a foreign server or, if it is secret, of a user mapping. */
+typedef struct SagazOption
+{
+	const char *name;			/* NULL ends the list */
+	bool		secret;
+	void		(*check) (const char *value);	/* raises an error */
+} SagazOption;
+
+/* What every backend takes, and the end of the list. */
+#define SAGAZ_COMMON_OPTIONS \
+	{.name = "consumer_group"}, {.name = "storage_type"}, {.name = NULL}
+
+typedef struct SagazBackend
+{
+	const char *name;			/* as in URLs, and in sagaz_<name> */
+	int			capabilities;
+	Size		store_size;		/* of the struct that begins with SagazStore */
+	Size		reader_size;	/* of the struct that begins with SagazReader */
+	const SagazOption *options;
+
+	/* Version of the client library, for people. */
+	const char *(*version) (void);
+
+	/*
+	 * Take a URL's part behind "://" apart, into DefElems of the options.
+	 * Raises an error that does not quote a secret.
+	 */
+	List	   *(*read_url) (const char *rest);
+
+	/*
+	 * Connect.  The store is zeroed but for its base; the present memory
+	 * context is the store's.
+	 */
+	void		(*open) (SagazStore *store);
+
+	/* Is the storage there?  An error if not. */
+	void		(*ping) (SagazStore *store);
+
+	/* Put records, all or none; none of them has a problem. */
+	int64		(*put) (SagazStore *store, SagazRecord *records, int count,
+						SagazPutMode mode);
+
+	/*
+	 * Call edit for each record that matches, and write what it says, all or
+	 * nothing, and so that nobody else changes these records meanwhile.  With
+	 * create, and a filter that has a key which is not there, edit is called
+	 * with a record that has the key and nothing else.  Records that have a
+	 * problem are passed over.  Returns how many were changed or removed.
+	 */
+	int64		(*edit) (SagazStore *store, SagazKind kind,
+						 const SagazFilter *filter, bool create,
+						 SagazEdit edit, void *arg);
+
+	/*
+	 * Read what matches; the reader is zeroed but for its base.  next fills
+	 * the record in the present memory context and returns false at the end.
+	 * end is called on every path except after an error; what must not wait
+	 * is tied to the reader's context.
+	 */
+	void		(*read_begin) (SagazReader *reader);
+	bool		(*read_next) (SagazReader *reader, SagazRecord *record);
+	void		(*read_end) (SagazReader *reader);
+
+	/* How many match; exact. */
+	int64		(*count) (SagazStore *store, SagazKind kind,
+						  const SagazFilter *filter);
+} SagazBackend;
+
+struct SagazStore
+{
+	const SagazBackend *backend;
+	MemoryContext context;
+	char	   *name;			/* for messages: a storage's name, or its kind */
+	Oid			owner;			/* role whose rights decide */
+	List	   *options;		/* DefElem, checked */
+	char	   *consumer_group; /* the group that its events are for */
+	bool		broken;			/* close it; open it anew */
+};
+
+struct SagazReader
+{
+	SagazStore *store;
+	MemoryContext context;		/* goes when the reader ends */
+	SagazKind	kind;
+	SagazFilter filter;
+};
+
+/* registry.c: what was compiled in, and calls that check their arguments */
+extern const SagazBackend *const sagaz_backends[];
+extern const int sagaz_nbackends;
+extern const SagazBackend *sagaz_backend_find(const char *name);
+extern const char *sagaz_store_option(const SagazStore *store, const char *name);
+extern SagazReader *sagaz_read_begin(SagazStore *store, SagazKind kind,
+									 const SagazFilter *filter);
+extern void sagaz_read_end(SagazReader *reader);
+
+static inline bool
+sagaz_read_next(SagazReader *reader, SagazRecord *record)
+{
+	memset(record, 0, sizeof(SagazRecord));
+	record->kind = reader->kind;
+	return reader->store->backend->read_next(reader, record);
+}
+
+static inline int64
+sagaz_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
+{
+	for (int i = 0; i < count; i++)
+		Assert(records[i].problem == NULL && records[i].kind == records[0].kind);
+	return count == 0 ? 0 : store->backend->put(store, records, count, mode);
+}
+
+static inline int64
+sagaz_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
+		   bool create, SagazEdit edit, void *arg)
+{
+	Assert(!create || filter->key != NULL);
+	return store->backend->edit(store, kind, filter, create, edit, arg);
+}
+
+static inline int64
+sagaz_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	return store->backend->count(store, kind, filter);
+}
+
+#endif							/* SAGAZ_BACKEND_H */

@@ -1,0 +1,272 @@
+/*
+ * native.c
+ *		The native tables behind the interface of all storages: reading and
+ *		putting whole records, for copies.
+ *
+ * A thin adapter over src/; the SQL functions on the native tables do not
+ * come this way.  An event that is put goes where adopt() puts one: into the
+ * archive if it is sent, else into the log, with a retry row unless it is
+ * plainly pending.
+ */
+#include "backend.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "event_scan.h"
+#include "outbox.h"
+#include "owner.h"
+#include "record.h"
+#include "saga.h"
+
+typedef struct NativeReader
+{
+	SagazReader base;
+	Snapshot	snapshot;
+	SagazScan  *sagas;
+	SagazStates *states;
+	SagazEventScan *events;
+	int64		count;
+} NativeReader;
+
+static const char *
+native_version(void)
+{
+	return "";
+}
+
+static List *
+native_read_url(const char *rest)
+{
+	return NIL;
+}
+
+static void
+native_open(SagazStore *store)
+{
+}
+
+static void
+native_ping(SagazStore *store)
+{
+}
+
+/* ---------------------------------------------------------------------- */
+/* Reading */
+
+static void
+native_read_begin(SagazReader *base)
+{
+	NativeReader *reader = (NativeReader *) base;
+
+	reader->snapshot = GetActiveSnapshot();
+	if (base->kind == SAGAZ_SAGA)
+		reader->sagas = sagaz_scan_begin("sagas", "sagas_pkey", reader->snapshot,
+										 NULL, 0, ForwardScanDirection);
+	else
+	{
+		reader->states = sagaz_states_open(base->store->consumer_group,
+										   reader->snapshot);
+		reader->events = sagaz_scan_by_status(reader->states, ALL_STATUSES);
+	}
+}
+
+static bool
+next_saga(NativeReader *reader, SagazRecord *record)
+{
+	SagaRow		row;
+
+	if (!sagaz_scan_next(reader->sagas))
+		return false;
+	for (int i = 0; i < saga_columns; i++)
+	{
+		row.values[i] = reader->sagas->slot->tts_values[i];
+		row.nulls[i] = reader->sagas->slot->tts_isnull[i];
+	}
+	sagaz_record_from_json(SAGAZ_SAGA, saga_load_json(&row, reader->snapshot),
+						   record);
+	record->saga.version = DatumGetInt64(saga_get(&row, saga_version));
+	return true;
+}
+
+static char *
+text_of(const Datum *values, const bool *nulls, int column)
+{
+	return nulls[column] ? NULL : TextDatumGetCString(values[column]);
+}
+
+static TimestampTz
+time_of(const Datum *values, const bool *nulls, int column)
+{
+	return nulls[column] ? 0 : DatumGetTimestampTz(values[column]);
+}
+
+static bool
+next_event(NativeReader *reader, SagazRecord *record)
+{
+	const SagazFoundEvent *found = sagaz_event_scan_next(reader->events);
+	SagazEvent *event = &record->event;
+	Datum		values[event_columns];
+	bool		nulls[event_columns];
+
+	if (found == NULL)
+		return false;
+	sagaz_event_row(reader->states, found, values, nulls);
+	event->event_id = DatumGetCString(DirectFunctionCall1(uuid_out, values[event_event_id]));
+	event->saga_id = text_of(values, nulls, event_saga_id);
+	event->aggregate_type = text_of(values, nulls, event_aggregate_type);
+	event->aggregate_id = text_of(values, nulls, event_aggregate_id);
+	event->event_type = text_of(values, nulls, event_event_type);
+	event->payload = DatumGetJsonbPCopy(values[event_payload]);
+	event->headers = DatumGetJsonbPCopy(values[event_headers]);
+	event->status = DatumGetCString(DirectFunctionCall1(enum_out, values[event_status]));
+	event->created_at = time_of(values, nulls, event_created_at);
+	event->claimed_at = time_of(values, nulls, event_claimed_at);
+	event->sent_at = time_of(values, nulls, event_sent_at);
+	event->retry_count = DatumGetInt32(values[event_retry_count]);
+	event->last_error = text_of(values, nulls, event_last_error);
+	event->worker_id = text_of(values, nulls, event_worker_id);
+	event->routing_key = text_of(values, nulls, event_routing_key);
+	event->partition_key = text_of(values, nulls, event_partition_key);
+	return true;
+}
+
+static bool
+native_read_next(SagazReader *base, SagazRecord *record)
+{
+	NativeReader *reader = (NativeReader *) base;
+
+	if (base->filter.limit > 0 && reader->count >= base->filter.limit)
+		return false;
+	while (base->kind == SAGAZ_SAGA ? next_saga(reader, record) :
+		   next_event(reader, record))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!sagaz_filter_matches(&base->filter, record))
+			continue;
+		reader->count++;
+		return true;
+	}
+	return false;
+}
+
+static void
+native_read_end(SagazReader *base)
+{
+	NativeReader *reader = (NativeReader *) base;
+
+	if (reader->sagas)
+		sagaz_scan_end(reader->sagas);
+	if (reader->events)
+		sagaz_event_scan_end(reader->events);
+	if (reader->states)
+		sagaz_states_close(reader->states);
+}
+
+static int64
+native_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	SagazReader *reader = sagaz_read_begin(store, kind, filter);
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz count", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+	SagazRecord record;
+	int64		count = 0;
+
+	while (sagaz_read_next(reader, &record))
+	{
+		count++;
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
+	sagaz_read_end(reader);
+	return count;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Writing */
+
+/* The rows of records, in normal form, as one array. */
+static Datum
+records_json(SagazRecord *records, int count)
+{
+	JsonbParseState *state = NULL;
+
+	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < count; i++)
+	{
+		JsonbValue	value;
+
+		sagaz_jsonb_value(sagaz_record_to_json(&records[i]), &value);
+		pushJsonbValue(&state, WJB_ELEM, &value);
+	}
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
+}
+
+/* Its tables are the extension owner's, and so are the functions it calls. */
+static int64
+native_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
+{
+	Oid			types[] = {JSONBOID, BOOLOID};
+	Datum		values[] = {
+		records_json(records, count),
+		BoolGetDatum(mode == SAGAZ_PUT_ALWAYS)
+	};
+	SagazUser	user;
+	bool		isnull;
+	int64		written;
+
+	sagaz_become_owner(&user);
+	SPI_connect();
+	if (SPI_execute_with_args(records[0].kind == SAGAZ_SAGA ?
+							  "SELECT sagaz.import_sagas($1, $2)" :
+							  "SELECT sagaz.import_events($1)",
+							  records[0].kind == SAGAZ_SAGA ? 2 : 1,
+							  types, values, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not import records");
+	written = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										  SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	sagaz_become(&user);
+	return written;
+}
+
+static int64
+native_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
+			bool create, SagazEdit edit, void *arg)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("the native storage is not edited this way")));
+	return 0;
+}
+
+static const SagazOption native_options[] = {
+	SAGAZ_COMMON_OPTIONS
+};
+
+const SagazBackend sagaz_native_backend = {
+	.name = "native",
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
+		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER,
+	.store_size = sizeof(SagazStore),
+	.reader_size = sizeof(NativeReader),
+	.options = native_options,
+	.version = native_version,
+	.read_url = native_read_url,
+	.open = native_open,
+	.ping = native_ping,
+	.put = native_put,
+	.edit = native_edit,
+	.read_begin = native_read_begin,
+	.read_next = native_read_next,
+	.read_end = native_read_end,
+	.count = native_count
+};

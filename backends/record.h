@@ -1,0 +1,40 @@
+/*
+ * record.h
+ *		Records to and from JSON.
+ */
+#ifndef SAGAZ_RECORD_H
+#define SAGAZ_RECORD_H
+
+#include "backend.h"
+
+extern const char *const sagaz_saga_words[];
+extern const char *const sagaz_event_words[];
+
+extern SagazKind sagaz_kind_of(const char *type);
+extern Jsonb *sagaz_record_to_json(const SagazRecord *record);
+extern void sagaz_record_from_json(SagazKind kind, Jsonb *json,
+								   SagazRecord *record);
+extern void sagaz_record_check(SagazRecord *record);
+extern void sagaz_record_copy(const SagazRecord *from, SagazRecord *to);
+extern bool sagaz_saga_same(const SagazSaga *a, const SagazSaga *b);
+
+extern Jsonb *sagaz_normal_json(Jsonb *json);
+extern Jsonb *sagaz_normal_steps(Jsonb *steps);
+extern Jsonb *sagaz_json_from_text(const char *text, int length,
+								   char **problem);
+extern Jsonb *sagaz_empty_object(void);
+extern Jsonb *sagaz_empty_array(void);
+
+/* json_build.c: objects, pair by pair */
+extern void sagaz_push_key(JsonbParseState **state, const char *key);
+extern void sagaz_push_string(JsonbParseState **state, const char *key,
+							  const char *value);
+extern void sagaz_push_int(JsonbParseState **state, const char *key,
+						   int64 value);
+extern void sagaz_push_time(JsonbParseState **state, const char *key,
+							TimestampTz value);
+extern void sagaz_push_json(JsonbParseState **state, const char *key,
+							Jsonb *value);
+extern void sagaz_jsonb_value(Jsonb *json, JsonbValue *value);
+
+#endif							/* SAGAZ_RECORD_H */

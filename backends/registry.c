@@ -1,0 +1,73 @@
+/*
+ * registry.c
+ *		The backends that were compiled in.
+ */
+#include "backend.h"
+
+#include "commands/defrem.h"
+#include "utils/memutils.h"
+
+extern const SagazBackend sagaz_native_backend;
+extern const SagazBackend sagaz_memory_backend;
+extern const SagazBackend sagaz_sqlite_backend;
+
+const SagazBackend *const sagaz_backends[] = {
+	&sagaz_native_backend,
+	&sagaz_memory_backend,
+#ifndef SAGAZ_WITHOUT_SQLITE
+	&sagaz_sqlite_backend,
+#endif
+};
+const int	sagaz_nbackends = lengthof(sagaz_backends);
+
+/* NULL where there is none of that name. */
+const SagazBackend *
+sagaz_backend_find(const char *name)
+{
+	for (int i = 0; i < sagaz_nbackends; i++)
+		if (strcmp(sagaz_backends[i]->name, name) == 0)
+			return sagaz_backends[i];
+	return NULL;
+}
+
+/* The value of an option, or NULL. */
+const char *
+sagaz_store_option(const SagazStore *store, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, store->options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, name) == 0)
+			return defGetString(option);
+	}
+	return NULL;
+}
+
+/* The filter's strings must last as long as the reader. */
+SagazReader *
+sagaz_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "sagaz reader",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(context);
+	SagazReader *reader = palloc0(store->backend->reader_size);
+
+	reader->store = store;
+	reader->context = context;
+	reader->kind = kind;
+	reader->filter = *filter;
+	store->backend->read_begin(reader);
+	MemoryContextSwitchTo(outer);
+	return reader;
+}
+
+void
+sagaz_read_end(SagazReader *reader)
+{
+	reader->store->backend->read_end(reader);
+	MemoryContextDelete(reader->context);
+}

@@ -1,0 +1,32 @@
+/*
+ * dispatch.c
+ *		The SQL functions that take a storage: which code serves them.
+ *
+ * The storage is always the last argument.  NULL is the setting for sagas or
+ * for events; 'native' goes to the function on the native tables, anything
+ * else to the one that is written over backend.h.
+ */
+#include "sagaz.h"
+
+#include "fmgr.h"
+
+#include "foreign.h"
+#include "storage.h"
+
+#define DISPATCH(name, setting, kind) \
+	extern Datum sagaz_##name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(sagaz_any_##name); \
+	Datum \
+	sagaz_any_##name(PG_FUNCTION_ARGS) \
+	{ \
+		SagazStore *store = sagaz_store_of(fcinfo, setting, kind); \
+		\
+		return store ? sagaz_foreign_##name(fcinfo, store) : \
+			sagaz_##name(fcinfo); \
+	}
+
+#define DISPATCH_SAGA(name) DISPATCH(name, sagaz_saga_storage, SAGAZ_SAGA)
+#define DISPATCH_EVENT(name) DISPATCH(name, sagaz_outbox_storage, SAGAZ_EVENT)
+
+SAGAZ_SAGA_FUNCTIONS(DISPATCH_SAGA)
+SAGAZ_EVENT_FUNCTIONS(DISPATCH_EVENT)

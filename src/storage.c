@@ -1,0 +1,314 @@
+/*
+ * storage.c
+ *		Storages: from a name or a URL to an open store.
+ *
+ * A storage with a name is a foreign server of one of our foreign data
+ * wrappers; who may use it is who has USAGE on the server.  A URL in place of
+ * a name needs USAGE on the wrapper.
+ */
+#include "sagaz.h"
+
+#include "catalog/pg_foreign_data_wrapper.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "access/reloptions.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+#include "rows.h"
+#include "storage.h"
+
+#if PG_VERSION_NUM >= 160000
+#define may_use(class, object) \
+	(object_aclcheck(class, object, GetUserId(), ACL_USAGE) == ACLCHECK_OK)
+#else
+#define may_use(class, object) \
+	((class == ForeignServerRelationId ? \
+	  pg_foreign_server_aclcheck(object, GetUserId(), ACL_USAGE) : \
+	  pg_foreign_data_wrapper_aclcheck(object, GetUserId(), ACL_USAGE)) == ACLCHECK_OK)
+#endif
+
+#define WRAPPER_PREFIX "sagaz_"
+
+PG_FUNCTION_INFO_V1(sagaz_backends_list);
+PG_FUNCTION_INFO_V1(sagaz_storage_url);
+
+/* The names of what was compiled in, for a hint. */
+static char *
+backend_names(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < sagaz_nbackends; i++)
+		appendStringInfo(&names, "%s%s", i == 0 ? "" : ", ",
+						 sagaz_backends[i]->name);
+	return names.data;
+}
+
+static const SagazBackend *
+get_backend(const char *name)
+{
+	const SagazBackend *backend = sagaz_backend_find(name);
+
+	if (backend == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("there is no backend \"%s\" in this build of sagaz", name),
+				 errhint("It has: %s.", backend_names())));
+	return backend;
+}
+
+/* The backend of a URL; *rest is what follows "://". */
+static const SagazBackend *
+backend_of_url(const char *url, const char **rest)
+{
+	const char *separator = strstr(url, "://");
+
+	*rest = separator + 3;
+	return get_backend(pnstrdup(url, separator - url));
+}
+
+/* Options of the present user's mapping, or of PUBLIC's; NIL without one. */
+static List *
+mapping_options(Oid server)
+{
+	Oid			users[] = {GetUserId(), InvalidOid};
+
+	for (int i = 0; i < (int) lengthof(users); i++)
+	{
+		HeapTuple	tuple = SearchSysCache2(USERMAPPINGUSERSERVER,
+											ObjectIdGetDatum(users[i]),
+											ObjectIdGetDatum(server));
+		Datum		options;
+		bool		isnull;
+		List	   *list = NIL;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		options = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple,
+								  Anum_pg_user_mapping_umoptions, &isnull);
+		if (!isnull)
+			list = untransformRelOptions(options);
+		ReleaseSysCache(tuple);
+		return list;
+	}
+	return NIL;
+}
+
+static void
+find_by_url(const char *url, SagazStorage *storage)
+{
+	const char *rest;
+	char	   *wrapper;
+	ForeignDataWrapper *fdw;
+
+	storage->backend = backend_of_url(url, &rest);
+	wrapper = psprintf(WRAPPER_PREFIX "%s", storage->backend->name);
+	fdw = GetForeignDataWrapperByName(wrapper, true);
+	if (fdw == NULL || !may_use(ForeignDataWrapperRelationId, fdw->fdwid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for a URL of kind \"%s\"",
+						storage->backend->name),
+				 errhint("It needs USAGE on foreign data wrapper %s; or use a storage by its name.",
+						 wrapper)));
+	storage->server = InvalidOid;
+	storage->owner = GetUserId();
+	storage->name = pstrdup(storage->backend->name);
+	storage->options = storage->backend->read_url(rest);
+}
+
+static void
+find_by_name(const char *name, SagazStorage *storage)
+{
+	ForeignServer *server = GetForeignServerByName(name, true);
+	ForeignDataWrapper *fdw = server ? GetForeignDataWrapper(server->fdwid) : NULL;
+
+	if (fdw == NULL ||
+		strncmp(fdw->fdwname, WRAPPER_PREFIX, strlen(WRAPPER_PREFIX)) != 0 ||
+		strcmp(fdw->fdwname, "sagaz_events") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("storage \"%s\" does not exist", name),
+				 errhint("Make one with SELECT %s.create_storage(name, url); 'native' are the tables of this database.",
+						 SAGAZ_SCHEMA)));
+	if (!may_use(ForeignServerRelationId, server->serverid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for storage \"%s\"", name),
+				 errhint("It needs USAGE on the foreign server of that name.")));
+	storage->backend = get_backend(fdw->fdwname + strlen(WRAPPER_PREFIX));
+	storage->server = server->serverid;
+	storage->owner = server->owner;
+	storage->name = server->servername;
+	storage->options = list_concat(server->options,
+								   mapping_options(server->serverid));
+}
+
+/* What a name or a URL stands for; errors do not quote a URL. */
+void
+sagaz_storage_find(const char *name, SagazStorage *storage)
+{
+	if (strstr(name, "://"))
+		find_by_url(name, storage);
+	else
+		find_by_name(name, storage);
+}
+
+static void
+check_kind(const SagazStore *store, SagazKind kind)
+{
+	const char *type = sagaz_store_option(store, "storage_type");
+	const char *word = kind == SAGAZ_SAGA ? "saga" : "outbox";
+	int			capability = kind == SAGAZ_SAGA ? SAGAZ_KEEPS_SAGAS : SAGAZ_KEEPS_EVENTS;
+
+	if ((store->backend->capabilities & capability) != 0 &&
+		(type == NULL || strcmp(type, "both") == 0 || strcmp(type, word) == 0))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" keeps no %s", store->name,
+					kind == SAGAZ_SAGA ? "sagas" : "events"),
+			 errhint("See the option storage_type of the storage.")));
+}
+
+/* Open a storage that is not the native one. */
+SagazStore *
+sagaz_store_open(const char *name, SagazKind kind)
+{
+	SagazStorage storage;
+	SagazStore *store;
+
+	sagaz_storage_find(name, &storage);
+	store = sagaz_storage_connect(&storage, name);
+	check_kind(store, kind);
+	return store;
+}
+
+/*
+ * The storage that a function's last argument names, or else the setting;
+ * NULL is the native one.
+ */
+SagazStore *
+sagaz_store_of(FunctionCallInfo fcinfo, const char *setting, SagazKind kind)
+{
+	char	   *name = sagaz_optional_text(fcinfo, PG_NARGS() - 1);
+
+	if (name == NULL)
+		name = unconstify(char *, setting);
+	if (strcmp(name, "native") == 0)
+		return NULL;
+	return sagaz_store_open(name, kind);
+}
+
+/* A foreign storage serves one group. */
+void
+sagaz_store_check_group(const SagazStore *store, const char *group)
+{
+	if (strcmp(store->consumer_group, group) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" has no consumer group \"%s\"", store->name, group),
+			 errhint("It has one group, \"%s\", which its option consumer_group names.",
+					 store->consumer_group)));
+}
+
+static ArrayType *
+capability_words(int capabilities)
+{
+	static const struct
+	{
+		int			bit;
+		const char *word;
+	}			words[] =
+	{
+		{SAGAZ_KEEPS_SAGAS, "saga"},
+		{SAGAZ_KEEPS_EVENTS, "outbox"},
+		{SAGAZ_KEEPS_VERSIONS, "versions"},
+		{SAGAZ_OUTLIVES_SESSION, "durable"},
+		{SAGAZ_KEY_ORDER, "key_order"}
+	};
+	Datum		found[lengthof(words)];
+	int			nfound = 0;
+
+	for (int i = 0; i < (int) lengthof(words); i++)
+		if (capabilities & words[i].bit)
+			found[nfound++] = CStringGetTextDatum(words[i].word);
+	return construct_array(found, nfound, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* backends(): name, version, capabilities */
+Datum
+sagaz_backends_list(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	sagaz_rows_begin(fcinfo);
+	for (int i = 0; i < sagaz_nbackends; i++)
+	{
+		const SagazBackend *backend = sagaz_backends[i];
+		const char *version = backend->version();
+		Datum		values[] = {
+			CStringGetTextDatum(backend->name),
+			CStringGetTextDatum(version),
+			PointerGetDatum(capability_words(backend->capabilities))
+		};
+		bool		nulls[] = {false, version[0] == '\0', false};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}
+
+static bool
+is_secret(const SagazBackend *backend, const char *name)
+{
+	for (const SagazOption *option = backend->options; option->name; option++)
+		if (strcmp(option->name, name) == 0)
+			return option->secret;
+	return false;
+}
+
+/* storage_url(url): the options in it, and which of them are secret */
+Datum
+sagaz_storage_url(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	char	   *url = sagaz_text_argument(fcinfo, 0, "url");
+	const SagazBackend *backend;
+	const char *rest;
+	ListCell   *cell;
+
+	sagaz_rows_begin(fcinfo);
+	if (strstr(url, "://") == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("url has no \"://\""),
+				 errhint("Write it like memory://name or sqlite:///path.")));
+	backend = backend_of_url(url, &rest);
+	if (strcmp(backend->name, "native") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("the native storage needs no URL")));
+	foreach(cell, backend->read_url(rest))
+	{
+		DefElem    *option = lfirst(cell);
+		Datum		values[] = {
+			CStringGetTextDatum(backend->name),
+			CStringGetTextDatum(option->defname),
+			CStringGetTextDatum(defGetString(option)),
+			BoolGetDatum(is_secret(backend, option->defname))
+		};
+		bool		nulls[] = {false, false, false, false};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

@@ -1,0 +1,30 @@
+/*
+ * storage.h
+ *		Finding and opening storages by name or URL.
+ */
+#ifndef SAGAZ_STORAGE_H
+#define SAGAZ_STORAGE_H
+
+#include "backend.h"
+
+/* What a name or a URL stands for, before it is opened. */
+typedef struct SagazStorage
+{
+	const SagazBackend *backend;
+	Oid			server;			/* InvalidOid: given by a URL */
+	Oid			owner;			/* whose rights decide */
+	char	   *name;			/* for messages; holds no secret */
+	List	   *options;
+} SagazStorage;
+
+extern void sagaz_storage_find(const char *name, SagazStorage *storage);
+extern SagazStore *sagaz_store_open(const char *name, SagazKind kind);
+extern SagazStore *sagaz_store_of(FunctionCallInfo fcinfo, const char *setting,
+								  SagazKind kind);
+extern void sagaz_store_check_group(const SagazStore *store, const char *group);
+
+/* storage_cache.c */
+extern SagazStore *sagaz_storage_connect(const SagazStorage *storage,
+										 const char *name);
+
+#endif							/* SAGAZ_STORAGE_H */
