@@ -42,7 +42,9 @@
 #include "batch.h"
 #include "event_scan.h"
 #include "handler.h"
+#include "holder.h"
 #include "mark.h"
+#include "outbox.h"
 #include "receipt.h"
 
 #if PG_VERSION_NUM >= 160000
@@ -370,12 +372,48 @@ deliver_plainly(Handler *handler, int at_once)
 	MemoryContextDelete(part);
 }
 
+static int
+compare_places(const void *a, const void *b)
+{
+	int64		x = ((const SagazHanded *) a)->seq;
+	int64		y = ((const SagazHanded *) b)->seq;
+
+	return (x > y) - (x < y);
+}
+
+/*
+ * Sort by place, which is the order in which the outbox holds events back
+ * behind a failed one.  A claim has those first that were longest due, so
+ * scheduled events of a saga may come in another order.
+ */
+static void
+sort_by_place(SagazBatch *batch)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+	for (int i = 0; i < batch->count; i++)
+	{
+		SagazHanded *event = &batch->events[i];
+		SagazScan  *log = NULL;
+		TupleTableSlot *slot = sagaz_event_fetch(&log, event->event_id, snapshot);
+
+		if (slot == NULL)
+			sagaz_no_such_event(event->event_id);
+		event->seq = DatumGetInt64(sagaz_column(slot, outbox_seq));
+		sagaz_scan_end(log);
+	}
+	UnregisterSnapshot(snapshot);
+	qsort(batch->events, batch->count, sizeof(SagazHanded), compare_places);
+}
+
 static void
 deliver_carefully(Handler *handler, SagazCare care)
 {
 	SagazBatch *batch = handler->batch;
 
 	(void) read_events(batch, batch->claim.picked);
+	if (batch->claim.group.ordered)
+		sort_by_place(batch);
 	deliver_parts(handler, 0, batch->count, care);
 	mark_failures(batch);
 }

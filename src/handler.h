@@ -14,6 +14,7 @@ typedef struct SagazHanded
 	Datum		row;			/* of type outbox_event */
 	Datum		event_id;
 	char	   *saga_id;
+	int64		seq;			/* its place; only read for an ordered group */
 	int			retry_count;
 	char	   *error;			/* why the handler failed on it, or NULL */
 	bool		skipped;		/* behind such a one of its saga */

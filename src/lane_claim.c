@@ -10,12 +10,14 @@
 
 #include "access/stratnum.h"
 #include "access/xact.h"
+#include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "batch.h"
 #include "claim.h"
+#include "holder.h"
 #include "outbox.h"
 #include "receipt.h"
 #include "retry.h"
@@ -284,6 +286,48 @@ take_followers(Lane *lane, TupleTableSlot *retry)
 	sagaz_scan_end(scan);
 }
 
+/*
+ * Hand out an ordered group's retries whose time has come, in the order of
+ * their places: behind a failure, what has a later place is held back, and
+ * scheduled events may be due in another order.
+ */
+static void
+take_in_order(Lane *lane, SagazScan *due)
+{
+	SagazClaim *claim = lane->claim;
+	StringInfoData buffer;
+	int64	   *seqs;
+	int			nseqs = 0;
+
+	initStringInfo(&buffer);
+	while (claim->picked + nseqs < claim->limit && sagaz_scan_next(due))
+	{
+		int64		seq = DatumGetInt64(sagaz_column(due->slot, retry_seq));
+
+		if (sagaz_retry_blocks(claim->group.no,
+							   sagaz_column(due->slot, retry_saga_id), seq,
+							   lane->snapshot))
+			continue;
+		appendBinaryStringInfo(&buffer, (char *) &seq, sizeof(seq));
+		nseqs++;
+	}
+	seqs = (int64 *) buffer.data;
+	qsort(seqs, nseqs, sizeof(int64), sagaz_compare_seqs);
+	for (int i = 0; i < nseqs && claim->picked < claim->limit; i++)
+	{
+		SagazScan  *scan = sagaz_retry_row_of(claim->group.no, seqs[i],
+											  lane->snapshot);
+
+		if (sagaz_scan_next(scan))
+		{
+			take_retry(lane, scan->slot);
+			take_followers(lane, scan->slot);
+		}
+		sagaz_scan_end(scan);
+	}
+	pfree(buffer.data);
+}
+
 /* Hand out the retries whose time has come. */
 static void
 take_due_retries(Lane *lane)
@@ -292,18 +336,11 @@ take_due_retries(Lane *lane)
 	SagazScan  *due = sagaz_retry_scan_due(claim->group.no, lane->lane,
 										   claim->now, lane->snapshot);
 
-	while (claim->picked < claim->limit && sagaz_scan_next(due))
-	{
-		if (claim->group.ordered &&
-			sagaz_retry_blocks(claim->group.no,
-							   sagaz_column(due->slot, retry_saga_id),
-							   DatumGetInt64(sagaz_column(due->slot, retry_seq)),
-							   lane->snapshot))
-			continue;
-		take_retry(lane, due->slot);
-		if (claim->group.ordered)
-			take_followers(lane, due->slot);
-	}
+	if (claim->group.ordered)
+		take_in_order(lane, due);
+	else
+		while (claim->picked < claim->limit && sagaz_scan_next(due))
+			take_retry(lane, due->slot);
 	sagaz_scan_end(due);
 }
 
