@@ -1315,12 +1315,14 @@ CREATE TABLE sagaz.delivery (
 	name text PRIMARY KEY CHECK (name <> ''),
 	owner text NOT NULL,
 	consumer_group text NOT NULL,
-	handler text NOT NULL,
+	handler text,
+	target text,
 	batch_size integer CHECK (batch_size > 0),
 	timeout interval NOT NULL,
 	options jsonb NOT NULL DEFAULT '{}',
 	paused_at timestamptz,
-	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	CHECK (pg_catalog.num_nonnulls(handler, target) OPERATOR(pg_catalog.=) 1)
 );
 COMMENT ON TABLE sagaz.delivery IS
 	'standing orders for the background worker: whose events go where. Each is run by a process of its own that is connected as the owner';
@@ -1335,6 +1337,15 @@ CREATE FUNCTION sagaz.create_delivery(name text, handler regprocedure,
 	AS 'MODULE_PATHNAME', 'sagaz_create_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.create_delivery(text, regprocedure, text, integer, interval, jsonb) IS
 	'have the background worker hand the events of a consumer group to a function, in the transaction that finishes them';
+
+CREATE FUNCTION sagaz.create_delivery(name text, target text,
+		consumer_group text DEFAULT 'sagaz-workers',
+		batch_size integer DEFAULT NULL, timeout interval DEFAULT '30 s',
+		options jsonb DEFAULT '{"as": "outbox"}')
+	RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_create_delivery_to_storage' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.create_delivery(text, text, text, integer, interval, jsonb) IS
+	'have the background worker put the events of a consumer group into another storage, as pending events of its outbox';
 
 CREATE FUNCTION sagaz.drop_delivery(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_drop_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -1368,7 +1379,7 @@ COMMENT ON FUNCTION sagaz.group_lag(text) IS
 	'how many events wait for the group that could be handed out now, counted up to 10000, and for how long the oldest of them';
 
 CREATE VIEW sagaz.stat_delivery AS
-	SELECT d.name, d.consumer_group, d.handler AS target, d.owner,
+	SELECT d.name, d.consumer_group, coalesce(d.handler, d.target) AS target, d.owner,
 		CASE WHEN d.paused_at IS NOT NULL THEN 'paused'
 			ELSE coalesce(w.state, 'stopped') END AS state,
 		w.pid, w.started_at, coalesce(w.batches, 0) AS batches,
@@ -1511,6 +1522,11 @@ BEGIN
 			WHERE s.name = drop_storage.name AND s.backend <> 'native') THEN
 		RAISE SQLSTATE 'SZ002' USING
 			MESSAGE = format('storage "%s" does not exist', name);
+	END IF;
+	IF EXISTS (SELECT FROM sagaz.delivery AS d WHERE d.target = drop_storage.name) THEN
+		RAISE dependent_objects_still_exist USING
+			MESSAGE = format('a delivery goes to storage "%s"', name),
+			HINT = 'Drop it first with SELECT sagaz.drop_delivery(name).';
 	END IF;
 	FOR mapping IN SELECT usename, umuser FROM pg_user_mappings WHERE srvname = name
 	LOOP

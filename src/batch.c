@@ -91,6 +91,35 @@ read_batch(SagazLease *lease, const char *worker_id)
 				 errmsg("batch " INT64_FORMAT " does not exist", lease->batch_id)));
 }
 
+/* Was the batch claimed by that worker? */
+bool
+sagaz_batch_is_of(int64 batch_id, const char *worker_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData keys[3];
+	bool		is = false;
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, sagaz_batch_group(batch_id));
+	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, batch_id);
+	for (int16 lane = 0; lane < SAGAZ_LANES && !is; lane++)
+	{
+		SagazScan  *scan;
+		char	   *owner;
+
+		sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
+		scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key", snapshot,
+								keys, 3, ForwardScanDirection);
+		if (sagaz_scan_next(scan))
+		{
+			owner = sagaz_column_text(scan->slot, batch_worker_id);
+			is = owner && strcmp(owner, worker_id) == 0;
+		}
+		sagaz_scan_end(scan);
+	}
+	UnregisterSnapshot(snapshot);
+	return is;
+}
+
 static void
 check_open(const SagazLease *lease)
 {

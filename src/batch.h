@@ -28,6 +28,7 @@ extern void sagaz_lease_open(int64 batch_id, const char *worker_id,
 extern void sagaz_lease_done(SagazLease *lease);
 extern void sagaz_lease_close_if_done(SagazLease *lease, int events,
 									  TimestampTz at);
+extern bool sagaz_batch_is_of(int64 batch_id, const char *worker_id);
 extern int	sagaz_batch_finish(int64 batch_id, const char *worker_id);
 extern int	sagaz_batch_release(int64 batch_id, const char *worker_id,
 								const char *error, int64 delay);

@@ -18,6 +18,7 @@
 #include "commands/extension.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/latch.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -27,11 +28,13 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "cluster.h"
 #include "delivery.h"
 #include "group.h"
 #include "locks.h"
+#include "storage.h"
 #include "wake.h"
 #include "worker.h"
 
@@ -45,7 +48,10 @@
 /* Before, a background process could not run as a role without LOGIN. */
 #define OWNER_MUST_LOGIN (PG_VERSION_NUM < 170000)
 
+#define WORKER_POLL_MS 5
+
 PG_FUNCTION_INFO_V1(sagaz_create_delivery);
+PG_FUNCTION_INFO_V1(sagaz_create_delivery_to_storage);
 PG_FUNCTION_INFO_V1(sagaz_drop_delivery);
 PG_FUNCTION_INFO_V1(sagaz_pause_delivery);
 PG_FUNCTION_INFO_V1(sagaz_resume_delivery);
@@ -58,6 +64,7 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 	delivery->owner = sagaz_column_text(slot, delivery_owner);
 	delivery->consumer_group = sagaz_column_text(slot, delivery_consumer_group);
 	delivery->handler = sagaz_column_text(slot, delivery_handler);
+	delivery->target = sagaz_column_text(slot, delivery_target);
 	delivery->batch_size = sagaz_column_is_null(slot, delivery_batch_size) ? 0 :
 		DatumGetInt32(sagaz_column(slot, delivery_batch_size));
 	delivery->timeout_ms =
@@ -141,15 +148,58 @@ check_owner_can_log_in(Oid role)
 }
 
 static void
-check_options(Datum options)
+check_no_options(Jsonb *options)
 {
-	if (JB_ROOT_IS_OBJECT(DatumGetJsonbP(options)) &&
-		JB_ROOT_COUNT(DatumGetJsonbP(options)) == 0)
+	if (JB_ROOT_IS_OBJECT(options) && JB_ROOT_COUNT(options) == 0)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_INPUT),
 			 errmsg("options must be an empty object"),
 			 errhint("A delivery to a function has no options.")));
+}
+
+/* A target takes events as those of an outbox. */
+static void
+check_target_options(Jsonb *options)
+{
+	JsonbValue	value;
+
+	if (JB_ROOT_IS_OBJECT(options) && JB_ROOT_COUNT(options) == 1 &&
+		getKeyJsonValueFromContainer(&options->root, "as", 2, &value) &&
+		value.type == jbvString && value.val.string.len == 6 &&
+		memcmp(value.val.string.val, "outbox", 6) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("options of a delivery to a storage must be {\"as\": \"outbox\"}")));
+}
+
+/* A storage with a name, which keeps events; a URL could hold a secret. */
+static void
+check_target(const char *target)
+{
+	SagazStorage storage;
+
+	if (strstr(target, "://"))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("target must be the name of a storage, not a URL"),
+				 errhint("Give the storage a name with SELECT %s.create_storage(name, url).",
+						 SAGAZ_SCHEMA)));
+	if (strcmp(target, "native") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("target must be another storage than the native one")));
+	if (strchr(target, '('))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("target \"%s\" is not the name of a storage", target),
+				 errhint("A function is given as a value of type regprocedure.")));
+	sagaz_storage_find(target, &storage);
+	if ((storage.backend->capabilities & SAGAZ_OUTLIVES_SESSION) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("target \"%s\" holds nothing beyond a session", target)));
 }
 
 static void
@@ -174,20 +224,26 @@ name_argument(FunctionCallInfo fcinfo)
 	return name;
 }
 
-/* Write arguments 1 to 5, checked, into a row. */
+/* Write the handler, argument 1, into a row. */
 static void
-set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
+set_handler(FunctionCallInfo fcinfo, SagazWriter *writer)
 {
-	Oid			handler;
-	SagazGroup	group;
-	int64		timeout = sagaz_interval_us(fcinfo, 4, "timeout");
-
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("handler must not be null")));
-	handler = PG_GETARG_OID(1);
-	check_handler(handler);
+	check_handler(PG_GETARG_OID(1));
+	sagaz_writer_set(writer, delivery_handler,
+					 CStringGetTextDatum(format_procedure_qualified(PG_GETARG_OID(1))));
+}
+
+/* Write arguments 2 to 5, checked, into a row. */
+static void
+set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
+{
+	SagazGroup	group;
+	int64		timeout = sagaz_interval_us(fcinfo, 4, "timeout");
+
 	group.name = sagaz_text_argument(fcinfo, 2, "consumer_group");
 	if (strcmp(group.name, SAGAZ_DEFAULT_GROUP) != 0)
 		sagaz_group_get(group.name, &group);
@@ -203,21 +259,18 @@ set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("options must not be null")));
-	check_options(PG_GETARG_DATUM(5));
 
 	sagaz_writer_set(writer, delivery_consumer_group,
 					 CStringGetTextDatum(group.name));
-	sagaz_writer_set(writer, delivery_handler,
-					 CStringGetTextDatum(format_procedure_qualified(handler)));
 	if (!PG_ARGISNULL(3))
 		sagaz_writer_set(writer, delivery_batch_size, PG_GETARG_DATUM(3));
 	sagaz_writer_set(writer, delivery_timeout, PG_GETARG_DATUM(4));
 	sagaz_writer_set(writer, delivery_options, PG_GETARG_DATUM(5));
 }
 
-/* create_delivery(name, handler, consumer_group, batch_size, timeout, options) */
-Datum
-sagaz_create_delivery(PG_FUNCTION_ARGS)
+/* Make a delivery to a function or to a storage; argument 1 tells which. */
+static void
+create_delivery(FunctionCallInfo fcinfo, bool to_storage)
 {
 	char	   *name = name_argument(fcinfo);
 	Oid			owner = GetUserId();
@@ -230,7 +283,20 @@ sagaz_create_delivery(PG_FUNCTION_ARGS)
 	sagaz_note_first_use();
 	writer = sagaz_writer_begin("delivery");
 	sagaz_writer_row(writer);
+	if (to_storage)
+	{
+		char	   *target = sagaz_text_argument(fcinfo, 1, "target");
+
+		check_target(target);
+		sagaz_writer_set(writer, delivery_target, CStringGetTextDatum(target));
+	}
+	else
+		set_handler(fcinfo, writer);
 	set_columns(fcinfo, writer);
+	if (to_storage)
+		check_target_options(PG_GETARG_JSONB_P(5));
+	else
+		check_no_options(PG_GETARG_JSONB_P(5));
 	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
 	sagaz_writer_set(writer, delivery_owner,
 					 CStringGetTextDatum(GetUserNameFromId(owner, false)));
@@ -244,6 +310,21 @@ sagaz_create_delivery(PG_FUNCTION_ARGS)
 	CommandCounterIncrement();
 	sagaz_deliveries_changed();
 	warn_without_worker();
+}
+
+/* create_delivery(name, handler, consumer_group, batch_size, timeout, options) */
+Datum
+sagaz_create_delivery(PG_FUNCTION_ARGS)
+{
+	create_delivery(fcinfo, false);
+	PG_RETURN_VOID();
+}
+
+/* create_delivery(name, target, consumer_group, batch_size, timeout, options) */
+Datum
+sagaz_create_delivery_to_storage(PG_FUNCTION_ARGS)
+{
+	create_delivery(fcinfo, true);
 	PG_RETURN_VOID();
 }
 
@@ -264,6 +345,34 @@ check_may_change(const SagazDelivery *delivery)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("must be owner of delivery \"%s\"", delivery->name)));
+}
+
+/*
+ * A worker that talks to a storage holds no lock; but it begins no batch while
+ * we hold ours.
+ */
+static void
+wait_for_worker(const char *name)
+{
+	bool		busy = sagaz_workers != NULL;
+
+	while (busy)
+	{
+		SagazWorkerSlot *slot;
+
+		LWLockAcquire(sagaz_workers_lock, LW_SHARED);
+		slot = sagaz_worker_slot(MyDatabaseId, name);
+		busy = slot && slot->state == WORKER_DELIVERING &&
+			slot->pid != 0 && slot->pid != MyProcPid;
+		LWLockRelease(sagaz_workers_lock);
+		if (!busy)
+			break;
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 WORKER_POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+	}
 }
 
 /*
@@ -288,6 +397,8 @@ open_for_change(FunctionCallInfo fcinfo, const char *function, Snapshot *snapsho
 				 errmsg("delivery \"%s\" does not exist", name)));
 	sagaz_delivery_read(scan->slot, &delivery);
 	check_may_change(&delivery);
+	if (delivery.target)
+		wait_for_worker(name);
 	sagaz_deliveries_changed();
 	return scan;
 }

@@ -16,6 +16,7 @@ enum delivery_column
 	delivery_owner,
 	delivery_consumer_group,
 	delivery_handler,
+	delivery_target,
 	delivery_batch_size,
 	delivery_timeout,
 	delivery_options,
@@ -28,7 +29,8 @@ typedef struct SagazDelivery
 	char	   *name;
 	char	   *owner;			/* name of a role */
 	char	   *consumer_group;
-	char	   *handler;		/* signature of a function */
+	char	   *handler;		/* signature of a function, or NULL */
+	char	   *target;			/* name of a storage, or NULL */
 	int			batch_size;		/* 0: as the setting says */
 	int			timeout_ms;
 	bool		paused;

@@ -5,6 +5,7 @@
 #ifndef SAGAZ_HANDLER_H
 #define SAGAZ_HANDLER_H
 
+#include "backend.h"
 #include "claim.h"
 #include "delivery.h"
 

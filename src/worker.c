@@ -26,12 +26,15 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "batch.h"
 #include "delivery.h"
+#include "forward.h"
 #include "handler.h"
 #include "housekeeping.h"
 #include "locks.h"
 #include "peek.h"
 #include "process.h"
+#include "storage.h"
 #include "worker.h"
 
 /* The longest wait after errors. */
@@ -76,6 +79,8 @@ typedef struct Worker
 	int			count;			/* events of the last transaction */
 	bool		full;			/* it could not have been larger */
 	int			scale;			/* batches in one transaction */
+	int64		out;			/* the batch that is sent to a storage, or 0 */
+	bool		cleared;		/* nothing of an earlier process is left over */
 } Worker;
 
 static void
@@ -211,7 +216,9 @@ report_batch(const SagazBatch *batch)
 	char	   *activity = psprintf("sagaz: delivering %d events of batch "
 									INT64_FORMAT " to %s",
 									batch->claim.picked, batch->claim.batch_id,
-									batch->delivery->handler);
+									batch->delivery->handler ?
+									batch->delivery->handler :
+									batch->delivery->target);
 
 	pgstat_report_activity(STATE_RUNNING, activity);
 }
@@ -229,6 +236,35 @@ adapt_scale(Worker *worker, TimestampTz start)
 		worker->scale = Min(worker->scale * 2, MAX_SCALE);
 }
 
+/* Call the handler in the transaction of the claim, and commit. */
+static void
+deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
+{
+	sagaz_handler_deliver(batch, worker->care, at_once);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/* Commit the claim, send the events without a transaction, finish. */
+static void
+deliver_to_storage(Worker *worker, SagazBatch *batch)
+{
+	SagazStore *store = sagaz_store_open(batch->delivery->target, SAGAZ_EVENT);
+	SagazRecord *records = sagaz_forward_read(batch);
+
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker->context);
+	worker->out = batch->claim.batch_id;
+	sagaz_forward_put(store, records, batch->claim.picked,
+					  batch->delivery->timeout_ms);
+	sagaz_process_begin();
+	(void) sagaz_batch_finish(worker->out, worker->worker_id);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker->context);
+	worker->out = 0;
+}
+
 /* Deliver what was claimed and commit. */
 static void
 deliver(Worker *worker, SagazBatch *batch, int at_once)
@@ -237,9 +273,10 @@ deliver(Worker *worker, SagazBatch *batch, int at_once)
 
 	set_state(worker, WORKER_DELIVERING);
 	report_batch(batch);
-	sagaz_handler_deliver(batch, worker->care, at_once);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
+	if (batch->delivery->target)
+		deliver_to_storage(worker, batch);
+	else
+		deliver_to_handler(worker, batch, at_once);
 	count_batch(worker, batch);
 	note_failures(worker, batch);
 	worker->care = CARE_NONE;
@@ -262,10 +299,12 @@ claim_and_deliver(Worker *worker, SagazBatch *batch)
 	if (!open_delivery(worker, &delivery))
 		return false;
 	at_once = delivery.batch_size > 0 ? delivery.batch_size : sagaz_batch_size;
-	if (!worker->expect &&
+	if (!worker->expect && (worker->cleared || !delivery.target) &&
 		!sagaz_peek(delivery.consumer_group, GetCurrentTimestamp(), &worker->next))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
+	if (delivery.target && !worker->cleared)
+		sagaz_forward_release_left_over(delivery.consumer_group, worker->worker_id);
 	batch->delivery = &delivery;
 	batch->claim.worker_id = worker->worker_id;
 	batch->claim.limit = worker->care == CARE_NONE ?
@@ -319,6 +358,31 @@ give_up(Worker *worker, const SagazBatch *batch, SagazCare *care)
 	return error;
 }
 
+/* The target did not take the batch: give it back, with one write. */
+static void
+release(Worker *worker, const char *error)
+{
+	int64		batch_id = worker->out;
+
+	worker->out = 0;
+	PG_TRY();
+	{
+		sagaz_process_begin();
+		(void) sagaz_batch_release(batch_id, worker->worker_id, error, 0);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		SagazCare	care;
+		ErrorData  *again = give_up(worker, NULL, &care);
+
+		/* then its lease runs out */
+		note_error(worker, again->message, "A batch could not be given back.");
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(worker->context);
+}
+
 /* The events of the batch are as if never claimed. */
 static Outcome
 recover(Worker *worker, const SagazBatch *batch)
@@ -326,6 +390,8 @@ recover(Worker *worker, const SagazBatch *batch)
 	ErrorData  *error = give_up(worker, batch, &worker->care);
 
 	worker->scale = 1;
+	if (worker->out != 0)
+		release(worker, error->message);
 	if (worker->care != CARE_NONE)
 		return RETRY_WITH_CARE;
 	note_error(worker, error->message, error->detail ? error->detail :
@@ -351,6 +417,7 @@ run_round(Worker *worker)
 		outcome = claim_and_deliver(worker, batch) ? DELIVERED : NOTHING;
 		if (IsTransactionState())
 			CommitTransactionCommand();
+		worker->cleared = true;
 	}
 	PG_CATCH();
 	{
