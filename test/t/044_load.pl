@@ -82,26 +82,40 @@ sub prepare
 	}
 }
 
+# Scheduled events become due in any order, among others of their saga.
+my $later = <<'SQL';
+\set n random(1, 1000000000)
+INSERT INTO load.truth SELECT sagaz.insert_event('later', 'test', to_jsonb(:n + i),
+		available_at => CASE WHEN i < 4 THEN now() + random() * interval '1 s' END), 'later', :n + i
+	FROM generate_series(1, 5) AS i;
+SQL
+
+my $long = <<"SQL";
+BEGIN;
+SELECT load.emit('long', 5);
+\\sleep @{[ int($seconds / 2) ]} s
+SELECT load.emit('long', 5);
+COMMIT;
+SQL
+
 # Savepoints, aborts, two phases, scheduled events, bulks, and one transaction
 # that is open for half of the time.
 sub add_jobs
 {
 	my ($load) = @_;
-	my $long = $node->basedir . '/write_long.sql';
-	my %weights = (
-		steps => 20, two_phase => 10, rows => 10, later => 2,
-		bulk => 1, storm => 1);
+	my $directory = $node->basedir;
+	my %weights = (steps => 20, two_phase => 10, rows => 10, bulk => 1, storm => 1);
 
-	append_to_file($long, "BEGIN; SELECT load.emit('long', 5);\n\\sleep "
-		  . int($seconds / 2) . " s\nSELECT load.emit('long', 5); COMMIT;\n");
+	append_to_file("$directory/later.sql", $later);
+	append_to_file("$directory/long.sql", $long);
 	$load->add('writers',
 		[
-			'--client=6', '--rate=100',
+			'--client=6', '--rate=100', "--file=$directory/later.sql\@5",
 			map { "--file=test/property/write_$_.sql\@$weights{$_}" }
 			  sort keys %weights
 		]);
 	$load->add('straggler', ['--file=test/property/write_straggler.sql']);
-	$load->add('long', [ '--transactions=1', "--file=$long" ], times => 1);
+	$load->add('long', [ '--transactions=1', "--file=$directory/long.sql" ], times => 1);
 }
 
 # End, or cancel, the worker of a group that has delivered since it started.
