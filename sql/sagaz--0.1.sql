@@ -1332,7 +1332,7 @@ SELECT pg_catalog.pg_extension_config_dump('sagaz.delivery', '');
 CREATE FUNCTION sagaz.create_delivery(name text, handler regprocedure,
 		consumer_group text DEFAULT 'sagaz-workers',
 		batch_size integer DEFAULT NULL, timeout interval DEFAULT '30 s',
-		options jsonb DEFAULT '{}')
+		options jsonb DEFAULT NULL)
 	RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_create_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.create_delivery(text, regprocedure, text, integer, interval, jsonb) IS
@@ -1341,11 +1341,11 @@ COMMENT ON FUNCTION sagaz.create_delivery(text, regprocedure, text, integer, int
 CREATE FUNCTION sagaz.create_delivery(name text, target text,
 		consumer_group text DEFAULT 'sagaz-workers',
 		batch_size integer DEFAULT NULL, timeout interval DEFAULT '30 s',
-		options jsonb DEFAULT '{"as": "outbox"}')
+		options jsonb DEFAULT NULL)
 	RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_create_delivery_to_storage' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.create_delivery(text, text, text, integer, interval, jsonb) IS
-	'have the background worker put the events of a consumer group into another storage, as pending events of its outbox';
+	'have the background worker put the events of a consumer group into another storage, as pending events of its outbox; or hand them to a function, if target is the signature of one';
 
 CREATE FUNCTION sagaz.drop_delivery(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_drop_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;

@@ -22,6 +22,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/regproc.h"
@@ -190,11 +191,6 @@ check_target(const char *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("target must be another storage than the native one")));
-	if (strchr(target, '('))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("target \"%s\" is not the name of a storage", target),
-				 errhint("A function is given as a value of type regprocedure.")));
 	sagaz_storage_find(target, &storage);
 	if ((storage.backend->capabilities & SAGAZ_OUTLIVES_SESSION) == 0)
 		ereport(ERROR,
@@ -224,20 +220,53 @@ name_argument(FunctionCallInfo fcinfo)
 	return name;
 }
 
-/* Write the handler, argument 1, into a row. */
 static void
-set_handler(FunctionCallInfo fcinfo, SagazWriter *writer)
+set_handler(SagazWriter *writer, Oid handler)
 {
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("handler must not be null")));
-	check_handler(PG_GETARG_OID(1));
+	check_handler(handler);
 	sagaz_writer_set(writer, delivery_handler,
-					 CStringGetTextDatum(format_procedure_qualified(PG_GETARG_OID(1))));
+					 CStringGetTextDatum(format_procedure_qualified(handler)));
 }
 
-/* Write arguments 2 to 5, checked, into a row. */
+/*
+ * Write argument 1, a text, into a row: a function, if it has parentheses,
+ * else a storage.  True if it is a storage.
+ */
+static bool
+set_target(FunctionCallInfo fcinfo, SagazWriter *writer)
+{
+	char	   *target = sagaz_text_argument(fcinfo, 1, "target");
+
+	if (strchr(target, '('))
+	{
+		Datum		handler = DirectFunctionCall1(regprocedurein,
+												  CStringGetDatum(target));
+
+		set_handler(writer, DatumGetObjectId(handler));
+		return false;
+	}
+	check_target(target);
+	sagaz_writer_set(writer, delivery_target, CStringGetTextDatum(target));
+	return true;
+}
+
+/* Write argument 5, NULL for what fits, into a row. */
+static void
+set_options(FunctionCallInfo fcinfo, SagazWriter *writer, bool to_storage)
+{
+	Datum		options = PG_ARGISNULL(5) ?
+		DirectFunctionCall1(jsonb_in, CStringGetDatum(to_storage ?
+													  "{\"as\": \"outbox\"}" : "{}")) :
+		PG_GETARG_DATUM(5);
+
+	if (to_storage)
+		check_target_options(DatumGetJsonbP(options));
+	else
+		check_no_options(DatumGetJsonbP(options));
+	sagaz_writer_set(writer, delivery_options, options);
+}
+
+/* Write arguments 2 to 4, checked, into a row. */
 static void
 set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
 {
@@ -255,23 +284,19 @@ set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("timeout must be at least one millisecond")));
-	if (PG_ARGISNULL(5))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("options must not be null")));
 
 	sagaz_writer_set(writer, delivery_consumer_group,
 					 CStringGetTextDatum(group.name));
 	if (!PG_ARGISNULL(3))
 		sagaz_writer_set(writer, delivery_batch_size, PG_GETARG_DATUM(3));
 	sagaz_writer_set(writer, delivery_timeout, PG_GETARG_DATUM(4));
-	sagaz_writer_set(writer, delivery_options, PG_GETARG_DATUM(5));
 }
 
-/* Make a delivery to a function or to a storage; argument 1 tells which. */
+/* Make a delivery; argument 1 is a text, or else a function's OID. */
 static void
-create_delivery(FunctionCallInfo fcinfo, bool to_storage)
+create_delivery(FunctionCallInfo fcinfo, bool by_text)
 {
+	bool		to_storage = false;
 	char	   *name = name_argument(fcinfo);
 	Oid			owner = GetUserId();
 	SagazWriter *writer;
@@ -283,20 +308,16 @@ create_delivery(FunctionCallInfo fcinfo, bool to_storage)
 	sagaz_note_first_use();
 	writer = sagaz_writer_begin("delivery");
 	sagaz_writer_row(writer);
-	if (to_storage)
-	{
-		char	   *target = sagaz_text_argument(fcinfo, 1, "target");
-
-		check_target(target);
-		sagaz_writer_set(writer, delivery_target, CStringGetTextDatum(target));
-	}
+	if (by_text)
+		to_storage = set_target(fcinfo, writer);
+	else if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("handler must not be null")));
 	else
-		set_handler(fcinfo, writer);
+		set_handler(writer, PG_GETARG_OID(1));
 	set_columns(fcinfo, writer);
-	if (to_storage)
-		check_target_options(PG_GETARG_JSONB_P(5));
-	else
-		check_no_options(PG_GETARG_JSONB_P(5));
+	set_options(fcinfo, writer, to_storage);
 	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
 	sagaz_writer_set(writer, delivery_owner,
 					 CStringGetTextDatum(GetUserNameFromId(owner, false)));

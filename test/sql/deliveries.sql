@@ -43,7 +43,6 @@ SELECT sagaz.create_delivery('x', :'handle', timeout => '0');
 SELECT sagaz.create_delivery('x', :'handle', timeout => '999 us');
 SELECT sagaz.create_delivery('x', :'handle', timeout => '-1 s');
 SELECT sagaz.create_delivery('x', :'handle', timeout => '11000 years');
-SELECT sagaz.create_delivery('x', :'handle', options => NULL);
 SELECT sagaz.create_delivery('x', :'handle', options => '[]');
 SELECT sagaz.create_delivery('x', :'handle', options => '{"stream": "x"}');
 SELECT sagaz.create_delivery('x', :'handle', options => 'null');
