@@ -1,0 +1,460 @@
+# SQLite files of the Python library: what is read from them, copied from store
+# to store, and written again.  test/data/sqlite-*.db were written by the
+# library, sqlite-*.jsonl is what the library reads from them.  Everything is
+# compared here as Perl values, and files of sagaz are read by sqlite3.
+use strict;
+use warnings;
+
+use File::Copy;
+use JSON::PP;
+use Math::BigFloat;
+use PostgreSQL::Test::Utils;
+use SagazSession;
+use SagazTest;
+use Test::More;
+use Time::Local qw(timegm_modern);
+
+my $node = new_node('fixtures', conf => 'fsync = off');
+my $json = JSON::PP->new->utf8->allow_bignum->allow_nonref->canonical;
+my $files = PostgreSQL::Test::Utils::tempdir();
+my @times = qw(created_at updated_at claimed_at sent_at);
+my @step_times = qw(executed_at compensated_at);
+my $uuid = qr/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\z/;
+
+# ----------------------------------------------------------------------
+# The normal form, by the words of the design
+
+# An instant as sagaz spells it; other text stays.
+sub utc
+{
+	my ($text) = @_;
+
+	return $text
+	  unless defined $text
+	  && $text =~ /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?
+			(?:(Z)|([+-])(\d\d):(\d\d))?\z/x;
+	my @part = ($1, $2, $3, $4, $5, $6);
+	my $offset = $9 ? ($10 * 60 + $11) * ($9 eq '-' ? -60 : 60) : 0;
+	my $fraction = substr(($7 // '') . '0' x 6, 0, 6);
+	my @t = gmtime(
+		timegm_modern(@part[ 5, 4, 3, 2 ], $part[1] - 1, $part[0]) - $offset);
+	return sprintf(
+		'%04d-%02d-%02dT%02d:%02d:%02d%s+00:00',
+		$t[5] + 1900, $t[4] + 1, @t[ 3, 2, 1, 0 ],
+		$fraction > 0 ? ".$fraction" : '');
+}
+
+sub is_typed
+{
+	my ($value, $type) = @_;
+	return
+	     ref $value eq 'HASH'
+	  && exists $value->{value}
+	  && ($value->{__type__} // '') eq $type;
+}
+
+# Numbers are equal if their values are, and nothing else equals a number.  The
+# library forgets of an enum member all but its value.
+sub normal_value
+{
+	my ($value) = @_;
+
+	return $value if !defined $value || JSON::PP::is_bool($value);
+	if (ref $value eq 'HASH')
+	{
+		return $value->{value} if is_typed($value, 'enum');
+		my %normal = map { $_ => normal_value($value->{$_}) } keys %$value;
+		$normal{value} = utc($value->{value}) if is_typed($value, 'datetime');
+		return \%normal;
+	}
+	return [ map { normal_value($_) } @$value ] if ref $value eq 'ARRAY';
+	return { number => Math::BigFloat->new("$value")->bsstr }
+	  if ref $value || JSON::PP->new->allow_nonref->encode($value) !~ /^"/;
+	return $value;
+}
+
+sub normal_step
+{
+	my ($step) = @_;
+
+	return $step unless ref $step eq 'HASH';
+	my %normal = (
+		name => undef, result => undef, error => undef,
+		executed_at => undef, compensated_at => undef, %$step,
+		status => $step->{status} // 'pending',
+		retry_count => $step->{retry_count} // 0);
+	for my $key (@step_times)
+	{
+		$normal{$key} = $normal{$key}{value}
+		  if is_typed($normal{$key}, 'datetime');
+		$normal{$key} = utc($normal{$key});
+	}
+	return \%normal;
+}
+
+sub normal_record
+{
+	my ($record) = @_;
+	my %normal = %$record;
+
+	for my $key (grep { exists $normal{$_} } @times)
+	{
+		$normal{$key} = utc($normal{$key});
+	}
+	$normal{steps} = [ map { normal_step($_) } @{ $normal{steps} } ]
+	  if ref $normal{steps} eq 'ARRAY';
+	return normal_value(\%normal);
+}
+
+# ----------------------------------------------------------------------
+# Records by kind and key
+
+sub listed
+{
+	my ($name) = @_;
+	my %records = (saga => {}, outbox => {});
+
+	for my $line (split /\n/, slurp_file("test/data/$name.jsonl"))
+	{
+		my $entry = $json->decode($line);
+		$records{ $entry->{kind} }{ $entry->{id} } = $entry->{record};
+	}
+	return \%records;
+}
+
+# What no jsonb can hold.
+sub is_unfit
+{
+	my ($value) = @_;
+
+	if (ref $value eq 'HASH')
+	{
+		return 1 if exists $value->{'$float'};
+		return grep { /\0/ || is_unfit($value->{$_}) } keys %$value;
+	}
+	return grep { is_unfit($_) } @$value if ref $value eq 'ARRAY';
+	return defined $value && !ref $value && $value =~ /\0/;
+}
+
+sub key_of
+{
+	my ($record) = @_;
+	return $record->{event_id} // $record->{saga_id};
+}
+
+# What export_all() gives, and the warnings.
+sub exported
+{
+	my ($kind, $url) = @_;
+	my ($out, $err);
+
+	$node->psql(
+		'postgres', "SELECT * FROM sagaz.export_all('$kind', '$url')",
+		stdout => \$out, stderr => \$err,
+		extra_params => [ '-v', 'VERBOSITY=verbose' ], on_error_die => 1);
+	my %records = map {
+		my $record = $json->decode($_);
+		key_of($record) => $record
+	} split /\n/, $out;
+	return (\%records, $err);
+}
+
+sub same_records
+{
+	my ($found, $wanted, $what) = @_;
+
+	is_deeply([ sort keys %$found ], [ sort keys %$wanted ],
+		"$what: every record, and no other");
+	my @different = grep {
+		$json->encode(normal_record($found->{$_})) ne
+		  $json->encode(normal_record($wanted->{$_}))
+	} sort keys %$wanted;
+	is_deeply(\@different, [], "$what: every field");
+	is_deeply(normal_record($found->{$_}), normal_record($wanted->{$_}), $_)
+	  for @different;
+}
+
+# A copy of a file of the library that the server may write to.
+sub file_copy
+{
+	my ($name, $as) = @_;
+
+	copy("test/data/$name.db", "$files/$as.db") or die $!;
+	return "sqlite://$files/$as.db";
+}
+
+# ----------------------------------------------------------------------
+# Reading
+
+sub test_reading
+{
+	my ($name) = @_;
+	my $url = file_copy($name, $name);
+	my $wanted = listed($name);
+
+	for my $kind (qw(saga outbox))
+	{
+		my %all = %{ $wanted->{$kind} };
+		my @unfit = grep { is_unfit($all{$_}) } sort keys %all;
+		my ($found, $warnings) = exported($kind, $url);
+		my @refused =
+		  $warnings =~ /WARNING:  SZ003: record "(.*)" of storage .* is refused/g;
+
+		delete @all{@unfit};
+		same_records($found, \%all, "$name, $kind");
+		is_deeply([ sort @refused ], \@unfit,
+			"$name, $kind: what jsonb cannot hold is refused, by name");
+		my @reasons = $warnings =~
+		  /^DETAIL:  ((?:payload|context|steps): .*(?:NaN|\\u0000).*[^.]\.)$/mg;
+		is(scalar @reasons, scalar @unfit,
+			"$name, $kind: each refusal has its reason");
+		is($node->safe_psql('postgres',
+				"SELECT sagaz.count_records('$kind', '$url')"),
+			scalar(keys %all) + @unfit,
+			"$name, $kind: all of them are counted");
+		is_deeply(
+			[ grep { !is_spelled_well($_) } values %$found ], [],
+			"$name, $kind: times are spelled in UTC");
+	}
+	is(slurp_file("$files/$name.db"), slurp_file("test/data/$name.db"),
+		"$name: reading leaves the file as it was");
+	is_deeply([ glob "$files/$name.db?*" ], [], "$name: and puts none beside it");
+}
+
+sub is_spelled_well
+{
+	my ($record) = @_;
+	my @steps = ref $record->{steps} eq 'ARRAY' ? @{ $record->{steps} } : ();
+	my @all = (@$record{@times}, map { ref $_ ? @$_{@step_times} : () } @steps);
+
+	return !grep { defined && $_ ne utc($_) } @all;
+}
+
+test_reading('sqlite-clean');
+test_reading('sqlite-hostile');
+
+# ----------------------------------------------------------------------
+# A chain of copies: library -> memory -> SQLite -> native -> SQLite
+
+my $session = SagazSession->new($node, 'postgres');
+my $clean = file_copy('sqlite-clean', 'clean');
+my $hostile = file_copy('sqlite-hostile', 'hostile');
+
+$session->query(
+	'SET client_min_messages = error; SET sagaz.memory_limit = 65536');
+
+# Copy all records of a kind; how many were written.
+sub copy_all
+{
+	my ($kind, $from, $to, $condition) = @_;
+
+	return $session->query(
+		"SELECT count(*) FROM sagaz.export_all('$kind', '$from') AS r"
+		  . ' WHERE ' . ($condition // 'true')
+		  . " AND sagaz.import_record(r, '$kind', '$to')");
+}
+
+sub checksum
+{
+	my ($kind, $storage) = @_;
+	return $session->query("SELECT sagaz.checksum('$kind', '$storage')");
+}
+
+sub test_chain
+{
+	my ($kind, $count, @stores) = @_;
+	my $sum = checksum($kind, $stores[0]);
+
+	for my $i (1 .. $#stores)
+	{
+		my $name = $stores[$i] =~ s{.*/}{}r;
+
+		is(copy_all($kind, @stores[ $i - 1, $i ]), $count,
+			"$kind, copy $i to $name: all are written");
+		is($session->query("SELECT sagaz.count_records('$kind', '$stores[$i]')"),
+			$count, "$kind, copy $i to $name: all are there");
+		is(checksum($kind, $stores[$i]), $sum,
+			"$kind, copy $i to $name: the same checksum");
+	}
+	return $sum;
+}
+
+my @chain = ($clean, 'memory://', "sqlite://$files/first.db", 'native',
+	"sqlite://$files/last.db");
+my $clean_list = listed('sqlite-clean');
+my %sum = map {
+	$_ => test_chain($_, scalar(keys %{ $clean_list->{$_} }), @chain)
+} qw(saga outbox);
+
+isnt($sum{saga}, $sum{outbox}, 'checksums tell different records apart');
+is(checksum('saga', 'memory://other'), '0' x 64, 'and nothing is zero');
+is(copy_all('outbox', $clean, 'native'), 0,
+	'events that are there already are not written again');
+is(copy_all('saga', $clean, 'native'), 0, 'nor are sagas');
+is(checksum('saga', 'native'), $sum{saga}, 'and none was changed');
+
+# The hostile ones go from store to store as they are.
+for my $kind (qw(saga outbox))
+{
+	test_chain(
+		$kind,
+		scalar(grep { !is_unfit($_) } values %{ listed('sqlite-hostile')->{$kind} }),
+		$hostile,
+		'memory://hostile',
+		"sqlite://$files/hostile_copy.db");
+}
+same_records(
+	(exported('outbox', "sqlite://$files/hostile_copy.db"))[0],
+	(exported('outbox', $hostile))[0],
+	'ids that are no UUID');
+
+# One record, to native.
+sub import_error
+{
+	my ($kind, $id) = @_;
+	my $key = $kind eq 'saga' ? 'saga_id' : 'event_id';
+	my ($status, $out, $err) = $node->psql(
+		'postgres',
+		"\\set VERBOSITY verbose\n"
+		  . "SELECT sagaz.import_record(r, '$kind', 'native')"
+		  . " FROM sagaz.export_all('$kind', '$hostile') AS r"
+		  . " WHERE r->>'$key' = \$id\$$id\$id\$");
+	return $err =~ /ERROR:  (\w+: .*)/ ? $1 : $out;
+}
+
+for my $id ('not-a-uuid', 'evt:1 "x" ☃')
+{
+	is(import_error('outbox', $id), qq(SZ003: record "$id" is refused),
+		"event $id is no record of the native tables");
+}
+is(import_error('saga', $_), qq(SZ003: record "$_" is refused),
+	"saga $_ is no record of the native tables")
+  for qw(dup-step odd-step-status bad-step-time nameless-step steps-null);
+is(checksum('saga', 'native'), $sum{saga}, 'a refused saga leaves no trace');
+is(checksum('outbox', 'native'), $sum{outbox}, 'nor does a refused event');
+
+# ----------------------------------------------------------------------
+# What sagaz wrote, seen by sqlite3
+
+sub sqlite3
+{
+	my ($file, $query) = @_;
+	my ($out, $err) =
+	  run_command([ 'sqlite3', '-readonly', '-json', "$files/$file.db", $query ]);
+
+	die $err if $err ne '';
+	return $out eq '' ? [] : $json->decode($out);
+}
+
+# Between the words, after every comma and colon there is one blank.
+sub is_python_json
+{
+	my ($text) = @_;
+
+	return 1 unless defined $text;
+	return 0 if $text =~ /\\u(?!00[01])/;
+	$text =~ s/"(?:[^"\\]|\\.)*"/s/g;
+	return $text !~ /[,:](?! \S)|\s[,:]|[\[{]\s|\s[\]}]|\n/;
+}
+
+# A row as the library reads it.
+sub row_record
+{
+	my ($row, @documents) = @_;
+	my %record = %$row;
+
+	for my $key (grep { defined $record{$_} } @documents)
+	{
+		utf8::encode(my $bytes = $record{$key});
+		$record{$key} = $json->decode($bytes);
+	}
+	return \%record;
+}
+
+my %layout = (
+	saga => {
+		table => 'sagas',
+		key => 'saga_id',
+		documents => [qw(steps context metadata)]
+	},
+	outbox => {
+		table => 'outbox_events',
+		key => 'event_id',
+		documents => [qw(payload headers)]
+	});
+
+sub schema
+{
+	my ($file, $table) = @_;
+
+	return {
+		columns => sqlite3($file, "SELECT * FROM pragma_table_info('$table')"),
+		indexes => sqlite3($file,
+			"SELECT l.name, i.name AS \"column\" FROM pragma_index_list('$table') l,"
+			  . " pragma_index_info(l.name) i ORDER BY 1")
+	};
+}
+
+sub test_file
+{
+	my ($file, $kind) = @_;
+	my ($table, $key) = @{ $layout{$kind} }{qw(table key)};
+	my @documents = @{ $layout{$kind}{documents} };
+	my @rows = @{ sqlite3($file, "SELECT * FROM $table") };
+	my %found = map { $_->{$key} => row_record($_, @documents) } @rows;
+
+	is_deeply(schema($file, $table), schema('sqlite-clean', $table),
+		"$file: $table has the library's columns and indexes");
+	same_records(\%found, $clean_list->{$kind}, "$file: $table");
+	is_deeply(
+		[
+			map { $_->{$key} }
+			  grep { grep({ !is_python_json($_) } @$_{@documents}) } @rows
+		],
+		[],
+		"$file: the JSON of $table is spelled as the library's");
+	is_deeply(
+		[ map { $_->{$key} } grep { !is_spelled_well($_) } map { +{ %$_, steps => [] } } @rows ],
+		[], "$file: the times of $table sort as text");
+	my @types = map { "'$_->{name}' || typeof($_->{name})" }
+	  grep { $_->{name} ne 'retry_count' } @{ schema($file, $table)->{columns} };
+	my $types = join ' UNION ', map { "SELECT $_ AS t FROM $table" } @types;
+	is_deeply([ grep { $_->{t} !~ /(text|null)$/ } @{ sqlite3($file, $types) } ],
+		[], "$file: all is text in $table");
+}
+
+for my $file ('first', 'last')
+{
+	test_file($file, $_) for qw(saga outbox);
+	is_deeply(
+		$json->decode(
+			sqlite3($file,
+				"SELECT context FROM sagas WHERE saga_id = 'typed-values'")
+			  ->[0]{context})->{enum}{__type__},
+		'enum',
+		"$file: the typed object of an enum member is kept whole");
+	is(sqlite3($file, 'PRAGMA integrity_check')->[0]{integrity_check},
+		'ok', "$file: it is sound");
+}
+
+# ----------------------------------------------------------------------
+# Imported events and claims
+
+$session->query('ALTER SYSTEM SET sagaz.claim_timeout = 1000');
+my @claimed = split / /,
+  $session->query(
+	"SELECT c.event_id FROM generate_series(1, 300),"
+	  . " LATERAL sagaz.claim_batch('importer' || generate_series, 1000) c");
+my %status = map { $_ => $clean_list->{outbox}{$_}{status} } keys %{ $clean_list->{outbox} };
+my %got;
+$got{ $status{$_} }{$_}++ for @claimed;
+my @pending = grep { $status{$_} eq 'pending' } sort keys %status;
+
+is_deeply([ sort keys %{ $got{pending} // {} } ], \@pending,
+	'imported as pending is claimed');
+is_deeply($got{sent}, undef, 'imported as sent never is');
+is_deeply($got{dead_letter}, undef, 'nor is a dead letter');
+
+$session->close;
+$node->stop;
+done_testing();
