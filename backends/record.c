@@ -87,6 +87,9 @@ sagaz_json_from_text(const char *text, int length, char **problem)
 			error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
 			PG_RE_THROW();
 		FlushErrorState();
+		/* whoever shows it ends the sentence */
+		if (error->detail && error->detail[strlen(error->detail) - 1] == '.')
+			error->detail[strlen(error->detail) - 1] = '\0';
 		*problem = psprintf("%s%s%s", error->message,
 							error->detail ? ": " : "",
 							error->detail ? error->detail : "");

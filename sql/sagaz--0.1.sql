@@ -1540,6 +1540,21 @@ $$;
 COMMENT ON FUNCTION sagaz.drop_storage(text) IS
 	'forget a storage''s name; what it holds stays where it is';
 
+CREATE FUNCTION sagaz.import_time(step jsonb, field text) RETURNS timestamptz
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	IF step->>field !~ '^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?\+00:00$' THEN
+		RAISE invalid_datetime_format USING
+			MESSAGE = format('%s of step "%s" is not a time', field, step->>'name');
+	END IF;
+	RETURN (step->>field)::timestamptz;
+END
+$$;
+COMMENT ON FUNCTION sagaz.import_time(jsonb, text) IS
+	'part of import_record(): a time of a step in normal form; whatever else timestamptz would take is an error';
+
 CREATE FUNCTION sagaz.import_sagas(records jsonb, replace boolean)
 	RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -1572,8 +1587,8 @@ BEGIN
 			SELECT saga->>'saga_id', step->>'name', place - 1,
 				(step->>'status')::sagaz.step_status,
 				nullif(step->'result', 'null'), step->>'error',
-				(step->>'executed_at')::timestamptz,
-				(step->>'compensated_at')::timestamptz,
+				sagaz.import_time(step, 'executed_at'),
+				sagaz.import_time(step, 'compensated_at'),
 				(step->>'retry_count')::integer,
 				nullif(step - '{name,status,result,error,executed_at,compensated_at,retry_count}'::text[], '{}')
 			FROM jsonb_array_elements(saga->'steps') WITH ORDINALITY AS e (step, place);

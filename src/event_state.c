@@ -320,12 +320,11 @@ sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 	state->next_attempt_at = time_column(retry, retry_next_attempt_at);
 	state->failed_at = time_column(retry, retry_failed_at);
 	state->status = status_of_retry(retry);
-	if (state->status == STATUS_PENDING)
+	if (state->retry_state == RETRY_HELD)
 		return;
 	state->claimed_at = time_column(retry, retry_claimed_at);
 	state->worker_id = sagaz_column_text(retry, retry_worker_id);
-	if (state->status == STATUS_SENT)
-		state->sent_at = time_column(retry, retry_sent_at);
+	state->sent_at = time_column(retry, retry_sent_at);
 	if ((state->status == STATUS_SENT || state->status == STATUS_CLAIMED) &&
 		!sagaz_column_is_null(retry, retry_batch_id))
 		state->batch_id = DatumGetInt64(sagaz_column(retry, retry_batch_id));

@@ -226,6 +226,16 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error)
 		sagaz_retry_clear(writer, retry_last_error);
 }
 
+/* A row that counts as pending again tells of no claim. */
+void
+sagaz_retry_forget_claim(SagazWriter *writer)
+{
+	if (!writer->slot->tts_isnull[retry_failed_at - 1])
+		return;
+	sagaz_retry_clear(writer, retry_claimed_at);
+	sagaz_retry_clear(writer, retry_worker_id);
+}
+
 /*
  * An operator wants the writer's row tried again at that time: it counts as
  * pending until it fails again.  anew: its failures are forgotten.
@@ -236,6 +246,7 @@ sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew)
 	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_WAITING));
 	sagaz_writer_set(writer, retry_next_attempt_at, TimestampTzGetDatum(at));
 	sagaz_retry_clear(writer, retry_failed_at);
+	sagaz_retry_forget_claim(writer);
 	if (anew)
 		sagaz_writer_set(writer, retry_retry_count, Int32GetDatum(0));
 }
@@ -316,6 +327,7 @@ sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 		sagaz_writer_set(writer, retry_next_attempt_at,
 						 TimestampTzGetDatum(next_attempt));
 		sagaz_retry_clear(writer, retry_batch_id);
+		sagaz_retry_forget_claim(writer);
 		sagaz_writer_update(writer, scan->slot, snapshot);
 		count++;
 	}

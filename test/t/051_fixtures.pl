@@ -440,7 +440,6 @@ for my $file ('first', 'last')
 # ----------------------------------------------------------------------
 # Imported events and claims
 
-$session->query('ALTER SYSTEM SET sagaz.claim_timeout = 1000');
 my @claimed = split / /,
   $session->query(
 	"SELECT c.event_id FROM generate_series(1, 300),"
