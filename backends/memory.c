@@ -175,6 +175,18 @@ apply(SagazStore *store, SagazKind kind, List *changes)
 	}
 }
 
+/* Is there a change of that key among them? */
+static bool
+is_changed(List *changes, const char *key)
+{
+	ListCell   *cell;
+
+	foreach(cell, changes)
+		if (strcmp(((MemoryChange *) lfirst(cell))->key, key) == 0)
+			return true;
+	return false;
+}
+
 static int64
 memory_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
@@ -183,7 +195,8 @@ memory_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode
 	for (int i = 0; i < count; i++)
 	{
 		const char *key = sagaz_record_key(&records[i]);
-		bool		exists = find_entry(store, records[i].kind, key) != NULL;
+		bool		exists = find_entry(store, records[i].kind, key) != NULL ||
+			(mode != SAGAZ_PUT_ALWAYS && is_changed(changes, key));
 
 		if (exists && mode == SAGAZ_PUT_NEW)
 			ereport(ERROR,

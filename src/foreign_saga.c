@@ -36,6 +36,20 @@ sagaz_check_readable(const SagazStore *store, const SagazRecord *record)
 			 errdetail("%s.", record->problem)));
 }
 
+/* The saga of that id; false if there is none. */
+static bool
+get_saga(SagazStore *store, const char *saga_id, SagazRecord *record)
+{
+	SagazFilter filter = {.key = saga_id};
+	SagazReader *reader = sagaz_read_begin(store, SAGAZ_SAGA, &filter);
+	bool		found = sagaz_read_next(reader, record);
+
+	sagaz_read_end(reader);
+	if (found)
+		sagaz_check_readable(store, record);
+	return found;
+}
+
 /* ---------------------------------------------------------------------- */
 /* save */
 
@@ -100,6 +114,7 @@ sagaz_foreign_save_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	Save		save = {0};
 	SagazFilter filter = {0};
+	SagazRecord record;
 	Datum		saga_id = saga_text_argument(fcinfo, 0, "saga_id", SAGA_ID_LENGTH);
 
 	save.wanted.saga_id = TextDatumGetCString(saga_id);
@@ -131,25 +146,13 @@ sagaz_foreign_save_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 				 errhint("0 means that the saga must not exist yet.")));
 	filter.key = save.wanted.saga_id;
 	(void) sagaz_edit(store, SAGAZ_SAGA, &filter, true, save_edit, &save);
+	if (save.version == 0)		/* an edit passes over what it cannot read */
+		(void) get_saga(store, filter.key, &record);
 	PG_RETURN_INT64(save.version);
 }
 
 /* ---------------------------------------------------------------------- */
 /* load, delete */
-
-/* The saga of that id; false if there is none. */
-static bool
-get_saga(SagazStore *store, const char *saga_id, SagazRecord *record)
-{
-	SagazFilter filter = {.key = saga_id};
-	SagazReader *reader = sagaz_read_begin(store, SAGAZ_SAGA, &filter);
-	bool		found = sagaz_read_next(reader, record);
-
-	sagaz_read_end(reader);
-	if (found)
-		sagaz_check_readable(store, record);
-	return found;
-}
 
 /* The normal form with the version on top, as the native function has it. */
 static Jsonb *
@@ -201,8 +204,8 @@ typedef struct StepUpdate
 {
 	const char *saga_id;
 	const char *step_name;
-	const char *status;
-	Jsonb	   *result;			/* this and what follows: 0 or NULL leaves it */
+	const char *status;			/* this and what follows: 0 or NULL leaves it */
+	Jsonb	   *result;
 	const char *error;
 	TimestampTz executed_at;
 	TimestampTz compensated_at;
@@ -230,7 +233,8 @@ update_object(const StepUpdate *update)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	sagaz_push_string(&state, "status", update->status);
+	if (update->status)
+		sagaz_push_string(&state, "status", update->status);
 	if (update->result)
 		sagaz_push_json(&state, "result", update->result);
 	if (update->error)
@@ -292,24 +296,40 @@ step_edit(SagazRecord *record, bool exists, void *arg)
 	return SAGAZ_CHANGE;
 }
 
+static TimestampTz
+time_argument(FunctionCallInfo fcinfo, int argno, const char *field)
+{
+	if (PG_ARGISNULL(argno))
+		return 0;
+	if (!sagaz_time_in_range(PG_GETARG_TIMESTAMPTZ(argno)))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("%s must be in the years 1 to 9999", field)));
+	return PG_GETARG_TIMESTAMPTZ(argno);
+}
+
 /* update_step_state(saga_id, step_name, status, result, error, executed_at, compensated_at) */
 Datum
 sagaz_foreign_update_step_state(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	StepUpdate	update = {0};
 	SagazFilter filter = {0};
+	SagazRecord record;
 
 	update.saga_id = sagaz_text_argument(fcinfo, 0, "saga_id");
 	update.step_name = sagaz_text_argument(fcinfo, 1, "step_name");
-	update.status = sagaz_text_argument(fcinfo, 2, "status");
-	(void) saga_check_status(&step_statuses, update.status, "status");
+	if (!PG_ARGISNULL(2))
+	{
+		update.status = sagaz_text_argument(fcinfo, 2, "status");
+		(void) saga_check_status(&step_statuses, update.status, "status");
+	}
 	update.result = json_argument(fcinfo, 3);
 	update.error = sagaz_optional_text(fcinfo, 4);
-	update.executed_at = PG_ARGISNULL(5) ? 0 : PG_GETARG_TIMESTAMPTZ(5);
-	update.compensated_at = PG_ARGISNULL(6) ? 0 : PG_GETARG_TIMESTAMPTZ(6);
+	update.executed_at = time_argument(fcinfo, 5, "executed_at");
+	update.compensated_at = time_argument(fcinfo, 6, "compensated_at");
 	filter.key = update.saga_id;
 	(void) sagaz_edit(store, SAGAZ_SAGA, &filter, false, step_edit, &update);
-	if (!update.found)
+	if (!update.found && !get_saga(store, update.saga_id, &record))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("saga \"%s\" does not exist", update.saga_id)));
@@ -412,6 +432,17 @@ sagaz_foreign_list_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 	return (Datum) 0;
 }
 
+static int
+oldest_updated_first(const ListCell *a, const ListCell *b)
+{
+	const SagazSaga *left = lfirst(a);
+	const SagazSaga *right = lfirst(b);
+
+	if (left->updated_at != right->updated_at)
+		return left->updated_at < right->updated_at ? -1 : 1;
+	return strcmp(left->saga_id, right->saga_id);
+}
+
 /* stuck_sagas(older_than) */
 Datum
 sagaz_foreign_stuck_sagas(FunctionCallInfo fcinfo, SagazStore *store)
@@ -420,12 +451,22 @@ sagaz_foreign_stuck_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 		"pending", "executing", "compensating", "forward_recovery"
 	};
 	SagazFilter filter = {.statuses = words,.nstatuses = lengthof(words)};
+	SagazReader *reader;
+	SagazRecord record;
+	List	   *sagas = NIL;
+	ListCell   *cell;
 
 	filter.updated_before = GetCurrentTimestamp() -
 		sagaz_interval_us(fcinfo, 0, "older_than");
-	filter.order = SAGAZ_OLDEST_FIRST;
 	sagaz_rows_begin(fcinfo);
-	put_summaries(fcinfo, store, &filter, 0);
+	reader = sagaz_read_begin(store, SAGAZ_SAGA, &filter);
+	while (sagaz_read_next(reader, &record))
+		sagas = lappend(sagas, memcpy(palloc(sizeof(SagazSaga)), &record.saga,
+									  sizeof(SagazSaga)));
+	sagaz_read_end(reader);
+	list_sort(sagas, oldest_updated_first);
+	foreach(cell, sagas)
+		put_summary((ReturnSetInfo *) fcinfo->resultinfo, lfirst(cell));
 	return (Datum) 0;
 }
 
@@ -527,8 +568,12 @@ sagaz_foreign_cleanup_completed_sagas(FunctionCallInfo fcinfo, SagazStore *store
 	statuses = palloc((filter.nstatuses + 1) * sizeof(char *));
 	for (int i = 0; i < filter.nstatuses; i++)
 	{
-		statuses[i] = nulls[i] ? "" : TextDatumGetCString(words[i]);
-		(void) saga_check_status(&saga_statuses, statuses[i], "statuses");
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_SAGAZ_INPUT),
+					 errmsg("statuses must not contain null")));
+		statuses[i] = TextDatumGetCString(words[i]);
+		(void) saga_finished_status(statuses[i]);
 	}
 	if (filter.nstatuses == 0)
 		PG_RETURN_INT64(0);

@@ -106,6 +106,9 @@ extern const char *saga_status_word(Oid status);
 extern Oid	saga_check_status(const StatusType *type, const char *word,
 							  const char *field);
 
+/* saga_delete.c */
+extern Oid	saga_finished_status(const char *word);
+
 /* saga_record.c: arguments and JSON to rows */
 extern Datum saga_text_argument(FunctionCallInfo fcinfo, int argno,
 								const char *field, int max_length);

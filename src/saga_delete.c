@@ -132,8 +132,8 @@ clean_status(SagaDelete *delete, Oid status, TimestampTz cutoff)
 }
 
 /* A status at which a saga is done with: nobody will go on with it. */
-static Oid
-finished_status(const char *word)
+Oid
+saga_finished_status(const char *word)
 {
 	static const char *const finished[] = {
 		"completed", "failed", "rolled_back", "partially_committed"
@@ -170,7 +170,7 @@ read_statuses(FunctionCallInfo fcinfo, int argno, Oid **statuses)
 			ereport(ERROR,
 					(errcode(ERRCODE_SAGAZ_INPUT),
 					 errmsg("statuses must not contain null")));
-		(*statuses)[i] = finished_status(TextDatumGetCString(words[i]));
+		(*statuses)[i] = saga_finished_status(TextDatumGetCString(words[i]));
 	}
 	return count;
 }

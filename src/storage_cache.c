@@ -113,7 +113,6 @@ sagaz_storage_connect(const SagazStorage *storage, const char *name)
 {
 	StoreKey	key = {.server = storage->server,.user = GetUserId()};
 	StoreEntry *entry;
-	bool		found;
 
 	if (!OidIsValid(storage->server))
 		key.url = DatumGetUInt64(hash_any_extended((const unsigned char *) name,
@@ -125,16 +124,20 @@ sagaz_storage_connect(const SagazStorage *storage, const char *name)
 		stores = hash_create("sagaz stores", 16, &control, HASH_ELEM | HASH_BLOBS);
 	}
 	close_idle();
-	entry = hash_search(stores, &key, HASH_ENTER, &found);
-	if (!found)
-		entry->store = NULL;
-	if (entry->store &&
+	entry = hash_search(stores, &key, HASH_FIND, NULL);
+	if (entry && entry->store &&
 		(entry->store->broken || entry->store->owner != storage->owner ||
 		 entry->store->backend != storage->backend ||
 		 !equal(entry->store->options, storage->options)))
 		close_entry(entry);
-	if (entry->store == NULL)
-		entry->store = open_store(storage);
+	if (entry == NULL || entry->store == NULL)
+	{
+		/* first, so that one that cannot be opened leaves no entry */
+		SagazStore *store = open_store(storage);
+
+		entry = hash_search(stores, &key, HASH_ENTER, NULL);
+		entry->store = store;
+	}
 	entry->used_at = GetCurrentTimestamp();
 	return entry->store;
 }

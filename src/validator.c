@@ -18,11 +18,24 @@ PG_FUNCTION_INFO_V1(sagaz_storage_fdw);
 PG_FUNCTION_INFO_V1(sagaz_memory_validator);
 PG_FUNCTION_INFO_V1(sagaz_sqlite_validator);
 
-/* Foreign tables have no callbacks as yet; the servers are what is used. */
+static void
+refuse_table(PlannerInfo *root, RelOptInfo *rel, Oid table)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("a storage cannot be read through a foreign table"),
+			 errhint("Use the functions of %s, such as %s.export_all().",
+					 SAGAZ_SCHEMA, SAGAZ_SCHEMA)));
+}
+
+/* The servers are what is used; a foreign table can be made, but not read. */
 Datum
 sagaz_storage_fdw(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_POINTER(makeNode(FdwRoutine));
+	FdwRoutine *routine = makeNode(FdwRoutine);
+
+	routine->GetForeignRelSize = refuse_table;
+	PG_RETURN_POINTER(routine);
 }
 
 /* May the option stand in this catalog? */
