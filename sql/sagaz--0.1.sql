@@ -1406,12 +1406,12 @@ COMMENT ON FUNCTION sagaz.storage_fdw() IS
 	'handler of the foreign data wrappers whose servers are storages';
 
 CREATE FUNCTION sagaz.memory_validator(options text[], catalog oid) RETURNS void
-	AS 'MODULE_PATHNAME', 'sagaz_memory_validator' LANGUAGE C STRICT;
+	AS 'MODULE_PATHNAME', 'sagaz_memory_validator' LANGUAGE C;
 COMMENT ON FUNCTION sagaz.memory_validator(text[], oid) IS
 	'checks the options of storages of kind memory';
 
 CREATE FUNCTION sagaz.sqlite_validator(options text[], catalog oid) RETURNS void
-	AS 'MODULE_PATHNAME', 'sagaz_sqlite_validator' LANGUAGE C STRICT;
+	AS 'MODULE_PATHNAME', 'sagaz_sqlite_validator' LANGUAGE C;
 COMMENT ON FUNCTION sagaz.sqlite_validator(text[], oid) IS
 	'checks the options of storages of kind sqlite';
 
@@ -1605,7 +1605,7 @@ COMMENT ON FUNCTION sagaz.import_sagas(jsonb, boolean) IS
 	'part of import_record(): put sagas in normal form into the native tables with their times; returns how many were not so there already';
 
 CREATE FUNCTION sagaz.export_saga(saga_id text) RETURNS jsonb
-	AS 'MODULE_PATHNAME', 'sagaz_export_saga' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+	AS 'MODULE_PATHNAME', 'sagaz_export_saga' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.export_saga(text) IS
 	'part of import_record(): a saga of the native tables in normal form, or NULL';
 

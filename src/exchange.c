@@ -106,11 +106,14 @@ sagaz_export_all(PG_FUNCTION_ARGS)
 Datum
 sagaz_export_saga(PG_FUNCTION_ARGS)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Snapshot	snapshot;
 	SagazRecord record;
 	SagaRow		saga;
 	Jsonb	   *json = NULL;
 
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (saga_read(PG_GETARG_DATUM(0), snapshot, &saga))
 	{
 		sagaz_record_from_json(SAGAZ_SAGA, saga_load_json(&saga, snapshot), &record);

@@ -120,6 +120,17 @@ SELECT sagaz.pause_delivery('d');
 SELECT sagaz.resume_delivery('d');
 SELECT * FROM sagaz.stat_delivery;
 SELECT sagaz.drop_delivery('d');
+SELECT sagaz.create_storage('m', 'memory://m');
+SELECT sagaz.create_outbox_storage('file', 'sqlite:///tmp/sagaz-search-path.db');
+SELECT * FROM sagaz.storages;
+SELECT * FROM sagaz.backends();
+SELECT sagaz.import_record('{"saga_id": "s", "saga_name": "n", "status": "pending", "created_at": "2024-01-01", "updated_at": "2024-01-01", "steps": [{"name": "a", "executed_at": "2024-01-01T00:00:00Z"}]}', 'saga', name) FROM (VALUES ('m'), ('native')) v (name);
+SELECT sagaz.import_record('{"event_id": "44444444-4444-7444-8444-444444444444", "saga_id": "s", "event_type": "t", "payload": 1, "status": "sent", "created_at": "2024-01-01"}', 'outbox', name) FROM (VALUES ('m'), ('native')) v (name);
+SELECT sagaz.export_all('saga'), sagaz.export_all('saga', 'm');
+SELECT sagaz.count_records('saga'), sagaz.checksum('saga');
+SELECT sagaz.create_delivery('g', 'public.handle(sagaz.outbox_event[])'::regprocedure), sagaz.drop_delivery('g');
+SELECT sagaz.create_delivery('f', 'file'), sagaz.drop_delivery('f');
+SELECT sagaz.drop_storage('m'), sagaz.drop_storage('file');
 SELECT sagaz.drop_consumer_group('ordered');
 SQL
 is($err, '', 'every call works');
@@ -128,7 +139,7 @@ SELECT proname FROM pg_proc
 	WHERE pronamespace = 'sagaz'::regnamespace
 		AND prolang <> (SELECT oid FROM pg_language WHERE lanname = 'internal')
 		AND prokind <> 'a' AND proname !~ '^(adopt_|access_)'
-		AND prorettype <> 'fdw_handler'::regtype
+		AND prorettype <> 'fdw_handler'::regtype AND proname !~ '_validator$'
 		AND oid NOT IN (SELECT funcid FROM pg_stat_user_functions)
 SQL
 is( $node->safe_psql('postgres', <<'SQL'), '', 'nothing in front was called');
