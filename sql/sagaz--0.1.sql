@@ -1616,7 +1616,11 @@ CREATE FUNCTION sagaz.import_events(records jsonb) RETURNS bigint
 DECLARE
 	event jsonb;
 	rows text := format($q$
-		SELECT event_id::text AS id, e.* FROM jsonb_to_recordset(%L) AS e (
+		SELECT event_id::text AS id, event_id, saga_id, aggregate_type,
+				aggregate_id, event_type, coalesce(payload, 'null') AS payload,
+				headers, status, created_at, claimed_at, sent_at, retry_count,
+				last_error, worker_id, routing_key, partition_key
+			FROM jsonb_to_recordset(%L) AS e (
 			event_id uuid, saga_id text, aggregate_type text, aggregate_id text,
 			event_type text, payload jsonb, headers jsonb, status text,
 			created_at timestamptz, claimed_at timestamptz, sent_at timestamptz,

@@ -399,7 +399,7 @@ is_allowed(const char *from, const char *to)
 		return false;
 	if (strcmp(from, "dead_letter") == 0)
 		return strcmp(to, "pending") == 0;
-	return strcmp(from, to) != 0 || strcmp(from, "failed") == 0;
+	return strcmp(from, to) != 0;
 }
 
 static SagazVerdict
@@ -540,7 +540,6 @@ sagaz_foreign_requeue_dead_letters(FunctionCallInfo fcinfo, SagazStore *store)
 		filter.keys = read_ids(fcinfo, 0, &filter.nkeys);
 		if (filter.nkeys == 0)
 			PG_RETURN_INT64(0);
-		check_all_there(store, (const char **) filter.keys, filter.nkeys);
 	}
 	filter.event_type = sagaz_optional_text(fcinfo, 1);
 	filter.saga_id = sagaz_optional_text(fcinfo, 2);

@@ -57,6 +57,17 @@ sub query
 	return $self->result;
 }
 
+# The rows that a statement, given with its end, yields; its SQLSTATE if it fails.
+sub outcome
+{
+	my ($self, $sql) = @_;
+
+	$self->{in} .= "$sql\n\\if :ERROR\n\\echo ERROR :SQLSTATE\n\\endif\n\\echo $mark\n";
+	$self->{psql}->pump until $self->{out} =~ s/^(.*?)$mark\n//s;
+	$self->{err} = '';
+	return $1;
+}
+
 sub close
 {
 	my ($self) = @_;

@@ -1,0 +1,95 @@
+# The same statements with the same answers on every storage: test/data/conformance.sql.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use SagazSession;
+use SagazTest;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = new_node(
+	'conformance',
+	conf => <<'CONF');
+fsync = off
+timezone = 'UTC'
+sagaz.max_retries = 2
+sagaz.retry_backoff = '5min'
+CONF
+
+# The tests of the script: until, sql, wanted, place.
+sub read_script
+{
+	my ($file) = @_;
+	my $text = slurp_file($file);
+	my $line = 1;
+	my @tests;
+
+	for my $part (split /(\n(?:[ \t]*\n)+)/, $text)
+	{
+		my @lines = split /\n/, $part;
+		my @sql = grep { !/^--/ } @lines;
+
+		push @tests,
+		  {
+			until => scalar(grep { $_ eq '--until' } @lines),
+			sql => join("\n", @sql),
+			wanted => join('',
+				map { /^--> ?(.*)/ ? "$1\n" : /^--! (\w+)/ ? "ERROR $1\n" : () }
+				  @lines),
+			place => "line $line"
+		  }
+		  if grep { /\S/ } @sql;
+		$line += $part =~ tr/\n//;
+	}
+	return @tests;
+}
+
+sub run_script
+{
+	my ($storage, @tests) = @_;
+	my $database = 'on_' . ($storage =~ s/\W.*//sr);
+
+	$node->safe_psql('postgres', "CREATE DATABASE $database");
+	$node->safe_psql($database, 'CREATE EXTENSION sagaz');
+	$node->safe_psql($database, $_) for create_statements($storage);
+	my $session = SagazSession->new($node, $database);
+	$session->outcome("\\set s '$storage'");
+	for my $test (@tests)
+	{
+		my $end = time + 60;
+		my $got = $session->outcome($test->{sql});
+
+		while ($test->{until} && $got ne $test->{wanted} && time < $end)
+		{
+			usleep(10_000);
+			$got = $session->outcome($test->{sql});
+		}
+		is($got, $test->{wanted}, "$storage, $test->{place}")
+		  or diag($test->{sql});
+	}
+	$session->close;
+	$node->safe_psql('postgres', 'ALTER SYSTEM RESET ALL');
+	$node->reload;
+}
+
+sub create_statements
+{
+	my ($storage) = @_;
+	my %url = (
+		memory => 'memory://',
+		sqlite => 'sqlite://'
+		  . PostgreSQL::Test::Utils::tempdir()
+		  . '/conformance.db');
+
+	return "SELECT sagaz.create_storage('$storage', '$url{$storage}')"
+	  if $url{$storage};
+	return ();
+}
+
+my @tests = read_script('test/data/conformance.sql');
+cmp_ok(scalar @tests, '>', 200, 'there are tests');
+run_script($_, @tests) for qw(native memory sqlite);
+
+$node->stop;
+done_testing();
