@@ -1408,12 +1408,12 @@ COMMENT ON FUNCTION sagaz.storage_fdw() IS
 CREATE FUNCTION sagaz.memory_validator(options text[], catalog oid) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_memory_validator' LANGUAGE C;
 COMMENT ON FUNCTION sagaz.memory_validator(text[], oid) IS
-	'checks the options of storages of kind memory';
+	'part of the foreign data wrapper sagaz_memory: checks the options of its storages';
 
 CREATE FUNCTION sagaz.sqlite_validator(options text[], catalog oid) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_sqlite_validator' LANGUAGE C;
 COMMENT ON FUNCTION sagaz.sqlite_validator(text[], oid) IS
-	'checks the options of storages of kind sqlite';
+	'part of the foreign data wrapper sagaz_sqlite: checks the options of its storages';
 
 CREATE FOREIGN DATA WRAPPER sagaz_memory
 	HANDLER sagaz.storage_fdw VALIDATOR sagaz.memory_validator;

@@ -90,14 +90,14 @@ my $form = q(regexp_replace(pg_get_function_arguments(oid), '::[a-z ]+', '', 'g'
 	|| ' ' || coalesce(pg_get_function_result(oid), ''));
 is( $node->safe_psql('catalog', <<"SQL"), '', 'functions with another signature than the reference has');
 SET search_path = sagaz, pg_catalog;
-SELECT coalesce(r.name, s.name), r.form, s.form
-	FROM (SELECT proname AS name, $form AS form FROM pg_proc
+SELECT name, form, CASE WHEN r.there THEN 'not in the reference' ELSE 'not there' END
+	FROM (SELECT proname AS name, $form AS form, true AS there FROM pg_proc
 			WHERE pronamespace = 'sagaz'::regnamespace
 				AND prorettype <> 'fdw_handler'::regtype
 				AND obj_description(oid, 'pg_proc') NOT LIKE 'part of %') AS r
-		FULL JOIN (SELECT substr(proname, 6) AS name, $form AS form FROM pg_proc
-			WHERE pronamespace = 'said'::regnamespace) AS s USING (name)
-	WHERE r.form IS DISTINCT FROM s.form
+		FULL JOIN (SELECT substr(proname, 6) AS name, $form AS form, true AS there FROM pg_proc
+			WHERE pronamespace = 'said'::regnamespace) AS s USING (name, form)
+	WHERE r.there IS NULL OR s.there IS NULL ORDER BY name, form
 SQL
 
 my @inner = grep { $reference !~ /`\Q$_\E`/ } split /\n/,
@@ -129,8 +129,8 @@ SQL
 }
 
 my ($settings) = $reference =~ /^## Settings\n(.*?)^## /ms;
-my %said = $settings =~ /^\| `(sagaz\.\w+)` \| `(\w+|\*)` \|/mg;
-is( join("\n", map { "$_|$said{$_}" } sort keys %said),
+my %said = $settings =~ /^\| `(sagaz\.\w+)` \| (?:`(\w+|\*)`|empty) \|/mg;
+is( join("\n", map { "$_|" . ($said{$_} // '') } sort keys %said),
 	$node->safe_psql('catalog', <<'SQL'), 'settings and their defaults');
 SELECT name, current_setting(name) FROM pg_settings
 	WHERE name LIKE 'sagaz.%' ORDER BY name COLLATE "C"
