@@ -19,7 +19,8 @@
  * broken, and then opened anew.  Where an operation says that it is atomic,
  * an error leaves the storage as it was.
  *
- * Strings are in the database's encoding.  Times are 0 where there is none.
+ * Strings are in the database's encoding.  Times are 0 where there is none;
+ * the instant whose number is 0, the first of 2000 in UTC, is -infinity.
  */
 #ifndef SAGAZ_BACKEND_H
 #define SAGAZ_BACKEND_H
@@ -34,6 +35,19 @@
 
 /* ---------------------------------------------------------------------- */
 /* Records */
+
+/* A time as records have it, and back. */
+static inline TimestampTz
+sagaz_record_time(TimestampTz time)
+{
+	return time == 0 ? DT_NOBEGIN : time;
+}
+
+static inline TimestampTz
+sagaz_real_time(TimestampTz time)
+{
+	return time == DT_NOBEGIN ? 0 : time;
+}
 
 typedef enum SagazKind
 {

@@ -120,8 +120,10 @@ sagaz_record_compare(const SagazRecord *a, const SagazRecord *b,
 					 SagazOrder order)
 {
 	int			by_key = strcmp(sagaz_record_key(a), sagaz_record_key(b));
-	TimestampTz x = a->kind == SAGAZ_SAGA ? a->saga.created_at : a->event.created_at;
-	TimestampTz y = b->kind == SAGAZ_SAGA ? b->saga.created_at : b->event.created_at;
+	TimestampTz x = sagaz_real_time(a->kind == SAGAZ_SAGA ? a->saga.created_at :
+									a->event.created_at);
+	TimestampTz y = sagaz_real_time(b->kind == SAGAZ_SAGA ? b->saga.created_at :
+									b->event.created_at);
 
 	if (order == SAGAZ_BY_KEY || order == SAGAZ_ANY_ORDER || x == y)
 		return by_key;

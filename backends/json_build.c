@@ -54,7 +54,7 @@ sagaz_push_time(JsonbParseState **state, const char *key, TimestampTz time)
 	if (time != 0)
 	{
 		text = palloc(SAGAZ_TIME_SIZE);
-		(void) sagaz_format_time(time, text);
+		(void) sagaz_format_time(sagaz_real_time(time), text);
 	}
 	sagaz_push_string(state, key, text);
 }

@@ -104,7 +104,8 @@ text_of(const Datum *values, const bool *nulls, int column)
 static TimestampTz
 time_of(const Datum *values, const bool *nulls, int column)
 {
-	return nulls[column] ? 0 : DatumGetTimestampTz(values[column]);
+	return nulls[column] ? 0 :
+		sagaz_record_time(DatumGetTimestampTz(values[column]));
 }
 
 static bool

@@ -195,7 +195,7 @@ get_time(const FieldReader *reader, const char *field)
 		complain(reader->record, psprintf("%s is not a time", field));
 		return 0;
 	}
-	return time;
+	return text ? sagaz_record_time(time) : 0;
 }
 
 static Jsonb *

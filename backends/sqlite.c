@@ -259,7 +259,7 @@ bind_time(sqlite3_stmt *statement, int position, TimestampTz time)
 	char		text[SAGAZ_TIME_SIZE];
 
 	if (time != 0)
-		(void) sagaz_format_time(time, text);
+		(void) sagaz_format_time(sagaz_real_time(time), text);
 	bind_text(statement, position, time != 0 ? text : NULL);
 }
 
@@ -528,7 +528,7 @@ column_time(sqlite3_stmt *row, int column, const char *field,
 		return 0;
 	if (sagaz_parse_time(text, strlen(text), &time) ||
 		sagaz_parse_typed_time(text, &time))
-		return time;
+		return sagaz_record_time(time);
 	complain(record, psprintf("%s is not a time", field));
 	return 0;
 }

@@ -36,7 +36,7 @@ static void
 set_time(Datum *values, bool *nulls, int column, TimestampTz time)
 {
 	nulls[column] = time == 0;
-	values[column] = TimestampTzGetDatum(time);
+	values[column] = TimestampTzGetDatum(sagaz_real_time(time));
 }
 
 /* A row needs a UUID, though a record may have another id. */
@@ -281,7 +281,7 @@ sagaz_foreign_get_outbox_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 		elog(ERROR, "return type must be a row type");
 	check_group(fcinfo, 0, store);
 	tally_events(store, &tally);
-	age->time = Max(GetCurrentTimestamp() - tally.oldest_pending, 0);
+	age->time = Max(GetCurrentTimestamp() - sagaz_real_time(tally.oldest_pending), 0);
 	values[column++] = CStringGetTextDatum(store->consumer_group);
 	values[column++] = Int64GetDatum(tally.total);
 	for (int status = 0; status < SAGAZ_STATUSES; status++)

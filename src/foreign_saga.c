@@ -305,7 +305,7 @@ time_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("%s must be in the years 1 to 9999", field)));
-	return PG_GETARG_TIMESTAMPTZ(argno);
+	return sagaz_record_time(PG_GETARG_TIMESTAMPTZ(argno));
 }
 
 /* update_step_state(saga_id, step_name, status, result, error, executed_at, compensated_at) */
@@ -371,8 +371,8 @@ put_summary(ReturnSetInfo *result, const SagazSaga *saga)
 		CStringGetTextDatum(saga->saga_id),
 		CStringGetTextDatum(saga->saga_name),
 		ObjectIdGetDatum(saga_check_status(&saga_statuses, saga->status, "status")),
-		TimestampTzGetDatum(saga->created_at),
-		TimestampTzGetDatum(saga->updated_at),
+		TimestampTzGetDatum(sagaz_real_time(saga->created_at)),
+		TimestampTzGetDatum(sagaz_real_time(saga->updated_at)),
 		Int32GetDatum(JB_ROOT_COUNT(steps)),
 		Int32GetDatum(count_completed(steps))
 	};

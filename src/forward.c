@@ -58,7 +58,8 @@ read_event(TupleTableSlot *slot, SagazEvent *event)
 	event->headers = column_json(slot, event_headers);
 	event->status = "pending";
 	event->created_at =
-		DatumGetTimestampTz(slot_getattr(slot, event_created_at + 1, &isnull));
+		sagaz_record_time(DatumGetTimestampTz(slot_getattr(slot, event_created_at + 1,
+														   &isnull)));
 	event->routing_key = column_text(slot, event_routing_key);
 	event->partition_key = column_text(slot, event_partition_key);
 }

@@ -795,3 +795,42 @@ SELECT sagaz.checksum('saga', :'s') = :'before', sagaz.delete_saga_state('more',
 
 SELECT sagaz.checksum('saga', :'s') = :'before';
 --> t
+
+-- ---------------------------------------------------------------------------
+-- Times at the edges
+
+SELECT sagaz.save_saga_state('edges', 'Edges', 'executing', '[{"name": "a"}]', storage => :'s');
+--> 1
+
+SELECT sagaz.update_step_state('edges', 'a', 'completed', executed_at => '2000-01-01 00:00+00', compensated_at => '0001-01-01 00:00:00.000001+00', storage => :'s');
+--> 2
+
+SELECT s->'steps'->0->>'executed_at', s->'steps'->0->>'compensated_at' FROM sagaz.load_saga_state('edges', :'s') AS s;
+--> 2000-01-01T00:00:00+00:00|0001-01-01T00:00:00.000001+00:00
+
+SELECT sagaz.update_step_state('edges', 'a', 'completed', executed_at => 'infinity', storage => :'s');
+--! SZ009
+
+SELECT sagaz.update_step_state('edges', 'a', 'completed', executed_at => '-infinity', storage => :'s');
+--! SZ009
+
+SELECT sagaz.update_step_state('edges', 'a', 'completed', compensated_at => '10000-01-01 00:00+00', storage => :'s');
+--! SZ009
+
+SELECT sagaz.import_record('{"event_id": "00000000-0000-4000-8000-000000000061", "saga_id": "edges", "event_type": "E", "payload": 1, "status": "sent",
+	"created_at": "2000-01-01T00:00:00+00:00", "claimed_at": "2000-01-01T01:00:00+01:00", "sent_at": "9999-12-31T23:59:59.999999+00:00"}', 'outbox', :'s'),
+	sagaz.import_record('{"saga_id": "edges 2", "saga_name": "E", "status": "completed", "created_at": "2000-01-01T00:00:00+00:00",
+	"updated_at": "1999-12-31T22:00:00-02:00"}', 'saga', :'s');
+--> t|t
+
+SELECT e->>'created_at', e->>'claimed_at', e->>'sent_at' FROM sagaz.export_all('outbox', :'s') AS e WHERE e->>'saga_id' = 'edges';
+--> 2000-01-01T00:00:00+00:00|2000-01-01T00:00:00+00:00|9999-12-31T23:59:59.999999+00:00
+
+SELECT created_at, claimed_at FROM sagaz.get_event('00000000-0000-4000-8000-000000000061', storage => :'s');
+--> 2000-01-01 00:00:00+00|2000-01-01 00:00:00+00
+
+SELECT e->>'created_at', e->>'updated_at' FROM sagaz.export_all('saga', :'s') AS e WHERE e->>'saga_id' = 'edges 2';
+--> 2000-01-01T00:00:00+00:00|2000-01-01T00:00:00+00:00
+
+SELECT created_at, updated_at FROM sagaz.list_sagas('completed', 'E', storage => :'s');
+--> 2000-01-01 00:00:00+00|2000-01-01 00:00:00+00
