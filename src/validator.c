@@ -88,8 +88,9 @@ static Datum
 validate(FunctionCallInfo fcinfo, const char *name)
 {
 	const SagazBackend *backend = sagaz_backend_find(name);
-	List	   *options = untransformRelOptions(PG_GETARG_DATUM(0));
-	Oid			catalog = PG_GETARG_OID(1);
+	List	   *options = PG_ARGISNULL(0) ? NIL :
+		untransformRelOptions(PG_GETARG_DATUM(0));
+	Oid			catalog = PG_ARGISNULL(1) ? InvalidOid : PG_GETARG_OID(1);
 	ListCell   *cell;
 
 	if (backend == NULL)
