@@ -5,12 +5,16 @@ EXTENSION = sagaz
 MODULE_big = sagaz
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" sagaz.control)
 DATA = sql/sagaz--$(EXTVERSION).sql $(wildcard sql/sagaz--*--*.sql)
-OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c backends/*.c))
+# "make WITHOUT_SQLITE=1" leaves that backend out.
+SQLITE = $(if $(WITHOUT_SQLITE),,1)
+OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(SQLITE),,backends/sqlite%), \
+	$(wildcard src/*.c backends/*.c)))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
-PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT)
+PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
+	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
-SHLIB_LINK = -lsqlite3
+SHLIB_LINK = $(if $(SQLITE),-lsqlite3)
 EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) .flags
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
@@ -39,8 +43,8 @@ META.json: sagaz.control
 	touch $@
 
 # Objects made with other flags are made again.
-ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT))
-$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT))
+ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE))
+$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE))
 endif
 $(OBJS) $(OBJS:.o=.bc): .flags
 
