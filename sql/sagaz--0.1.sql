@@ -1637,7 +1637,7 @@ BEGIN
 	END LOOP;
 	RETURN sagaz.adopt_finished(format($q$SELECT * FROM (%s) AS f WHERE status = 'sent'$q$, rows))
 		+ sagaz.adopt_unfinished(format($q$SELECT * FROM (%s) AS u WHERE status <> 'sent'$q$, rows));
-EXCEPTION WHEN data_exception OR integrity_constraint_violation OR program_limit_exceeded THEN
+EXCEPTION WHEN SQLSTATE 'SZ009' OR data_exception OR integrity_constraint_violation OR program_limit_exceeded THEN
 	RAISE SQLSTATE 'SZ003' USING
 		MESSAGE = format('record "%s" is refused', records->0->>'event_id'),
 		DETAIL = 'The native tables cannot hold it: ' || sqlerrm || '.';

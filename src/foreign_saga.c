@@ -362,6 +362,15 @@ count_completed(Jsonb *steps)
 	return count;
 }
 
+static bool
+is_saga_status(const char *word)
+{
+	for (int i = 0; sagaz_saga_words[i]; i++)
+		if (strcmp(sagaz_saga_words[i], word) == 0)
+			return true;
+	return false;
+}
+
 /* A row of type saga_summary. */
 static void
 put_summary(ReturnSetInfo *result, const SagazSaga *saga)
@@ -373,7 +382,7 @@ put_summary(ReturnSetInfo *result, const SagazSaga *saga)
 		ObjectIdGetDatum(saga_check_status(&saga_statuses, saga->status, "status")),
 		TimestampTzGetDatum(sagaz_real_time(saga->created_at)),
 		TimestampTzGetDatum(sagaz_real_time(saga->updated_at)),
-		Int32GetDatum(JB_ROOT_COUNT(steps)),
+		Int32GetDatum(JB_ROOT_IS_SCALAR(steps) ? 0 : JB_ROOT_COUNT(steps)),
 		Int32GetDatum(count_completed(steps))
 	};
 	bool		nulls[lengthof(values)] = {false};
@@ -391,6 +400,10 @@ put_summaries(FunctionCallInfo fcinfo, SagazStore *store,
 
 	while (sagaz_read_next(reader, &record))
 	{
+		/* the library takes any word, a row does not */
+		if (record.problem == NULL && !is_saga_status(record.saga.status))
+			record.problem = psprintf("status \"%s\" is unknown",
+									  record.saga.status);
 		sagaz_check_readable(store, &record);
 		if (skip-- <= 0)
 			put_summary(result, &record.saga);
@@ -529,7 +542,7 @@ sagaz_foreign_get_saga_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 
 	sagaz_rows_begin(fcinfo);
 	while (sagaz_read_next(reader, &record))
-		if (record.problem == NULL)
+		if (record.problem == NULL && is_saga_status(record.saga.status))
 			find_tally(&tallies, &record.saga)->count++;
 	sagaz_read_end(reader);
 	list_sort(tallies, compare_tallies);

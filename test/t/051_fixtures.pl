@@ -330,6 +330,12 @@ for my $id ('not-a-uuid', 'evt:1 "x" ☃')
 is(import_error('saga', $_), qq(SZ003: record "$_" is refused),
 	"saga $_ is no record of the native tables")
   for qw(dup-step odd-step-status bad-step-time nameless-step steps-null);
+is(
+	state_of(
+		q[SELECT sagaz.import_record('{"event_id": "00000000-0000-4000-8000-00000000000c", "saga_id": "",]
+		  . q[ "event_type": "E", "payload": 1, "status": "pending"}', 'outbox', 'native')]),
+	'SZ003',
+	'nor is an event without saga_id');
 is(checksum('saga', 'native'), $sum{saga}, 'a refused saga leaves no trace');
 is(checksum('outbox', 'native'), $sum{outbox}, 'nor does a refused event');
 
@@ -436,6 +442,49 @@ for my $file ('first', 'last')
 	is(sqlite3($file, 'PRAGMA integrity_check')->[0]{integrity_check},
 		'ok', "$file: it is sound");
 }
+
+# ----------------------------------------------------------------------
+# The library goes on in a file of sagaz; what it writes is written here
+
+sub state_of
+{
+	my ($query) = @_;
+	my ($status, $out, $err) =
+	  $node->psql('postgres', "\\set VERBOSITY verbose\n$query");
+	return $err =~ /ERROR:  (\w+): / ? $1 : $out;
+}
+
+my $shared = "sqlite://$files/first.db";
+my $event = 'INSERT INTO outbox_events'
+  . ' (event_id, saga_id, event_type, payload, status, created_at) VALUES';
+
+command_ok([ 'sqlite3', "$files/first.db", $_ ], 'written as the library does')
+  for "DELETE FROM outbox_events; $event"
+  . " ('00000000-0000-4000-8000-00000000000a', 'lib', 'E', '[null]', 'pending', '2025-03-01T08:00:17+00:00'),"
+  . " ('id', 'lib 2', 'E', '{}', 'pending', '2025-03-01T08:00:16.5+00:00'),"
+  . " ('00000000-0000-4000-8000-00000000000b', 'lib 3', 'E', '{', 'pending', '2025-03-01T08:00:16+00:00')",
+  q{UPDATE sagas SET status = 'odd' WHERE saga_id = 'upper'},
+  q{UPDATE sagas SET steps = 'null', updated_at = '2030-01-01T00:00:00+00:00' WHERE saga_id = 'wide'};
+
+is(state_of("SELECT event_id, aggregate_type, aggregate_id, headers, payload, retry_count FROM sagaz.claim_batch('w', storage => '$shared')"),
+	'00000000-0000-4000-8000-00000000000a|saga|lib|{}|[null]|0',
+	'of the events of the library those are claimed that a row can hold');
+is(state_of("SELECT * FROM sagaz.get_events_by_saga('lib 2', storage => '$shared')"),
+	'SZ003', 'a row needs a UUID');
+is(state_of("SELECT * FROM sagaz.get_event('00000000-0000-4000-8000-00000000000b', storage => '$shared')"),
+	'SZ003', 'and JSON');
+is(state_of("SELECT sagaz.load_saga_state('upper', '$shared')->>'status'"),
+	'odd', 'a word that is no status is loaded as it is');
+is(state_of("SELECT * FROM sagaz.list_sagas(storage => '$shared')"),
+	'SZ003', 'and cannot be listed');
+is(state_of("SELECT sum(sagas) FROM sagaz.get_saga_statistics('$shared')"),
+	scalar(keys %{ $clean_list->{saga} }) - 1, 'nor is it counted by status');
+is(state_of("SELECT status, sent_at IS NOT NULL FROM sagaz.update_event_status('00000000-0000-4000-8000-00000000000a', 'sent', storage => '$shared')"),
+	'sent|t', 'an event of the library is marked');
+is(state_of("SELECT sagaz.save_saga_state('wide', 'W', 'completed', expected_version => 1, storage => '$shared')"),
+	'SZ006', 'a saga that the library changed has another version');
+is(state_of("SELECT sagaz.save_saga_state('wide', 'W', 'completed', expected_version => 2, storage => '$shared')"),
+	'3', 'by one');
 
 # ----------------------------------------------------------------------
 # Imported events and claims
