@@ -15,6 +15,11 @@ use Test::More;
 use Time::Local qw(timegm_modern);
 
 my $node = new_node('fixtures', conf => 'fsync = off');
+if ($node->safe_psql('postgres',
+		q{SELECT count(*) FROM sagaz.backends() WHERE name = 'sqlite'}) == 0)
+{
+	plan skip_all => 'built without SQLite';
+}
 my $json = JSON::PP->new->utf8->allow_bignum->allow_nonref->canonical;
 my $files = PostgreSQL::Test::Utils::tempdir();
 my @times = qw(created_at updated_at claimed_at sent_at);
