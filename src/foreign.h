@@ -22,7 +22,7 @@
 	f(get_event) f(get_events_by_saga) f(get_stuck_events) \
 	f(release_stuck_events) f(get_pending_count) \
 	f(get_dead_letter_events) f(requeue_dead_letters) \
-	f(archive_sent_events) f(get_outbox_statistics) f(health_check)
+	f(archive_sent_events) f(get_outbox_statistics)
 
 #define DECLARE(name) \
 	extern Datum sagaz_foreign_##name(FunctionCallInfo fcinfo, SagazStore *store);
