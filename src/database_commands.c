@@ -266,8 +266,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 		sagaz_wake_all();
 	if (look)
 		sagaz_deliveries_changed();
-	if (look_everywhere)
-		sagaz_all_databases_changed();
+	if (look_everywhere && sagaz_workers)
+		sagaz_databases_changed();
 }
 
 /* Called while shared_preload_libraries are loaded. */

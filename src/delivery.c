@@ -50,6 +50,8 @@
 #define OWNER_MUST_LOGIN (PG_VERSION_NUM < 170000)
 
 #define WORKER_POLL_MS 5
+/* as the setting sagaz.batch_size */
+#define MAX_BATCH_SIZE 100000
 
 PG_FUNCTION_INFO_V1(sagaz_create_delivery);
 PG_FUNCTION_INFO_V1(sagaz_create_delivery_to_storage);
@@ -280,6 +282,10 @@ set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("batch_size must be at least 1")));
+	if (!PG_ARGISNULL(3) && PG_GETARG_INT32(3) > MAX_BATCH_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("batch_size must not be larger than %d", MAX_BATCH_SIZE)));
 	if (timeout < 1000)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

@@ -220,7 +220,7 @@ sagaz_handler_blame(const SagazBatch *batch, const ErrorData *error)
 		TimestampDifferenceExceeds(batch->called_at, GetCurrentTimestamp(),
 								   batch->delivery->timeout_ms))
 		return CARE_SINGLY;
-	return is_passing(error->sqlerrcode) ? CARE_NONE : CARE_PARTS;
+	return batch->patient && is_passing(error->sqlerrcode) ? CARE_NONE : CARE_PARTS;
 }
 
 /*

@@ -39,6 +39,7 @@ typedef struct SagazBatch
 	int			failed;			/* events that will be tried again */
 	int			dead;			/* events that will not */
 	int			behind;			/* events that wait for one of those */
+	bool		patient;		/* errors that pass by themselves blame no event */
 	TimestampTz called_at;		/* the handler runs since then; 0: it does not */
 } SagazBatch;
 

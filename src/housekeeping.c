@@ -12,6 +12,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
@@ -24,6 +25,7 @@
 
 /* Rows of one slice: some milliseconds. */
 #define SLICE_ROWS 250
+#define LOCK_TIMEOUT "100ms"
 
 /* Was the oldest event of a lane made before that? */
 static bool
@@ -67,7 +69,8 @@ delete_inbox_rows(TimestampTz before)
 	static const char *const query =
 		"DELETE FROM sagaz.consumer_inbox WHERE ctid OPERATOR(pg_catalog.=) ANY (ARRAY("
 		"SELECT ctid FROM sagaz.consumer_inbox"
-		" WHERE consumed_at OPERATOR(pg_catalog.<) $1 LIMIT $2))";
+		" WHERE consumed_at OPERATOR(pg_catalog.<) $1 LIMIT $2"
+		" FOR UPDATE SKIP LOCKED))";
 	Oid			types[] = {TIMESTAMPTZOID, INT8OID};
 	Datum		values[] = {TimestampTzGetDatum(before), Int64GetDatum(SLICE_ROWS)};
 	int64		removed;
@@ -98,6 +101,9 @@ void
 sagaz_housekeep(SagazHousekeeping *done)
 {
 	memset(done, 0, sizeof(SagazHousekeeping));
+	/* whoever is in the way has the right of way */
+	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET,
+							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	if (sagaz_archive_after >= 0 && log_has_old(time_ago(sagaz_archive_after)))
 		done->archived = sagaz_archive_some(time_ago(sagaz_archive_after),
 											SLICE_ROWS);

@@ -109,7 +109,9 @@ read_databases(void)
 		Form_pg_database database = (Form_pg_database) GETSTRUCT(tuple);
 		MemoryContext inner;
 
+		/* a limit of -2 marks a database that a DROP left half done */
 		if (!database->datallowconn || database->datistemplate ||
+			database->datconnlimit == -2 ||
 			!is_named(NameStr(database->datname)))
 			continue;
 		inner = MemoryContextSwitchTo(outer);

@@ -45,6 +45,9 @@ sagaz_process_settings(void)
 					PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("default_transaction_read_only", "off",
 					PGC_SUSET, PGC_S_OVERRIDE);
+#if PG_VERSION_NUM >= 170000
+	SetConfigOption("transaction_timeout", "0", PGC_SUSET, PGC_S_OVERRIDE);
+#endif
 	SetConfigOption("default_transaction_deferrable", "off",
 					PGC_SUSET, PGC_S_OVERRIDE);
 }

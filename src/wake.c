@@ -32,6 +32,7 @@ typedef struct WakeState
 static WakeState *wake = NULL;	/* NULL without shared_preload_libraries */
 static bool wake_wanted = false;
 static bool deliveries_changed = false;
+static bool databases_changed = false;
 static bool waiting = false;
 
 Size
@@ -76,11 +77,13 @@ at_transaction_end(XactEvent event, void *arg)
 		sagaz_database_changed(MyDatabaseId);
 		sagaz_workers_wake(MyDatabaseId, true);
 	}
+	if (event == XACT_EVENT_COMMIT && databases_changed)
+		sagaz_all_databases_changed();
 	if (event == XACT_EVENT_COMMIT && wake_wanted)
 		sagaz_wake_all();
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
 		event == XACT_EVENT_PREPARE)
-		wake_wanted = deliveries_changed = false;
+		wake_wanted = deliveries_changed = databases_changed = false;
 }
 
 static void
@@ -109,6 +112,14 @@ sagaz_deliveries_changed(void)
 {
 	register_callback();
 	deliveries_changed = true;
+}
+
+/* When this transaction commits, the launcher shall look into all databases. */
+void
+sagaz_databases_changed(void)
+{
+	register_callback();
+	databases_changed = true;
 }
 
 /* Can a commit wake this process? */

@@ -19,6 +19,7 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -37,6 +38,12 @@
 #include "storage.h"
 #include "worker.h"
 
+#if PG_VERSION_NUM >= 170000
+#define CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define CONNECT_FLAGS 0
+#endif
+
 /* The longest wait after errors. */
 #define MAX_BACKOFF_MS 60000
 /* Errors are logged at most that often. */
@@ -49,6 +56,8 @@
 /* So many batches go into one transaction, if they take no longer. */
 #define MAX_SCALE 10
 #define SCALE_MS 20
+/* So many errors in a row that pass by themselves, and an event is to blame. */
+#define MAX_PATIENCE 5
 /* House-keeping rests so many times as long as it works. */
 #define REST_FACTOR 4
 
@@ -67,6 +76,7 @@ typedef struct Worker
 	SagazWorkerSlot *slot;
 	char	   *name;			/* of the delivery */
 	char	   *worker_id;		/* in claims */
+	Oid			owner;			/* whom this process is connected as */
 	MemoryContext context;		/* of one round */
 	SagazCare	care;			/* how the next batch is tried */
 	bool		gone;			/* the delivery is dropped or paused */
@@ -80,7 +90,9 @@ typedef struct Worker
 	bool		full;			/* it could not have been larger */
 	int			scale;			/* batches in one transaction */
 	int64		out;			/* the batch that is sent to a storage, or 0 */
-	bool		cleared;		/* nothing of an earlier process is left over */
+	bool		clearing;		/* this transaction gives back what an earlier
+								 * process left over */
+	bool		cleared;		/* and such a one has committed */
 } Worker;
 
 static void
@@ -155,7 +167,9 @@ open_delivery(Worker *worker, SagazDelivery *delivery)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	found = sagaz_delivery_find(worker->name, snapshot, delivery);
 	UnregisterSnapshot(snapshot);
-	worker->gone = !found || delivery->paused;
+	/* one of another owner runs in another process */
+	worker->gone = !found || delivery->paused ||
+		get_role_oid(delivery->owner, true) != worker->owner;
 	return !worker->gone;
 }
 
@@ -243,6 +257,7 @@ deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
 	sagaz_handler_deliver(batch, worker->care, at_once);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker->context);
 }
 
 /* Commit the claim, send the events without a transaction, finish. */
@@ -279,6 +294,7 @@ deliver(Worker *worker, SagazBatch *batch, int at_once)
 		deliver_to_handler(worker, batch, at_once);
 	count_batch(worker, batch);
 	note_failures(worker, batch);
+	pgstat_report_stat(false);
 	worker->care = CARE_NONE;
 	worker->errors = 0;
 	worker->count = batch->claim.picked;
@@ -293,31 +309,37 @@ deliver(Worker *worker, SagazBatch *batch, int at_once)
 static bool
 claim_and_deliver(Worker *worker, SagazBatch *batch)
 {
-	SagazDelivery delivery;
+	SagazDelivery *delivery = palloc0(sizeof(SagazDelivery));
 	int			at_once;
 
-	if (!open_delivery(worker, &delivery))
+	batch->delivery = delivery;
+	worker->clearing = false;
+	batch->patient = worker->errors < MAX_PATIENCE;
+	if (!open_delivery(worker, delivery))
 		return false;
-	at_once = delivery.batch_size > 0 ? delivery.batch_size : sagaz_batch_size;
-	if (!worker->expect && (worker->cleared || !delivery.target) &&
-		!sagaz_peek(delivery.consumer_group, GetCurrentTimestamp(), &worker->next))
+	at_once = delivery->batch_size > 0 ? delivery->batch_size : sagaz_batch_size;
+	if (!worker->expect && (worker->cleared || !delivery->target) &&
+		!sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (delivery.target && !worker->cleared)
-		sagaz_forward_release_left_over(delivery.consumer_group, worker->worker_id);
-	batch->delivery = &delivery;
+	if (delivery->target && !worker->cleared)
+	{
+		sagaz_forward_release_left_over(delivery->consumer_group,
+										worker->worker_id);
+		worker->clearing = true;
+	}
 	batch->claim.worker_id = worker->worker_id;
 	batch->claim.limit = worker->care == CARE_NONE ?
 		at_once * worker->scale : at_once;
 	sagaz_handler_prepare(batch);
-	sagaz_claim(&batch->claim, delivery.consumer_group);
+	sagaz_claim(&batch->claim, delivery->consumer_group);
 	if (batch->claim.picked > 0)
 	{
 		deliver(worker, batch, at_once);
 		return true;
 	}
 	PopActiveSnapshot();
-	if (sagaz_peek(delivery.consumer_group, GetCurrentTimestamp(), &worker->next))
+	if (sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
 		worker->next = GetCurrentTimestamp() + TAKEN_RETRY_MS * INT64CONST(1000);
 	return false;
 }
@@ -394,7 +416,7 @@ recover(Worker *worker, const SagazBatch *batch)
 		release(worker, error->message);
 	if (worker->care != CARE_NONE)
 		return RETRY_WITH_CARE;
-	note_error(worker, error->message, error->detail ? error->detail :
+	note_error(worker, error->message ? error->message : "unknown error", error->detail ? error->detail :
 			   "No event is to blame; the same will be tried again.");
 	back_off(worker);
 	return FAILED;
@@ -417,7 +439,7 @@ run_round(Worker *worker)
 		outcome = claim_and_deliver(worker, batch) ? DELIVERED : NOTHING;
 		if (IsTransactionState())
 			CommitTransactionCommand();
-		worker->cleared = true;
+		worker->cleared = worker->cleared || worker->clearing;
 	}
 	PG_CATCH();
 	{
@@ -445,6 +467,7 @@ keep_house(Worker *worker)
 		sagaz_housekeep(&did);
 		PopActiveSnapshot();
 		CommitTransactionCommand();
+		MemoryContextSwitchTo(worker->context);
 	}
 	PG_CATCH();
 	{
@@ -452,6 +475,7 @@ keep_house(Worker *worker)
 		ErrorData  *error = give_up(worker, NULL, &care);
 
 		note_error(worker, error->message, "House-keeping failed.");
+		memset(&did, 0, sizeof(did));
 		failed = true;
 	}
 	PG_END_TRY();
@@ -463,15 +487,15 @@ keep_house(Worker *worker)
 	return did.more && !failed;
 }
 
-/* A slice of house-keeping, if it is time for one. */
-static void
+/* A slice of house-keeping, if it is time for one; was it? */
+static bool
 keep_house_if_due(Worker *worker)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz now;
 
 	if (start < worker->next_housekeeping)
-		return;
+		return false;
 	if (keep_house(worker))
 	{
 		now = GetCurrentTimestamp();
@@ -480,6 +504,7 @@ keep_house_if_due(Worker *worker)
 	else
 		worker->next_housekeeping = GetCurrentTimestamp() +
 			sagaz_housekeeping_interval * INT64CONST(1000);
+	return true;
 }
 
 /* Was there never a moment without events, for as long as another interval? */
@@ -548,7 +573,7 @@ step(Worker *worker)
 			worker->expect = worker->full;
 			collect(worker);
 			if (house_is_neglected(worker))
-				keep_house_if_due(worker);
+				(void) keep_house_if_due(worker);
 			break;
 		case NOTHING:
 			if (worker->gone)
@@ -556,8 +581,9 @@ step(Worker *worker)
 				retire(worker);
 				break;
 			}
-			keep_house_if_due(worker);
-			sleep_until_needed(worker);
+			/* its waits may have taken a commit's wake-up away: look again */
+			if (!keep_house_if_due(worker))
+				sleep_until_needed(worker);
 			break;
 		case RETRY_WITH_CARE:
 			worker->expect = true;
@@ -577,12 +603,13 @@ sagaz_worker_main(Datum main_arg)
 
 	sagaz_process_signals();
 	attach(worker, DatumGetInt32(main_arg), &database, &owner);
-	BackgroundWorkerInitializeConnectionByOid(database, owner, 0);
+	BackgroundWorkerInitializeConnectionByOid(database, owner, CONNECT_FLAGS);
 	sagaz_process_settings();
 	application = psprintf("sagaz delivery %s", worker->name);
 	SetConfigOption("application_name", application, PGC_USERSET,
 					PGC_S_OVERRIDE);
 	pgstat_report_appname(application);
+	worker->owner = owner;
 	worker->worker_id = MemoryContextStrdup(TopMemoryContext, application);
 	worker->context = AllocSetContextCreate(TopMemoryContext, "sagaz worker",
 											ALLOCSET_DEFAULT_SIZES);
