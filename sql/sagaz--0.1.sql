@@ -1322,10 +1322,11 @@ CREATE TABLE sagaz.delivery (
 	options jsonb NOT NULL DEFAULT '{}',
 	paused_at timestamptz,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	owner_id oid NOT NULL,
 	CHECK (pg_catalog.num_nonnulls(handler, target) OPERATOR(pg_catalog.=) 1)
 );
 COMMENT ON TABLE sagaz.delivery IS
-	'standing orders for the background worker: whose events go where. Each is run by a process of its own that is connected as the owner';
+	'standing orders for the background worker: whose events go where. Each is run by a process of its own that is connected as the owner, the role that had that name and owner_id when the delivery was made, or at activate()';
 
 SELECT pg_catalog.pg_extension_config_dump('sagaz.delivery', '');
 

@@ -27,6 +27,7 @@
 #include "utils/timestamp.h"
 
 #include "cluster.h"
+#include "delivery.h"
 #include "seq.h"
 #include "tuples.h"
 #include "wake.h"
@@ -288,6 +289,7 @@ sagaz_activate(PG_FUNCTION_ARGS)
 			 (cluster->nepochs <= 1 && log_is_ahead(snapshot)))
 		write_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0, true);
 	UnregisterSnapshot(snapshot);
+	sagaz_deliveries_activate();
 	sagaz_deliveries_changed();
 	PG_RETURN_VOID();
 }

@@ -65,6 +65,7 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 {
 	delivery->name = sagaz_column_text(slot, delivery_name);
 	delivery->owner = sagaz_column_text(slot, delivery_owner);
+	delivery->owner_id = DatumGetObjectId(sagaz_column(slot, delivery_owner_id));
 	delivery->consumer_group = sagaz_column_text(slot, delivery_consumer_group);
 	delivery->handler = sagaz_column_text(slot, delivery_handler);
 	delivery->target = sagaz_column_text(slot, delivery_target);
@@ -73,6 +74,46 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 	delivery->timeout_ms =
 		sagaz_interval_ms(DatumGetIntervalP(sagaz_column(slot, delivery_timeout)));
 	delivery->paused = !sagaz_column_is_null(slot, delivery_paused_at);
+}
+
+/*
+ * The role that the delivery runs as; InvalidOid if that is gone, or was
+ * renamed: another role that got its name has no part in it.
+ */
+Oid
+sagaz_delivery_owner(const SagazDelivery *delivery)
+{
+	Oid			role = get_role_oid(delivery->owner, true);
+
+	return role == delivery->owner_id ? role : InvalidOid;
+}
+
+/* In a restored copy, owners are the roles that have their names here. */
+void
+sagaz_deliveries_activate(void)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey", snapshot,
+										NULL, 0, ForwardScanDirection);
+	SagazWriter *writer = sagaz_writer_begin("delivery");
+
+	while (sagaz_scan_next(scan))
+	{
+		SagazDelivery delivery;
+		Oid			role;
+
+		sagaz_delivery_read(scan->slot, &delivery);
+		role = get_role_oid(delivery.owner, true);
+		if (!OidIsValid(role) || role == delivery.owner_id)
+			continue;
+		sagaz_writer_copy(writer, scan->slot);
+		sagaz_writer_set(writer, delivery_owner_id, ObjectIdGetDatum(role));
+		sagaz_writer_update(writer, scan->slot, snapshot);
+	}
+	sagaz_writer_end(writer);
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
 }
 
 static SagazScan *
@@ -327,6 +368,7 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
 	sagaz_writer_set(writer, delivery_owner,
 					 CStringGetTextDatum(GetUserNameFromId(owner, false)));
+	sagaz_writer_set(writer, delivery_owner_id, ObjectIdGetDatum(owner));
 	sagaz_writer_set(writer, delivery_created_at,
 					 TimestampTzGetDatum(GetCurrentTimestamp()));
 	if (!sagaz_writer_try_insert(writer))
@@ -359,7 +401,7 @@ sagaz_create_delivery_to_storage(PG_FUNCTION_ARGS)
 static void
 check_may_change(const SagazDelivery *delivery)
 {
-	Oid			owner = get_role_oid(delivery->owner, true);
+	Oid			owner = sagaz_delivery_owner(delivery);
 	Oid			extension = get_extension_oid("sagaz", false);
 	bool		may = OidIsValid(owner) && has_privs_of_role(GetUserId(), owner);
 

@@ -21,13 +21,15 @@ enum delivery_column
 	delivery_timeout,
 	delivery_options,
 	delivery_paused_at,
-	delivery_created_at
+	delivery_created_at,
+	delivery_owner_id
 };
 
 typedef struct SagazDelivery
 {
 	char	   *name;
 	char	   *owner;			/* name of a role */
+	Oid			owner_id;		/* and its OID when the delivery was made */
 	char	   *consumer_group;
 	char	   *handler;		/* signature of a function, or NULL */
 	char	   *target;			/* name of a storage, or NULL */
@@ -36,6 +38,8 @@ typedef struct SagazDelivery
 	bool		paused;
 } SagazDelivery;
 
+extern Oid	sagaz_delivery_owner(const SagazDelivery *delivery);
+extern void sagaz_deliveries_activate(void);
 extern void sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery);
 extern bool sagaz_delivery_find(const char *name, Snapshot snapshot,
 								SagazDelivery *delivery);

@@ -75,7 +75,7 @@ can_run(const SagazDelivery *delivery, Oid owner)
 	ereport(LOG,
 			(errmsg("delivery \"%s\" of database \"%s\" does not run",
 					delivery->name, get_database_name(MyDatabaseId)),
-			 errdetail("Its owner, role \"%s\", does not exist.",
+			 errdetail("Its owner, role \"%s\", does not exist or is another role now.",
 					   delivery->owner)));
 	return false;
 }
@@ -100,7 +100,7 @@ find_deliveries(void)
 
 			sagaz_delivery_read(scan->slot, &delivery);
 			one->name = delivery.name;
-			one->owner = get_role_oid(delivery.owner, true);
+			one->owner = sagaz_delivery_owner(&delivery);
 			one->wanted = can_run(&delivery, one->owner) && active;
 			found = lappend(found, one);
 		} while (sagaz_scan_next(scan));

@@ -169,7 +169,7 @@ open_delivery(Worker *worker, SagazDelivery *delivery)
 	UnregisterSnapshot(snapshot);
 	/* one of another owner runs in another process */
 	worker->gone = !found || delivery->paused ||
-		get_role_oid(delivery->owner, true) != worker->owner;
+		sagaz_delivery_owner(delivery) != worker->owner;
 	return !worker->gone;
 }
 
