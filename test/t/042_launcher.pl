@@ -250,6 +250,13 @@ SQL
 	is( $node->safe_psql('come',
 			q(SELECT state FROM sagaz.stat_delivery WHERE name = 'owned')),
 		'stopped', 'nor does the view show one');
+	$offset = log_end($node);
+	$node->safe_psql('come', 'CREATE ROLE app LOGIN SUPERUSER');
+	$node->reload;
+	log_says($node, qr/role "app", does not exist or is another role now/, $offset,
+		'nor does another role that has the name own it');
+	has_no_worker($node, 'come', 'owned', 'so it has no worker');
+	$node->safe_psql('come', 'DROP ROLE app');
 	$node->safe_psql('come', 'ALTER ROLE application RENAME TO app');
 	$node->reload;
 	has_worker($node, 'come', 'owned', 'it runs again under the old name');
