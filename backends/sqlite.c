@@ -205,6 +205,7 @@ static sqlite3_stmt *
 prepare(SqliteStore *store, const char *sql)
 {
 	MemoryContext outer;
+	sqlite3_stmt *handle = NULL;
 	Statement  *statement;
 	ListCell   *cell;
 
@@ -218,17 +219,15 @@ prepare(SqliteStore *store, const char *sql)
 			return statement->handle;
 		}
 	}
+	if (sqlite3_prepare_v3(store->db, sql, -1, SQLITE_PREPARE_PERSISTENT,
+						   &handle, NULL) != SQLITE_OK)
+		complain_of(store, sqlite3_extended_errcode(store->db));
 	outer = MemoryContextSwitchTo(store->base.context);
 	statement = palloc0(sizeof(Statement));
 	statement->sql = pstrdup(sql);
+	statement->handle = handle;
 	store->statements = lappend(store->statements, statement);
 	MemoryContextSwitchTo(outer);
-	if (sqlite3_prepare_v3(store->db, sql, -1, SQLITE_PREPARE_PERSISTENT,
-						   &statement->handle, NULL) != SQLITE_OK)
-	{
-		store->statements = list_delete_ptr(store->statements, statement);
-		complain_of(store, sqlite3_extended_errcode(store->db));
-	}
 	return statement->handle;
 }
 
