@@ -285,6 +285,8 @@ extern const char *sagaz_store_option(const SagazStore *store, const char *name)
 extern SagazReader *sagaz_read_begin(SagazStore *store, SagazKind kind,
 									 const SagazFilter *filter);
 extern void sagaz_read_end(SagazReader *reader);
+extern int64 sagaz_count_by_reading(SagazStore *store, SagazKind kind,
+									const SagazFilter *filter);
 
 static inline bool
 sagaz_read_next(SagazReader *reader, SagazRecord *record)

@@ -170,27 +170,6 @@ native_read_end(SagazReader *base)
 		sagaz_states_close(reader->states);
 }
 
-static int64
-native_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
-{
-	SagazReader *reader = sagaz_read_begin(store, kind, filter);
-	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
-											   "sagaz count", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext outer = MemoryContextSwitchTo(part);
-	SagazRecord record;
-	int64		count = 0;
-
-	while (sagaz_read_next(reader, &record))
-	{
-		count++;
-		MemoryContextReset(part);
-	}
-	MemoryContextSwitchTo(outer);
-	MemoryContextDelete(part);
-	sagaz_read_end(reader);
-	return count;
-}
-
 /* ---------------------------------------------------------------------- */
 /* Writing */
 
@@ -269,5 +248,5 @@ const SagazBackend sagaz_native_backend = {
 	.read_begin = native_read_begin,
 	.read_next = native_read_next,
 	.read_end = native_read_end,
-	.count = native_count
+	.count = sagaz_count_by_reading
 };

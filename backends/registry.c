@@ -71,3 +71,25 @@ sagaz_read_end(SagazReader *reader)
 	reader->store->backend->read_end(reader);
 	MemoryContextDelete(reader->context);
 }
+
+/* Counting, for backends that have no quicker way. */
+int64
+sagaz_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	SagazReader *reader = sagaz_read_begin(store, kind, filter);
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz count", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+	SagazRecord record;
+	int64		count = 0;
+
+	while (sagaz_read_next(reader, &record))
+	{
+		count++;
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
+	sagaz_read_end(reader);
+	return count;
+}

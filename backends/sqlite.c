@@ -730,27 +730,6 @@ sqlite_read_end(SagazReader *base)
 	close_reader(base);
 }
 
-static int64
-sqlite_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
-{
-	SagazReader *reader = sagaz_read_begin(store, kind, filter);
-	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
-											   "sagaz count", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext outer = MemoryContextSwitchTo(part);
-	SagazRecord record;
-	int64		count = 0;
-
-	while (sagaz_read_next(reader, &record))
-	{
-		count++;
-		MemoryContextReset(part);
-	}
-	MemoryContextSwitchTo(outer);
-	MemoryContextDelete(part);
-	sagaz_read_end(reader);
-	return count;
-}
-
 /* ---------------------------------------------------------------------- */
 /* Writing */
 
@@ -1040,5 +1019,5 @@ const SagazBackend sagaz_sqlite_backend = {
 	.read_begin = sqlite_read_begin,
 	.read_next = sqlite_read_next,
 	.read_end = sqlite_read_end,
-	.count = sqlite_count
+	.count = sagaz_count_by_reading
 };

@@ -35,8 +35,9 @@ sagaz_lease_end(TimestampTz claimed_at, TimestampTz extended)
 	return Max(claimed_at + (int64) sagaz_claim_timeout * 1000, extended);
 }
 
-static void
-lost_lease(int64 batch_id, const char *detail)
+/* What was claimed is not the caller's any more. */
+void
+sagaz_lost_lease(int64 batch_id, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
@@ -51,7 +52,7 @@ check_worker(TupleTableSlot *slot, int64 batch_id, const char *worker_id)
 	char	   *owner = sagaz_column_text(slot, batch_worker_id);
 
 	if (owner == NULL || strcmp(owner, worker_id) != 0)
-		lost_lease(batch_id, "It was claimed by another worker.");
+		sagaz_lost_lease(batch_id, "It was claimed by another worker.");
 }
 
 /* Add up the batch's rows, one a lane. */
@@ -126,13 +127,13 @@ check_open(const SagazLease *lease)
 	switch (lease->receipts.closed_by)
 	{
 		case RECEIPT_SENT:
-			lost_lease(lease->batch_id, "It is finished.");
+			sagaz_lost_lease(lease->batch_id, "It is finished.");
 			break;
 		case RECEIPT_RELEASED:
-			lost_lease(lease->batch_id, "It was released.");
+			sagaz_lost_lease(lease->batch_id, "It was released.");
 			break;
 		case RECEIPT_TAKEN_OVER:
-			lost_lease(lease->batch_id, "Its lease ran out and it was taken over.");
+			sagaz_lost_lease(lease->batch_id, "Its lease ran out and it was taken over.");
 			break;
 	}
 }

@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "batch.h"
 #include "event_scan.h"
 #include "foreign.h"
 #include "foreign_row.h"
@@ -132,16 +133,6 @@ typedef struct Lease
 	int			events;
 } Lease;
 
-static void
-lost_lease(int64 batch_id, const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
-			 errmsg("batch " INT64_FORMAT " is not this worker's any more", batch_id),
-			 errdetail_internal("%s", detail),
-			 errhint("Its events are finished, or another worker has them or will get them: drop the work.")));
-}
-
 /* The event is back where a claim finds it. */
 static void
 give_back(SagazEvent *event, TimestampTz next_attempt_at)
@@ -173,7 +164,7 @@ lease_edit(SagazRecord *record, bool exists, void *arg)
 	if (strcmp(event->status, "claimed") != 0)
 		return SAGAZ_KEEP;
 	if (event->worker_id == NULL || strcmp(event->worker_id, lease->worker_id) != 0)
-		lost_lease(lease->batch_id, "It was claimed by another worker.");
+		sagaz_lost_lease(lease->batch_id, "It was claimed by another worker.");
 	lease->events++;
 	switch (lease->how)
 	{
@@ -209,7 +200,7 @@ change_lease(FunctionCallInfo fcinfo, SagazStore *store, Lease *lease)
 	if (lease->batch_id > 0)
 		(void) sagaz_edit(store, SAGAZ_EVENT, &filter, false, lease_edit, lease);
 	if (lease->events == 0)
-		lost_lease(lease->batch_id, "No event is in it now.");
+		sagaz_lost_lease(lease->batch_id, "No event is in it now.");
 }
 
 /* finish_batch(batch_id, worker_id) */
