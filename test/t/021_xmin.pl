@@ -32,9 +32,23 @@ END $$;
 SQL
 }
 
+# Autovacuum looks at pages, too, which are counted with those of the claims.
+sub autovacuum
+{
+	my ($on) = @_;
+
+	$node->safe_psql('postgres', "ALTER SYSTEM SET autovacuum = $on");
+	$node->reload;
+	return if $on eq 'on';
+	$node->poll_query_until('postgres', q{SELECT current_setting('autovacuum') = 'off' AND NOT EXISTS (
+		SELECT FROM pg_stat_activity WHERE backend_type IN ('autovacuum worker', 'autovacuum launcher'))})
+	  or die 'autovacuum did not end';
+}
+
 # Pages that 200 rounds of insert, claim and finish look at.
 sub pages_of_200_rounds
 {
+	autovacuum('off');
 	my $count = <<'SQL';
 SELECT sum(heap_blks_hit + heap_blks_read + idx_blks_hit + idx_blks_read)
 	FROM pg_statio_user_tables WHERE schemaname = 'sagaz'
@@ -54,7 +68,9 @@ BEGIN
 	END LOOP;
 END $$;
 SQL
-	return $node->safe_psql('postgres', $count) - $before;
+	my $pages = $node->safe_psql('postgres', $count) - $before;
+	autovacuum('on');
+	return $pages;
 }
 
 my $load = $node->basedir . '/load.sql';
