@@ -15,6 +15,7 @@
  */
 #include "backend.h"
 
+#include <errno.h>
 #include <sqlite3.h>
 
 #include "commands/defrem.h"
@@ -135,17 +136,32 @@ hint_for(int code)
 	}
 }
 
-/* Raise what SQLite complains of. */
+/*
+ * SQLite tells a full disk, but a quota or a limit on the file's size only as
+ * a write that failed.  Of a write at COMMIT it does not keep the errno.
+ */
+static bool
+is_out_of_room(const SqliteStore *store, int code, int last_errno)
+{
+	int			error = store->db ? sqlite3_system_errno(store->db) : 0;
+
+	if (error == 0)
+		error = last_errno;
+	return code == SQLITE_IOERR_WRITE && (error == EFBIG || error == EDQUOT);
+}
+
+/* Raise what SQLite complains of; errno is as SQLite left it. */
 static void
 complain_of(SqliteStore *store, int code)
 {
+	bool		out_of_room = is_out_of_room(store, code, errno);
 	const char *message = store->db ? sqlite3_errmsg(store->db) : sqlite3_errstr(code);
 	char	   *copy = pstrdup(message);
-	const char *hint = hint_for(code);
+	const char *hint = hint_for(out_of_room ? SQLITE_FULL : code);
 
 	CHECK_FOR_INTERRUPTS();
 	ereport(ERROR,
-			(errcode(sqlstate_of(code)),
+			(errcode(sqlstate_of(out_of_room ? SQLITE_FULL : code)),
 			 errmsg("storage \"%s\" failed", store->base.name),
 			 errdetail("SQLite says: %s.", copy),
 			 hint ? errhint("%s", hint) : 0));

@@ -1470,13 +1470,20 @@ DECLARE
 	backend text;
 	server_options text;
 	secrets text;
+	hint text;
 BEGIN
 	IF name IS NULL OR name = '' OR name = 'native' OR strpos(name, '://') > 0 THEN
 		RAISE SQLSTATE 'SZ009' USING
 			MESSAGE = 'name must be a name, and not that of the native storage';
 	END IF;
+	IF octet_length(name) > 63 THEN
+		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'name must not be longer than 63 bytes';
+	END IF;
 	IF options IS NULL OR jsonb_typeof(options) <> 'object' THEN
 		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'options must be a JSON object';
+	END IF;
+	IF EXISTS (SELECT FROM jsonb_each_text(options) WHERE value IS NULL) THEN
+		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'options must not have a null';
 	END IF;
 	IF for_public IS NULL THEN
 		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'for_public must not be null';
@@ -1490,11 +1497,18 @@ BEGIN
 		format('storage_type %L', coalesce(storage_type, 'both')),
 		(SELECT string_agg(format('%I %L', key, value), ', ')
 			FROM jsonb_each_text(options)));
-	EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER %I OPTIONS (%s)',
-		name, 'sagaz_' || backend, server_options);
-	EXECUTE format('CREATE USER MAPPING FOR %s SERVER %I%s',
-		CASE WHEN for_public THEN 'PUBLIC' ELSE 'CURRENT_USER' END, name,
-		' OPTIONS (' || secrets || ')');
+	BEGIN
+		EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER %I OPTIONS (%s)',
+			name, 'sagaz_' || backend, server_options);
+		EXECUTE format('CREATE USER MAPPING FOR %s SERVER %I%s',
+			CASE WHEN for_public THEN 'PUBLIC' ELSE 'CURRENT_USER' END, name,
+			' OPTIONS (' || secrets || ')');
+	EXCEPTION WHEN OTHERS THEN
+		-- raised anew, as the context of the error quotes the options
+		GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
+		RAISE USING ERRCODE = sqlstate, MESSAGE = sqlerrm, HINT = coalesce(nullif(hint, ''),
+			'A storage is a foreign server with a user mapping, which the caller must be able to create.');
+	END;
 	IF for_public THEN
 		EXECUTE format('GRANT USAGE ON FOREIGN SERVER %I TO PUBLIC', name);
 	END IF;

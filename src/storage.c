@@ -69,9 +69,16 @@ static const SagazBackend *
 backend_of_url(const char *url, const char **rest)
 {
 	const char *separator = strstr(url, "://");
+	size_t		length = strspn(url, "abcdefghijklmnopqrstuvwxyz");
 
+	/* what is no word may be a secret */
+	if (url + length != separator || length == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("URL of a storage must begin with a backend's name and \"://\""),
+				 errhint("This build has: %s.", backend_names())));
 	*rest = separator + 3;
-	return get_backend(pnstrdup(url, separator - url));
+	return get_backend(pnstrdup(url, length));
 }
 
 /* Options of the present user's mapping, or of PUBLIC's; NIL without one. */

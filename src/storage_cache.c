@@ -55,10 +55,14 @@ close_idle(void)
 
 	hash_seq_init(&scan, stores);
 	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
 		if (entry->store && sagaz_idle_timeout >= 0 &&
 			(entry->store->backend->capabilities & SAGAZ_OUTLIVES_SESSION) != 0 &&
 			TimestampDifferenceExceeds(entry->used_at, now, sagaz_idle_timeout))
 			close_entry(entry);
+		if (entry->store == NULL)
+			(void) hash_search(stores, &entry->key, HASH_REMOVE, NULL);
+	}
 }
 
 static List *
