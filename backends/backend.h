@@ -189,6 +189,7 @@ typedef enum SagazPutMode
 #define SAGAZ_KEEPS_VERSIONS	0x04
 #define SAGAZ_OUTLIVES_SESSION	0x08	/* what it holds does */
 #define SAGAZ_KEY_ORDER			0x10	/* reads by key without sorting */
+#define SAGAZ_HAS_STREAMS		0x20	/* publishes to streams of a broker */
 
 /* An option of a foreign server or, if it is secret, of a user mapping. */
 typedef struct SagazOption
@@ -201,6 +202,44 @@ typedef struct SagazOption
 /* What every backend takes, and the end of the list. */
 #define SAGAZ_COMMON_OPTIONS \
 	{.name = "consumer_group"}, {.name = "storage_type"}, {.name = NULL}
+
+/* What a claim wants; the batch's number is the caller's choice. */
+typedef struct SagazClaimOrder
+{
+	const char *worker_id;
+	int64		batch_id;
+	int			limit;
+	TimestampTz now;
+	TimestampTz created_before; /* events created later stay */
+	int64		lease_us;
+} SagazClaimOrder;
+
+/*
+ * A function of sagaz to be run by the sagaz at the other end, arguments and
+ * results as text, NULL for null.
+ */
+typedef struct SagazCall
+{
+	const char *function;		/* its name, without schema */
+	int			nargs;
+	const Oid  *types;			/* of the arguments; built in ones only */
+	const char *const *values;
+	void		(*row) (void *arg, char **columns, int ncolumns);
+	void	   *arg;
+} SagazCall;
+
+/* Where an entry lies in a stream, as Redis has it: ms-seq. */
+typedef struct SagazStreamId
+{
+	uint64		ms;
+	uint64		seq;
+} SagazStreamId;
+
+typedef struct SagazStreamEntry
+{
+	SagazStreamId id;
+	char	   *event_id;
+} SagazStreamEntry;
 
 typedef struct SagazBackend
 {
@@ -256,7 +295,69 @@ typedef struct SagazBackend
 	/* How many match; exact. */
 	int64		(*count) (SagazStore *store, SagazKind kind,
 						  const SagazFilter *filter);
+
+	/*
+	 * Hand out events that may be claimed, oldest first, as claimed in that
+	 * batch: a list of SagazRecord.  Two claims never get the same event.
+	 */
+	List	   *(*claim) (SagazStore *store, const SagazClaimOrder *order);
+
+	/*
+	 * The worker's batch is sent.  Returns how many events; 0 if no event is
+	 * in it.  An error if another worker's are, and then nothing is changed.
+	 */
+	int			(*finish) (SagazStore *store, int64 batch_id,
+						   const char *worker_id, TimestampTz now);
+
+	/* Run a function at the other end; false if there is no sagaz. */
+	bool		(*call) (SagazStore *store, const SagazCall *call);
+
+	/* Add an entry for each event to the storage's stream, in this order. */
+	void		(*publish) (SagazStore *store, SagazRecord *records, int count);
+
+	/* The highest id that an entry of the stream ever had; 0-0 for none. */
+	SagazStreamId (*stream_end) (SagazStore *store);
+
+	/*
+	 * Add entries with these ids, which only rise, if the stream's end is
+	 * still "end"; false, and nothing is added, if it is not.  After an error
+	 * the first so many may be there.
+	 */
+	bool		(*stream_append) (SagazStore *store, SagazStreamId end,
+								  SagazRecord *records,
+								  const SagazStreamId *ids, int count);
+
+	/* Entries from one id to another, in order: a list of SagazStreamEntry. */
+	List	   *(*stream_read) (SagazStore *store, SagazStreamId from,
+								SagazStreamId to);
 } SagazBackend;
+
+/* lease.c: claims over edit, for backends that have no quicker way */
+extern List *sagaz_claim_by_edit(SagazStore *store,
+								 const SagazClaimOrder *order);
+extern int	sagaz_finish_by_edit(SagazStore *store, int64 batch_id,
+								 const char *worker_id, TimestampTz now);
+extern void sagaz_event_claimed(SagazEvent *event, const SagazClaimOrder *order);
+extern void sagaz_event_sent(SagazEvent *event, TimestampTz now);
+extern void sagaz_check_holder(const SagazEvent *event, int64 batch_id,
+							   const char *worker_id);
+extern void sagaz_lost_lease(int64 batch_id, const char *detail);
+
+/* registry.c: what a backend has that has none of it */
+extern bool sagaz_no_call(SagazStore *store, const SagazCall *call);
+extern void sagaz_no_publish(SagazStore *store, SagazRecord *records, int count);
+extern SagazStreamId sagaz_no_stream_end(SagazStore *store);
+extern bool sagaz_no_stream_append(SagazStore *store, SagazStreamId end,
+								   SagazRecord *records,
+								   const SagazStreamId *ids, int count);
+extern List *sagaz_no_stream_read(SagazStore *store, SagazStreamId from,
+								  SagazStreamId to);
+
+#define SAGAZ_CLAIMS_BY_EDIT \
+	.claim = sagaz_claim_by_edit, .finish = sagaz_finish_by_edit
+#define SAGAZ_WITHOUT_STREAMS \
+	.publish = sagaz_no_publish, .stream_end = sagaz_no_stream_end, \
+	.stream_append = sagaz_no_stream_append, .stream_read = sagaz_no_stream_read
 
 struct SagazStore
 {

@@ -355,5 +355,8 @@ const SagazBackend sagaz_memory_backend = {
 	.read_begin = memory_read_begin,
 	.read_next = memory_read_next,
 	.read_end = memory_read_end,
-	.count = memory_count
+	.count = memory_count,
+	SAGAZ_CLAIMS_BY_EDIT,
+	.call = sagaz_no_call,
+	SAGAZ_WITHOUT_STREAMS
 };

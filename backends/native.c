@@ -248,5 +248,8 @@ const SagazBackend sagaz_native_backend = {
 	.read_begin = native_read_begin,
 	.read_next = native_read_next,
 	.read_end = native_read_end,
-	.count = sagaz_count_by_reading
+	.count = sagaz_count_by_reading,
+	SAGAZ_CLAIMS_BY_EDIT,
+	.call = sagaz_no_call,
+	SAGAZ_WITHOUT_STREAMS
 };

@@ -93,3 +93,48 @@ sagaz_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilter *fil
 	sagaz_read_end(reader);
 	return count;
 }
+
+bool
+sagaz_no_call(SagazStore *store, const SagazCall *call)
+{
+	return false;
+}
+
+static void
+refuse_stream(SagazStore *store)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" has no streams", store->name)));
+}
+
+void
+sagaz_no_publish(SagazStore *store, SagazRecord *records, int count)
+{
+	refuse_stream(store);
+}
+
+SagazStreamId
+sagaz_no_stream_end(SagazStore *store)
+{
+	SagazStreamId none = {0, 0};
+
+	refuse_stream(store);
+	return none;
+}
+
+bool
+sagaz_no_stream_append(SagazStore *store, SagazStreamId end,
+					   SagazRecord *records, const SagazStreamId *ids,
+					   int count)
+{
+	refuse_stream(store);
+	return false;
+}
+
+List *
+sagaz_no_stream_read(SagazStore *store, SagazStreamId from, SagazStreamId to)
+{
+	refuse_stream(store);
+	return NIL;
+}

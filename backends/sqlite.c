@@ -1035,5 +1035,8 @@ const SagazBackend sagaz_sqlite_backend = {
 	.read_begin = sqlite_read_begin,
 	.read_next = sqlite_read_next,
 	.read_end = sqlite_read_end,
-	.count = sagaz_count_by_reading
+	.count = sagaz_count_by_reading,
+	SAGAZ_CLAIMS_BY_EDIT,
+	.call = sagaz_no_call,
+	SAGAZ_WITHOUT_STREAMS
 };

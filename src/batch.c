@@ -16,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backend.h"
 #include "batch.h"
 #include "locks.h"
 #include "outbox.h"
@@ -33,17 +34,6 @@ TimestampTz
 sagaz_lease_end(TimestampTz claimed_at, TimestampTz extended)
 {
 	return Max(claimed_at + (int64) sagaz_claim_timeout * 1000, extended);
-}
-
-/* What was claimed is not the caller's any more. */
-void
-sagaz_lost_lease(int64 batch_id, const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
-			 errmsg("batch " INT64_FORMAT " is not this worker's any more", batch_id),
-			 errdetail_internal("%s", detail),
-			 errhint("Its events are finished, or another worker has them or will get them: drop the work.")));
 }
 
 static void

@@ -38,36 +38,6 @@ group_argument(FunctionCallInfo fcinfo, int argno, const SagazStore *store)
 /* ---------------------------------------------------------------------- */
 /* Claim */
 
-typedef struct Claim
-{
-	const char *worker_id;
-	int64		batch_id;
-	TimestampTz now;
-	TimestampTz created_before;
-	List	   *claimed;		/* SagazRecord */
-} Claim;
-
-static SagazVerdict
-claim_edit(SagazRecord *record, bool exists, void *arg)
-{
-	Claim	   *claim = arg;
-	SagazEvent *event = &record->event;
-	SagazRecord *copy;
-
-	if (event->created_at > claim->created_before)
-		return SAGAZ_KEEP;
-	event->status = "claimed";
-	event->claimed_at = claim->now;
-	event->worker_id = unconstify(char *, claim->worker_id);
-	event->batch_id = claim->batch_id;
-	event->lease_until = 0;
-	event->next_attempt_at = 0;
-	copy = palloc(sizeof(SagazRecord));
-	sagaz_record_copy(record, copy);
-	claim->claimed = lappend(claim->claimed, copy);
-	return SAGAZ_CHANGE;
-}
-
 /* Nobody can tell the number of a batch that is not his. */
 static int64
 random_batch_id(void)
@@ -89,25 +59,22 @@ random_batch_id(void)
 Datum
 sagaz_foreign_claim_batch(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	SagazFilter filter = {.order = SAGAZ_OLDEST_FIRST};
-	Claim		claim = {0};
+	SagazClaimOrder order;
 	ListCell   *cell;
 
 	sagaz_rows_begin(fcinfo);
-	claim.worker_id = sagaz_text_argument(fcinfo, 0, "worker_id");
+	order.worker_id = sagaz_text_argument(fcinfo, 0, "worker_id");
 	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("batch_size must be at least 1")));
-	claim.now = GetCurrentTimestamp();
-	claim.created_before = claim.now - sagaz_interval_us(fcinfo, 2, "older_than");
-	claim.batch_id = random_batch_id();
+	order.limit = PG_GETARG_INT32(1);
+	order.now = GetCurrentTimestamp();
+	order.created_before = order.now - sagaz_interval_us(fcinfo, 2, "older_than");
+	order.lease_us = sagaz_claim_timeout * INT64CONST(1000);
+	order.batch_id = random_batch_id();
 	(void) group_argument(fcinfo, 3, store);
-	filter.limit = PG_GETARG_INT32(1);
-	filter.claimable_at = claim.now;
-	filter.lease_us = sagaz_claim_timeout * INT64CONST(1000);
-	(void) sagaz_edit(store, SAGAZ_EVENT, &filter, false, claim_edit, &claim);
-	foreach(cell, claim.claimed)
+	foreach(cell, store->backend->claim(store, &order))
 		sagaz_foreign_put_row(fcinfo, store, lfirst(cell));
 	return (Datum) 0;
 }
@@ -117,7 +84,6 @@ sagaz_foreign_claim_batch(FunctionCallInfo fcinfo, SagazStore *store)
 
 typedef enum LeaseEnd
 {
-	LEASE_FINISH,
 	LEASE_RELEASE,
 	LEASE_EXTEND
 } LeaseEnd;
@@ -145,16 +111,6 @@ give_back(SagazEvent *event, TimestampTz next_attempt_at)
 	event->next_attempt_at = next_attempt_at;
 }
 
-static void
-set_sent(SagazEvent *event, TimestampTz now)
-{
-	event->status = "sent";
-	event->sent_at = now;
-	event->batch_id = 0;
-	event->lease_until = 0;
-	event->next_attempt_at = 0;
-}
-
 static SagazVerdict
 lease_edit(SagazRecord *record, bool exists, void *arg)
 {
@@ -163,14 +119,10 @@ lease_edit(SagazRecord *record, bool exists, void *arg)
 
 	if (strcmp(event->status, "claimed") != 0)
 		return SAGAZ_KEEP;
-	if (event->worker_id == NULL || strcmp(event->worker_id, lease->worker_id) != 0)
-		sagaz_lost_lease(lease->batch_id, "It was claimed by another worker.");
+	sagaz_check_holder(event, lease->batch_id, lease->worker_id);
 	lease->events++;
 	switch (lease->how)
 	{
-		case LEASE_FINISH:
-			set_sent(event, lease->now);
-			break;
 		case LEASE_RELEASE:
 			give_back(event, lease->until);
 			if (lease->error)
@@ -186,31 +138,47 @@ lease_edit(SagazRecord *record, bool exists, void *arg)
 	return SAGAZ_CHANGE;
 }
 
+static int64
+batch_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("batch_id must not be null")));
+	return PG_GETARG_INT64(0);
+}
+
+static void
+no_event_in(int64 batch_id)
+{
+	sagaz_lost_lease(batch_id, "No event is in it now.");
+}
+
 static void
 change_lease(FunctionCallInfo fcinfo, SagazStore *store, Lease *lease)
 {
 	SagazFilter filter = {0};
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("batch_id must not be null")));
-	lease->batch_id = filter.batch_id = PG_GETARG_INT64(0);
+	lease->batch_id = filter.batch_id = batch_argument(fcinfo);
 	lease->worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	if (lease->batch_id > 0)
 		(void) sagaz_edit(store, SAGAZ_EVENT, &filter, false, lease_edit, lease);
 	if (lease->events == 0)
-		sagaz_lost_lease(lease->batch_id, "No event is in it now.");
+		no_event_in(lease->batch_id);
 }
 
 /* finish_batch(batch_id, worker_id) */
 Datum
 sagaz_foreign_finish_batch(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	Lease		lease = {.how = LEASE_FINISH,.now = GetCurrentTimestamp()};
+	int64		batch_id = batch_argument(fcinfo);
+	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
+	int			events = batch_id <= 0 ? 0 :
+		store->backend->finish(store, batch_id, worker_id, GetCurrentTimestamp());
 
-	change_lease(fcinfo, store, &lease);
-	PG_RETURN_INT32(lease.events);
+	if (events == 0)
+		no_event_in(batch_id);
+	PG_RETURN_INT32(events);
 }
 
 /* release_batch(batch_id, worker_id, error, delay) */
@@ -295,7 +263,7 @@ mark_edit(SagazRecord *record, bool exists, void *arg)
 	if (mark->failed)
 		set_failed(event, mark->now, mark->error);
 	else
-		set_sent(event, mark->now);
+		sagaz_event_sent(event, mark->now);
 	return SAGAZ_CHANGE;
 }
 
@@ -406,7 +374,7 @@ change_edit(SagazRecord *record, bool exists, void *arg)
 				 errmsg("event %s cannot go from %s to %s", event->event_id,
 						event->status, change->status)));
 	if (strcmp(change->status, "sent") == 0)
-		set_sent(event, change->now);
+		sagaz_event_sent(event, change->now);
 	else if (strcmp(change->status, "failed") == 0)
 		set_failed(event, change->now, change->error);
 	else if (strcmp(change->status, "dead_letter") == 0)

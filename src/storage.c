@@ -240,7 +240,8 @@ capability_words(int capabilities)
 		{SAGAZ_KEEPS_EVENTS, "outbox"},
 		{SAGAZ_KEEPS_VERSIONS, "versions"},
 		{SAGAZ_OUTLIVES_SESSION, "durable"},
-		{SAGAZ_KEY_ORDER, "key_order"}
+		{SAGAZ_KEY_ORDER, "key_order"},
+		{SAGAZ_HAS_STREAMS, "streams"}
 	};
 	Datum		found[lengthof(words)];
 	int			nfound = 0;
