@@ -33,6 +33,7 @@ char	   *sagaz_databases;
 int			sagaz_max_deliveries;
 int			sagaz_memory_limit;
 int			sagaz_idle_timeout;
+int			sagaz_connect_timeout;
 int			sagaz_command_timeout;
 char	   *sagaz_sqlite_directory;
 
@@ -62,6 +63,10 @@ define_backend_settings(void)
 							"Time after which a connection to a storage that is not used is closed.",
 							"-1 keeps it as long as the session lasts.",
 							&sagaz_idle_timeout, 300000, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.connect_timeout",
+							"Time that connecting to a storage may take.",
+							NULL, &sagaz_connect_timeout, 10000, 1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
 	DefineCustomIntVariable("sagaz.command_timeout",
 							"Time that a storage may take to answer.",

@@ -43,6 +43,7 @@ extern int	sagaz_max_deliveries;
 extern int	sagaz_memory_limit;
 extern char *sagaz_sqlite_directory;
 extern int	sagaz_idle_timeout;
+extern int	sagaz_connect_timeout;
 extern int	sagaz_command_timeout;
 
 /* relations.c */
