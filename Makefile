@@ -5,17 +5,19 @@ EXTENSION = sagaz
 MODULE_big = sagaz
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" sagaz.control)
 DATA = sql/sagaz--$(EXTVERSION).sql $(wildcard sql/sagaz--*--*.sql)
-# "make WITHOUT_SQLITE=1" leaves that backend out.
+# "make WITHOUT_SQLITE=1" leaves that backend out, WITHOUT_REDIS=1 that.
 SQLITE = $(if $(WITHOUT_SQLITE),,1)
-OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(SQLITE),,backends/sqlite%), \
-	$(wildcard src/*.c backends/*.c)))
+REDIS = $(if $(WITHOUT_REDIS),,1)
+OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(SQLITE),,backends/sqlite%) \
+	$(if $(REDIS),,backends/redis%), $(wildcard src/*.c backends/*.c)))
+SCRIPTS = $(patsubst %,%.h,$(wildcard backends/*.lua))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
 PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
-	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE)
+	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE) $(if $(REDIS),,-DSAGAZ_WITHOUT_REDIS)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
-SHLIB_LINK = $(if $(SQLITE),-lsqlite3)
-EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) .flags
+SHLIB_LINK = $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis)
+EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) $(SCRIPTS) .flags
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
 REGRESS_OPTS = --inputdir=test --load-extension=$(EXTENSION)
@@ -42,9 +44,14 @@ META.json: sagaz.control
 	sed -Ei 's/^( +"version": )"[^"]*"/\1"$(EXTVERSION).0"/; s/(sagaz--)[0-9.]+(\.sql)/\1$(EXTVERSION)\2/' $@
 	touch $@
 
+# The scripts for Redis, as C strings.
+backends/%.lua.h: backends/%.lua
+	sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $< >$@
+backends/redis_scripts.o backends/redis_scripts.bc: $(SCRIPTS)
+
 # Objects made with other flags are made again.
-ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE))
-$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE))
+ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE) $(REDIS))
+$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE) $(REDIS))
 endif
 $(OBJS) $(OBJS:.o=.bc): .flags
 

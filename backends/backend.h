@@ -169,9 +169,10 @@ typedef enum SagazVerdict
 } SagazVerdict;
 
 /*
- * Called once for each record, which it may change in place; what it points
+ * Called for each record, which it may change in place; what it points
  * to need not outlive the edit.  exists is false only where the caller asked
- * for that.  It may raise errors and must not touch the store.
+ * for that.  It may raise errors and must not touch the store.  Where somebody
+ * else was faster, all is read and edited again, so a callback must not count.
  */
 typedef SagazVerdict (*SagazEdit) (SagazRecord *record, bool exists, void *arg);
 
@@ -243,7 +244,7 @@ typedef struct SagazStreamEntry
 
 typedef struct SagazBackend
 {
-	const char *name;			/* as in URLs, and in sagaz_<name> */
+	const char *name;			/* as in sagaz_<name> */
 	int			capabilities;
 	Size		store_size;		/* of the struct that begins with SagazStore */
 	Size		reader_size;	/* of the struct that begins with SagazReader */
@@ -252,11 +253,14 @@ typedef struct SagazBackend
 	/* Version of the client library, for people. */
 	const char *(*version) (void);
 
+	/* What its URLs begin with; NULL ends the list. */
+	const char *const *schemes;
+
 	/*
-	 * Take a URL's part behind "://" apart, into DefElems of the options.
-	 * Raises an error that does not quote a secret.
+	 * Take a URL's part behind "scheme://" apart, into DefElems of the
+	 * options.  Raises an error that does not quote a secret.
 	 */
-	List	   *(*read_url) (const char *rest);
+	List	   *(*read_url) (const char *scheme, const char *rest);
 
 	/*
 	 * Connect.  The store is zeroed but for its base; the present memory

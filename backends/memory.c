@@ -67,7 +67,7 @@ memory_version(void)
 }
 
 static List *
-memory_read_url(const char *rest)
+memory_read_url(const char *scheme, const char *rest)
 {
 	return list_make1(makeDefElem("name", (Node *) makeString(pstrdup(rest)), -1));
 }
@@ -335,6 +335,8 @@ memory_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 	return count;
 }
 
+static const char *const memory_schemes[] = {"memory", NULL};
+
 static const SagazOption memory_options[] = {
 	{.name = "name"},
 	SAGAZ_COMMON_OPTIONS
@@ -347,6 +349,7 @@ const SagazBackend sagaz_memory_backend = {
 	.reader_size = sizeof(MemoryReader),
 	.options = memory_options,
 	.version = memory_version,
+	.schemes = memory_schemes,
 	.read_url = memory_read_url,
 	.open = memory_open,
 	.ping = memory_ping,

@@ -42,7 +42,7 @@ native_version(void)
 }
 
 static List *
-native_read_url(const char *rest)
+native_read_url(const char *scheme, const char *rest)
 {
 	return NIL;
 }
@@ -228,6 +228,8 @@ native_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 	return 0;
 }
 
+static const char *const native_schemes[] = {"native", NULL};
+
 static const SagazOption native_options[] = {
 	SAGAZ_COMMON_OPTIONS
 };
@@ -240,6 +242,7 @@ const SagazBackend sagaz_native_backend = {
 	.reader_size = sizeof(NativeReader),
 	.options = native_options,
 	.version = native_version,
+	.schemes = native_schemes,
 	.read_url = native_read_url,
 	.open = native_open,
 	.ping = native_ping,

@@ -154,13 +154,6 @@ sagaz_record_to_json(const SagazRecord *record)
 /* ---------------------------------------------------------------------- */
 /* From JSON */
 
-static void
-complain(SagazRecord *record, char *problem)
-{
-	if (record->problem == NULL)
-		record->problem = problem;
-}
-
 /* The value of a field; NULL where it is missing or null. */
 static JsonbValue *
 get_field(const FieldReader *reader, const char *field)
@@ -180,7 +173,7 @@ get_text(const FieldReader *reader, const char *field)
 		return NULL;
 	if (value->type == jbvString)
 		return pnstrdup(value->val.string.val, value->val.string.len);
-	complain(reader->record, psprintf("%s is not a string", field));
+	sagaz_complain(reader->record, psprintf("%s is not a string", field));
 	return NULL;
 }
 
@@ -192,7 +185,7 @@ get_time(const FieldReader *reader, const char *field)
 
 	if (text && !sagaz_parse_time(text, strlen(text), &time))
 	{
-		complain(reader->record, psprintf("%s is not a time", field));
+		sagaz_complain(reader->record, psprintf("%s is not a time", field));
 		return 0;
 	}
 	return text ? sagaz_record_time(time) : 0;
@@ -228,7 +221,7 @@ get_count(const FieldReader *reader, const char *field)
 	if (value->type == jbvNumeric)
 		count = numeric_int4_opt_error(value->val.numeric, &wrong);
 	if (value->type != jbvNumeric || wrong || count < 0)
-		complain(reader->record, psprintf("%s is not a count", field));
+		sagaz_complain(reader->record, psprintf("%s is not a count", field));
 	return count;
 }
 
@@ -294,7 +287,7 @@ static void
 require_text(SagazRecord *record, const char *field, const char *value)
 {
 	if (value == NULL)
-		complain(record, psprintf("%s is missing", field));
+		sagaz_complain(record, psprintf("%s is missing", field));
 }
 
 static void
@@ -306,7 +299,7 @@ require_word(SagazRecord *record, const char *value, const char *const *words)
 	while (*words && strcmp(*words, value) != 0)
 		words++;
 	if (*words == NULL)
-		complain(record, psprintf("status \"%.*s\" is unknown",
+		sagaz_complain(record, psprintf("status \"%.*s\" is unknown",
 								  pg_mbcliplen(value, strlen(value), 80), value));
 }
 
@@ -338,13 +331,13 @@ check_event(SagazRecord *record, SagazEvent *event)
 	if (event->aggregate_type == NULL)
 		event->aggregate_type = "saga";
 	if (event->payload == NULL)
-		complain(record, "payload is missing");
+		sagaz_complain(record, "payload is missing");
 	if (event->headers == NULL)
 		event->headers = sagaz_empty_object();
 	if (!JB_ROOT_IS_OBJECT(event->headers))
-		complain(record, "headers is not an object");
+		sagaz_complain(record, "headers is not an object");
 	if (event->retry_count < 0)
-		complain(record, "retry_count is negative");
+		sagaz_complain(record, "retry_count is negative");
 	if (event->created_at == 0)
 		event->created_at = GetCurrentTimestamp();
 }

@@ -25,6 +25,15 @@ extern Jsonb *sagaz_json_from_text(const char *text, int length,
 extern Jsonb *sagaz_empty_object(void);
 extern Jsonb *sagaz_empty_array(void);
 
+/* field.c: fields of foreign stores */
+extern void sagaz_complain(SagazRecord *record, char *problem);
+extern char *sagaz_field_text(const char *bytes, size_t length,
+							  const char *field, SagazRecord *record);
+extern Jsonb *sagaz_field_json(const char *text, const char *field,
+							   SagazRecord *record);
+extern TimestampTz sagaz_field_time(const char *text, const char *field,
+									SagazRecord *record);
+
 /* json_build.c: objects, pair by pair */
 extern void sagaz_push_key(JsonbParseState **state, const char *key);
 extern void sagaz_push_string(JsonbParseState **state, const char *key,

@@ -10,12 +10,16 @@
 extern const SagazBackend sagaz_native_backend;
 extern const SagazBackend sagaz_memory_backend;
 extern const SagazBackend sagaz_sqlite_backend;
+extern const SagazBackend sagaz_redis_backend;
 
 const SagazBackend *const sagaz_backends[] = {
 	&sagaz_native_backend,
 	&sagaz_memory_backend,
 #ifndef SAGAZ_WITHOUT_SQLITE
 	&sagaz_sqlite_backend,
+#endif
+#ifndef SAGAZ_WITHOUT_REDIS
+	&sagaz_redis_backend,
 #endif
 };
 const int	sagaz_nbackends = lengthof(sagaz_backends);

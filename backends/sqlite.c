@@ -327,7 +327,7 @@ sqlite_version(void)
 
 /* sqlite:///path, the path beginning with the third slash */
 static List *
-sqlite_read_url(const char *rest)
+sqlite_read_url(const char *scheme, const char *rest)
 {
 	if (rest[0] != '/' || rest[1] == '\0')
 		ereport(ERROR,
@@ -489,63 +489,30 @@ roll_back(SqliteStore *store)
 /* ---------------------------------------------------------------------- */
 /* Rows to records */
 
-static void
-complain(SagazRecord *record, char *problem)
-{
-	if (record->problem == NULL)
-		record->problem = problem;
-}
-
-/* A column as text in the database's encoding; NULL where it is NULL. */
 static char *
 column_text(sqlite3_stmt *row, int column, const char *field,
 			SagazRecord *record)
 {
 	const char *bytes = (const char *) sqlite3_column_text(row, column);
-	int			length = sqlite3_column_bytes(row, column);
 
-	if (bytes == NULL)
-		return NULL;
-	if ((int) strlen(bytes) != length)
-		complain(record, psprintf("%s contains a NUL character", field));
-	else if (!pg_verify_mbstr(PG_UTF8, bytes, length, true))
-		complain(record, psprintf("%s is not UTF-8", field));
-	else
-		return pstrdup(pg_any_to_server(pnstrdup(bytes, length), length, PG_UTF8));
-	return pstrdup("");
+	return sagaz_field_text(bytes, sqlite3_column_bytes(row, column), field,
+							record);
 }
 
 static Jsonb *
 column_json(sqlite3_stmt *row, int column, const char *field,
 			SagazRecord *record)
 {
-	char	   *text = column_text(row, column, field, record);
-	char	   *problem;
-	Jsonb	   *json;
-
-	if (text == NULL || record->problem)
-		return NULL;
-	json = sagaz_json_from_text(text, strlen(text), &problem);
-	if (json == NULL)
-		complain(record, psprintf("%s: %s", field, problem));
-	return json;
+	return sagaz_field_json(column_text(row, column, field, record), field,
+							record);
 }
 
-/* A time, or a typed object of the library that is one. */
 static TimestampTz
 column_time(sqlite3_stmt *row, int column, const char *field,
 			SagazRecord *record)
 {
-	char	   *text = column_text(row, column, field, record);
-	TimestampTz time;
-
-	if (text == NULL || record->problem)
-		return 0;
-	if (sagaz_parse_time(text, strlen(text), &time) ||
-		sagaz_parse_typed_time(text, &time))
-		return sagaz_record_time(time);
-	complain(record, psprintf("%s is not a time", field));
-	return 0;
+	return sagaz_field_time(column_text(row, column, field, record), field,
+							record);
 }
 
 static void
@@ -1014,6 +981,8 @@ sqlite_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
 	return changed;
 }
 
+static const char *const sqlite_schemes[] = {"sqlite", NULL};
+
 static const SagazOption sqlite_options[] = {
 	{.name = "path"},
 	SAGAZ_COMMON_OPTIONS
@@ -1027,6 +996,7 @@ const SagazBackend sagaz_sqlite_backend = {
 	.reader_size = sizeof(SqliteReader),
 	.options = sqlite_options,
 	.version = sqlite_version,
+	.schemes = sqlite_schemes,
 	.read_url = sqlite_read_url,
 	.open = sqlite_open,
 	.ping = sqlite_ping,

@@ -1416,6 +1416,11 @@ CREATE FUNCTION sagaz.sqlite_validator(options text[], catalog oid) RETURNS void
 COMMENT ON FUNCTION sagaz.sqlite_validator(text[], oid) IS
 	'part of the foreign data wrapper sagaz_sqlite: checks the options of its storages';
 
+CREATE FUNCTION sagaz.redis_validator(options text[], catalog oid) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_redis_validator' LANGUAGE C;
+COMMENT ON FUNCTION sagaz.redis_validator(text[], oid) IS
+	'part of the foreign data wrapper sagaz_redis: checks the options of its storages';
+
 CREATE FOREIGN DATA WRAPPER sagaz_memory
 	HANDLER sagaz.storage_fdw VALIDATOR sagaz.memory_validator;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_memory IS
@@ -1425,6 +1430,11 @@ CREATE FOREIGN DATA WRAPPER sagaz_sqlite
 	HANDLER sagaz.storage_fdw VALIDATOR sagaz.sqlite_validator;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_sqlite IS
 	'storages in SQLite files';
+
+CREATE FOREIGN DATA WRAPPER sagaz_redis
+	HANDLER sagaz.storage_fdw VALIDATOR sagaz.redis_validator;
+COMMENT ON FOREIGN DATA WRAPPER sagaz_redis IS
+	'storages in Redis servers';
 
 CREATE FUNCTION sagaz.backends()
 	RETURNS TABLE (name text, library_version text, capabilities text[])

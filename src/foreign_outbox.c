@@ -96,7 +96,7 @@ typedef struct Lease
 	const char *error;
 	TimestampTz now;
 	TimestampTz until;			/* released: not before; extended: to */
-	int			events;
+	int64		events;
 } Lease;
 
 /* The event is back where a claim finds it. */
@@ -120,7 +120,6 @@ lease_edit(SagazRecord *record, bool exists, void *arg)
 	if (strcmp(event->status, "claimed") != 0)
 		return SAGAZ_KEEP;
 	sagaz_check_holder(event, lease->batch_id, lease->worker_id);
-	lease->events++;
 	switch (lease->how)
 	{
 		case LEASE_RELEASE:
@@ -162,7 +161,7 @@ change_lease(FunctionCallInfo fcinfo, SagazStore *store, Lease *lease)
 	lease->batch_id = filter.batch_id = batch_argument(fcinfo);
 	lease->worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	if (lease->batch_id > 0)
-		(void) sagaz_edit(store, SAGAZ_EVENT, &filter, false, lease_edit, lease);
+		lease->events = sagaz_edit(store, SAGAZ_EVENT, &filter, false, lease_edit, lease);
 	if (lease->events == 0)
 		no_event_in(lease->batch_id);
 }
@@ -190,7 +189,7 @@ sagaz_foreign_release_batch(FunctionCallInfo fcinfo, SagazStore *store)
 	lease.error = sagaz_optional_text(fcinfo, 2);
 	lease.until = lease.now + sagaz_interval_us(fcinfo, 3, "delay");
 	change_lease(fcinfo, store, &lease);
-	PG_RETURN_INT32(lease.events);
+	PG_RETURN_INT32((int32) lease.events);
 }
 
 /* extend_batch(batch_id, worker_id, by) */
@@ -213,7 +212,6 @@ typedef struct Mark
 	const char *error;
 	bool		failed;
 	TimestampTz now;
-	int			events;
 } Mark;
 
 static void
@@ -259,7 +257,6 @@ mark_edit(SagazRecord *record, bool exists, void *arg)
 				 errmsg("event %s is not in a batch of worker \"%s\"",
 						event->event_id, mark->worker_id),
 				 errhint("Only events of a batch that the worker holds can be marked.")));
-	mark->events++;
 	if (mark->failed)
 		set_failed(event, mark->now, mark->error);
 	else
@@ -317,8 +314,7 @@ mark_events(FunctionCallInfo fcinfo, SagazStore *store, Mark *mark, int group)
 	if (filter.nkeys == 0)
 		PG_RETURN_INT32(0);
 	check_all_there(store, (const char **) filter.keys, filter.nkeys);
-	(void) sagaz_edit(store, SAGAZ_EVENT, &filter, false, mark_edit, mark);
-	PG_RETURN_INT32(mark->events);
+	PG_RETURN_INT32(sagaz_edit(store, SAGAZ_EVENT, &filter, false, mark_edit, mark));
 }
 
 /* mark_sent(event_ids, worker_id, consumer_group) */

@@ -64,21 +64,55 @@ get_backend(const char *name)
 	return backend;
 }
 
-/* The backend of a URL; *rest is what follows "://". */
+static bool
+has_scheme(const SagazBackend *backend, const char *scheme)
+{
+	for (const char *const *known = backend->schemes; *known; known++)
+		if (strcmp(*known, scheme) == 0)
+			return true;
+	return false;
+}
+
+/* What the URLs of this build begin with, for a hint. */
+static char *
+scheme_names(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < sagaz_nbackends; i++)
+		for (const char *const *known = sagaz_backends[i]->schemes; *known; known++)
+			if (strcmp(*known, "native") != 0)
+				appendStringInfo(&names, "%s%s://", names.len == 0 ? "" : ", ", *known);
+	return names.data;
+}
+
+/* Take a URL apart: its backend, and the options in it. */
 static const SagazBackend *
-backend_of_url(const char *url, const char **rest)
+read_url(const char *url, List **options)
 {
 	const char *separator = strstr(url, "://");
 	size_t		length = strspn(url, "abcdefghijklmnopqrstuvwxyz");
+	char	   *scheme;
 
 	/* what is no word may be a secret */
 	if (url + length != separator || length == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("URL of a storage must begin with a backend's name and \"://\""),
-				 errhint("This build has: %s.", backend_names())));
-	*rest = separator + 3;
-	return get_backend(pnstrdup(url, length));
+				 errhint("This build has: %s.", scheme_names())));
+	scheme = pnstrdup(url, length);
+	for (int i = 0; i < sagaz_nbackends; i++)
+		if (has_scheme(sagaz_backends[i], scheme))
+		{
+			*options = sagaz_backends[i]->read_url(scheme, separator + 3);
+			return sagaz_backends[i];
+		}
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("there is no backend for \"%s://\" in this build of sagaz", scheme),
+			 errhint("It has: %s.", scheme_names())));
+	return NULL;				/* keep compiler quiet */
 }
 
 /* Options of the present user's mapping, or of PUBLIC's; NIL without one. */
@@ -111,11 +145,10 @@ mapping_options(Oid server)
 static void
 find_by_url(const char *url, SagazStorage *storage)
 {
-	const char *rest;
 	char	   *wrapper;
 	ForeignDataWrapper *fdw;
 
-	storage->backend = backend_of_url(url, &rest);
+	storage->backend = read_url(url, &storage->options);
 	wrapper = psprintf(WRAPPER_PREFIX "%s", storage->backend->name);
 	fdw = GetForeignDataWrapperByName(wrapper, true);
 	if (fdw == NULL || !may_use(ForeignDataWrapperRelationId, fdw->fdwid))
@@ -128,7 +161,6 @@ find_by_url(const char *url, SagazStorage *storage)
 	storage->server = InvalidOid;
 	storage->owner = GetUserId();
 	storage->name = pstrdup(storage->backend->name);
-	storage->options = storage->backend->read_url(rest);
 }
 
 static void
@@ -291,7 +323,7 @@ sagaz_storage_url(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	char	   *url = sagaz_text_argument(fcinfo, 0, "url");
 	const SagazBackend *backend;
-	const char *rest;
+	List	   *options;
 	ListCell   *cell;
 
 	sagaz_rows_begin(fcinfo);
@@ -300,12 +332,12 @@ sagaz_storage_url(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("url has no \"://\""),
 				 errhint("Write it like memory://name or sqlite:///path.")));
-	backend = backend_of_url(url, &rest);
+	backend = read_url(url, &options);
 	if (strcmp(backend->name, "native") == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("the native storage needs no URL")));
-	foreach(cell, backend->read_url(rest))
+	foreach(cell, options)
 	{
 		DefElem    *option = lfirst(cell);
 		Datum		values[] = {

@@ -17,6 +17,7 @@
 PG_FUNCTION_INFO_V1(sagaz_storage_fdw);
 PG_FUNCTION_INFO_V1(sagaz_memory_validator);
 PG_FUNCTION_INFO_V1(sagaz_sqlite_validator);
+PG_FUNCTION_INFO_V1(sagaz_redis_validator);
 
 static void
 refuse_table(PlannerInfo *root, RelOptInfo *rel, Oid table)
@@ -126,4 +127,10 @@ Datum
 sagaz_sqlite_validator(PG_FUNCTION_ARGS)
 {
 	return validate(fcinfo, "sqlite");
+}
+
+Datum
+sagaz_redis_validator(PG_FUNCTION_ARGS)
+{
+	return validate(fcinfo, "redis");
 }

@@ -1,0 +1,64 @@
+/*
+ * field.c
+ *		Fields of foreign stores, which are UTF-8 or should be.
+ *
+ * What cannot be read becomes the record's problem; the first one counts.
+ */
+#include "record.h"
+
+#include "mb/pg_wchar.h"
+
+#include "times.h"
+
+void
+sagaz_complain(SagazRecord *record, char *problem)
+{
+	if (record->problem == NULL)
+		record->problem = problem;
+}
+
+/* Text in the database's encoding; NULL for NULL. */
+char *
+sagaz_field_text(const char *bytes, size_t length, const char *field,
+				 SagazRecord *record)
+{
+	if (bytes == NULL)
+		return NULL;
+	if (memchr(bytes, '\0', length) != NULL)
+		sagaz_complain(record, psprintf("%s contains a NUL character", field));
+	else if (!pg_verify_mbstr(PG_UTF8, bytes, length, true))
+		sagaz_complain(record, psprintf("%s is not UTF-8", field));
+	else
+		return pstrdup(pg_any_to_server(pnstrdup(bytes, length), length, PG_UTF8));
+	return pstrdup("");
+}
+
+/* A document, from such a text. */
+Jsonb *
+sagaz_field_json(const char *text, const char *field, SagazRecord *record)
+{
+	char	   *problem;
+	Jsonb	   *json;
+
+	if (text == NULL || record->problem)
+		return NULL;
+	json = sagaz_json_from_text(text, strlen(text), &problem);
+	if (json == NULL)
+		sagaz_complain(record, psprintf("%s: %s", field, problem));
+	return json;
+}
+
+/* A time, or a typed object of the library that is one. */
+TimestampTz
+sagaz_field_time(const char *text, const char *field, SagazRecord *record)
+{
+	TimestampTz time;
+
+	if (text == NULL || record->problem)
+		return 0;
+	if (sagaz_parse_time(text, strlen(text), &time) ||
+		sagaz_parse_typed_time(text, &time))
+		return sagaz_record_time(time);
+	sagaz_complain(record, psprintf("%s is not a time", field));
+	return 0;
+}

@@ -1,0 +1,414 @@
+/*
+ * redis_event.c
+ *		Events in Redis, as the Python library keeps them.
+ *
+ * An event is a hash <prefix>:meta:<event_id> of 16 texts, and has an entry
+ * in the stream <prefix>:events while it is to be delivered.  What changes
+ * events are scripts, so that hash, stream and the side keys of sagaz change
+ * together; redis_common.lua tells of these.
+ *
+ * An edit reads events with a stamp, which the script that writes them
+ * compares: if somebody was faster, all is done again.
+ */
+#include "redis.h"
+
+#include "miscadmin.h"
+#include "utils/timestamp.h"
+
+#include "record.h"
+#include "redis_scripts.h"
+#include "times.h"
+
+/* Entries that the stream may have where no option says: as the library. */
+#define OUTBOX_LENGTH 100000
+
+static const char *const fetch_event[] = {"HGETALL", NULL};
+
+/* ---------------------------------------------------------------------- */
+/* Reading */
+
+RedisScan *
+redis_event_scan(RedisStore *store, const SagazFilter *filter)
+{
+	RedisScan  *scan = redis_scan_begin(store, psprintf("%s:meta:", store->outbox_prefix),
+										fetch_event);
+
+	if (filter->key)
+		redis_scan_add_text(scan, filter->key);
+	else if (filter->nkeys > 0)
+		for (int i = 0; i < filter->nkeys; i++)
+			redis_scan_add_text(scan, filter->keys[i]);
+	else if (filter->batch_id != 0)
+		redis_scan_members(scan, psprintf("%s:sagaz:batch:" INT64_FORMAT,
+										  store->outbox_prefix, filter->batch_id));
+	else
+		redis_scan_all(scan);
+	if (filter->order == SAGAZ_BY_KEY)
+		redis_scan_sort(scan);
+	return scan;
+}
+
+/* The value of a field, NULL where it is missing. */
+static const RedisReply *
+get_field(const RedisReply *hash, const char *field)
+{
+	for (int i = 0; i + 1 < hash->count; i += 2)
+		if (hash->elements[i]->type == REDIS_STRING &&
+			hash->elements[i + 1]->type == REDIS_STRING &&
+			strcmp(hash->elements[i]->str, field) == 0)
+			return hash->elements[i + 1];
+	return NULL;
+}
+
+/* Text; the library has empty text for none. */
+static char *
+get_text(const RedisReply *hash, const char *field, SagazRecord *record)
+{
+	const RedisReply *value = get_field(hash, field);
+
+	if (value == NULL || value->length == 0)
+		return NULL;
+	return sagaz_field_text(value->str, value->length, field, record);
+}
+
+/* Text that counts, be it empty. */
+static char *
+get_whole_text(const RedisReply *hash, const char *field, SagazRecord *record)
+{
+	const RedisReply *value = get_field(hash, field);
+
+	return value == NULL ? NULL :
+		sagaz_field_text(value->str, value->length, field, record);
+}
+
+/* A document; the library cannot read one that is there and empty. */
+static Jsonb *
+get_json(const RedisReply *hash, const char *field, SagazRecord *record)
+{
+	if (get_field(hash, field) == NULL)
+		return sagaz_empty_object();
+	return sagaz_field_json(get_whole_text(hash, field, record), field, record);
+}
+
+static TimestampTz
+get_time(const RedisReply *hash, const char *field, SagazRecord *record)
+{
+	return sagaz_field_time(get_text(hash, field, record), field, record);
+}
+
+static int
+get_count(const RedisReply *hash, const char *field, SagazRecord *record)
+{
+	const RedisReply *value = get_field(hash, field);
+	char	   *end;
+	long		count;
+
+	if (value == NULL)
+		return 0;
+	errno = 0;
+	count = strtol(value->str, &end, 10);
+	if (end == value->str || *end != '\0' || errno != 0 || count < 0 || count > PG_INT32_MAX)
+		sagaz_complain(record, psprintf("%s is not a count", field));
+	return (int) count;
+}
+
+static int64
+get_number(const RedisReply *hash, const char *field)
+{
+	const RedisReply *value = get_field(hash, field);
+
+	return value ? strtoi64(value->str, NULL, 10) : 0;
+}
+
+/* As stamp_of() of redis_write.lua has it. */
+static char *
+stamp_of(const RedisReply *hash)
+{
+	static const char *const fields[] = {
+		"status", "claimed_at", "sent_at", "retry_count", "worker_id",
+		"sagaz:batch", "sagaz:lease", "sagaz:next"
+	};
+	StringInfoData stamp;
+
+	initStringInfo(&stamp);
+	for (int i = 0; i < (int) lengthof(fields); i++)
+	{
+		const RedisReply *value = get_field(hash, fields[i]);
+
+		if (i > 0)
+			appendStringInfoChar(&stamp, '\1');
+		if (value)
+			appendBinaryStringInfo(&stamp, value->str, value->length);
+	}
+	return stamp.data;
+}
+
+static void
+read_fields(const RedisReply *hash, SagazRecord *record)
+{
+	SagazEvent *event = &record->event;
+
+	event->saga_id = get_whole_text(hash, "saga_id", record);
+	event->aggregate_type = get_text(hash, "aggregate_type", record);
+	event->aggregate_id = get_text(hash, "aggregate_id", record);
+	event->event_type = get_whole_text(hash, "event_type", record);
+	event->payload = get_json(hash, "payload", record);
+	event->headers = get_json(hash, "headers", record);
+	event->status = get_whole_text(hash, "status", record);
+	if (event->status == NULL)
+		event->status = "pending";
+	event->created_at = get_time(hash, "created_at", record);
+	event->claimed_at = get_time(hash, "claimed_at", record);
+	event->sent_at = get_time(hash, "sent_at", record);
+	event->retry_count = get_count(hash, "retry_count", record);
+	event->last_error = get_text(hash, "last_error", record);
+	event->worker_id = get_text(hash, "worker_id", record);
+	event->routing_key = get_text(hash, "routing_key", record);
+	event->partition_key = get_text(hash, "partition_key", record);
+	event->batch_id = get_number(hash, "sagaz:batch");
+	event->lease_until = get_number(hash, "sagaz:lease");
+	event->next_attempt_at = get_number(hash, "sagaz:next");
+}
+
+/*
+ * The library shows an event under the id in its hash; a hash without any it
+ * shows with empty ids.
+ */
+bool
+redis_event_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
+{
+	SagazRecord *record = &found->record;
+
+	if (reply->type != REDIS_ARRAY || reply->count == 0)
+		return false;
+	record->kind = SAGAZ_EVENT;
+	record->event.event_id = sagaz_field_text(id->bytes, id->length, "event_id", record);
+	read_fields(reply, record);
+	found->stamp = stamp_of(reply);
+	return true;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Writing */
+
+static void
+add_field(RedisCommand *command, const char *name, const char *value)
+{
+	redis_add(command, name);
+	redis_add_text(command, value ? value : "");
+}
+
+static void
+add_json_field(RedisCommand *command, const char *name, Jsonb *json)
+{
+	add_field(command, name, JsonbToCString(NULL, &json->root, VARSIZE(json)));
+}
+
+static void
+add_time_field(RedisCommand *command, const char *name, TimestampTz time)
+{
+	char		text[SAGAZ_TIME_SIZE];
+
+	if (time != 0)
+		(void) sagaz_format_time(sagaz_real_time(time), text);
+	add_field(command, name, time != 0 ? pstrdup(text) : NULL);
+}
+
+static void
+add_number_field(RedisCommand *command, const char *name, int64 value)
+{
+	if (value == 0)
+		return;
+	redis_add(command, name);
+	redis_add_int(command, value);
+}
+
+static void
+add_fields(RedisCommand *command, const SagazEvent *event)
+{
+	add_field(command, "event_id", event->event_id);
+	add_field(command, "saga_id", event->saga_id);
+	add_field(command, "aggregate_type", event->aggregate_type);
+	add_field(command, "aggregate_id",
+			  event->aggregate_id ? event->aggregate_id : event->saga_id);
+	add_field(command, "event_type", event->event_type);
+	add_json_field(command, "payload", event->payload);
+	add_json_field(command, "headers", event->headers);
+	add_field(command, "status", event->status);
+	add_field(command, "retry_count", psprintf("%d", event->retry_count));
+	add_time_field(command, "created_at", event->created_at);
+	add_time_field(command, "claimed_at", event->claimed_at);
+	add_time_field(command, "sent_at", event->sent_at);
+	add_field(command, "last_error", event->last_error);
+	add_field(command, "worker_id", event->worker_id);
+	add_field(command, "routing_key", event->routing_key);
+	add_field(command, "partition_key", event->partition_key);
+	add_number_field(command, "sagaz:batch", event->batch_id);
+	add_number_field(command, "sagaz:lease", event->lease_until);
+	add_number_field(command, "sagaz:next", event->next_attempt_at);
+}
+
+/* When a claim may hand the event out: ''  never. */
+static char *
+due_time(const SagazEvent *event)
+{
+	if (strcmp(event->status, "claimed") == 0)
+		return psprintf(INT64_FORMAT,
+						Max(sagaz_real_time(event->claimed_at) +
+							sagaz_claim_timeout * INT64CONST(1000),
+							event->lease_until));
+	if (strcmp(event->status, "pending") == 0 || strcmp(event->status, "failed") == 0)
+		return psprintf(INT64_FORMAT, event->next_attempt_at);
+	return "";
+}
+
+/* Add an event to what the script is to write. */
+static void
+add_write(RedisCommand *command, const char *mode, const char *event_id,
+		  const char *stamp, const SagazEvent *event)
+{
+	int			words;
+
+	redis_add(command, mode);
+	redis_add_text(command, event_id);
+	redis_add(command, stamp);
+	redis_add(command, event ? due_time(event) : "");
+	words = command->count;
+	redis_add(command, "0");
+	if (event == NULL)
+		return;
+	add_fields(command, event);
+	command->words[words] = psprintf("%d", command->count - words - 1);
+	command->lengths[words] = strlen(command->words[words]);
+}
+
+static int64
+max_entries(const RedisStore *store)
+{
+	return store->max_stream_length < 0 ? OUTBOX_LENGTH : store->max_stream_length;
+}
+
+/* The arguments of the script, before the events. */
+static RedisCommand *
+begin_writes(RedisStore *store)
+{
+	RedisCommand *command = redis_command(store->outbox_prefix);
+
+	redis_add(command, store->group);
+	redis_add_int(command, max_entries(store));
+	redis_add_int(command, store->event_ttl);
+	redis_add_int(command, GetCurrentTimestamp());
+	redis_add_int(command, sagaz_claim_timeout);
+	return command;
+}
+
+/*
+ * Write them.  False if one was changed since it was read; what else hinders
+ * is raised.
+ */
+static bool
+write_all(RedisStore *store, RedisCommand *writes, int64 *written)
+{
+	RedisReply *reply = redis_run_script(store, &redis_write_script, writes);
+	const char *why;
+
+	if (reply->type == REDIS_INTEGER)
+	{
+		*written = reply->integer;
+		return true;
+	}
+	redis_expect(store, reply, REDIS_ARRAY);
+	if (reply->count < 1 || reply->elements[0]->type != REDIS_STRING)
+		redis_refuse_reply(store);
+	why = reply->elements[0]->str;
+	if (strcmp(why, "changed") == 0)
+		return false;
+	if (reply->count < 2 || reply->elements[1]->type != REDIS_STRING)
+		redis_refuse_reply(store);
+	if (strcmp(why, "full") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CAPACITY),
+				 errmsg("storage \"%s\" is full", store->base.name),
+				 errdetail("%s events wait to be delivered there; option max_stream_length allows " INT64_FORMAT ".",
+						   reply->elements[1]->str, max_entries(store)),
+				 errhint("Let a worker deliver them, or increase max_stream_length.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("record \"%s\" exists already in storage \"%s\"",
+					reply->elements[1]->str, store->base.name)));
+	return false;				/* keep compiler quiet */
+}
+
+int64
+redis_event_put(RedisStore *store, SagazRecord *records, int count,
+				SagazPutMode mode)
+{
+	static const char *const modes[] = {"N", "M", "A"};
+	RedisCommand *writes = begin_writes(store);
+	int64		written = 0;
+
+	for (int i = 0; i < count; i++)
+		add_write(writes, modes[mode], records[i].event.event_id, "",
+				  &records[i].event);
+	(void) write_all(store, writes, &written);
+	return written;
+}
+
+/* Add what the callback makes of an event; was that anything? */
+static bool
+edit_one(RedisCommand *writes, SagazRecord *record, const char *stamp,
+		 SagazEdit edit, void *arg)
+{
+	char	   *event_id;
+
+	if (record->problem)
+		return false;
+	event_id = pstrdup(record->event.event_id);
+	switch (edit(record, stamp != NULL, arg))
+	{
+		case SAGAZ_CHANGE:
+			add_write(writes, stamp ? "C" : "N", event_id, stamp ? stamp : "",
+					  &record->event);
+			return true;
+		case SAGAZ_REMOVE:
+			add_write(writes, "R", event_id, stamp, NULL);
+			return true;
+		case SAGAZ_KEEP:
+			break;
+	}
+	return false;
+}
+
+int64
+redis_event_edit(RedisStore *store, const SagazFilter *filter, bool create,
+				 SagazEdit edit, void *arg)
+{
+	TimestampTz since = GetCurrentTimestamp();
+	int64		written = 0;
+
+	for (;;)
+	{
+		RedisCommand *writes = begin_writes(store);
+		List	   *found = redis_find(store, SAGAZ_EVENT, filter);
+		bool		any = false;
+		ListCell   *cell;
+
+		foreach(cell, found)
+		{
+			RedisFound *one = lfirst(cell);
+
+			any |= edit_one(writes, &one->record, one->stamp, edit, arg);
+		}
+		if (create && found == NIL)
+		{
+			SagazRecord *fresh = palloc0(sizeof(SagazRecord));
+
+			fresh->kind = SAGAZ_EVENT;
+			fresh->event.event_id = pstrdup(filter->key);
+			any |= edit_one(writes, fresh, NULL, edit, arg);
+		}
+		if (!any || write_all(store, writes, &written))
+			return written;
+		redis_check_patience(store, since);
+	}
+}

@@ -1,0 +1,161 @@
+-- Write events, all or none.  ARGV: prefix, group, the most entries that the
+-- stream may have (0: any number), seconds that sent events stay (0: for
+-- ever), now, milliseconds that a lease lasts; then for each event: mode, id,
+-- stamp, when it is to be handed out ('' never), and the number of words of
+-- its fields, before these.
+--
+-- Modes: N new, M only if it is missing, A always; C change and R remove, if
+-- its stamp is still this one.  Returns how many were written; or {'exists',
+-- id}, {'changed'}, {'full', entries}, and then nothing is.
+local max_entries, ttl, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local lease_ms = tonumber(ARGV[6])
+
+local function stamp_of(id)
+	local fields = redis.call('HMGET', meta(id), 'status', 'claimed_at',
+		'sent_at', 'retry_count', 'worker_id', 'sagaz:batch', 'sagaz:lease',
+		'sagaz:next')
+	for i = 1, 8 do
+		fields[i] = fields[i] or ''
+	end
+	return table.concat(fields, '\1')
+end
+
+local function read_writes()
+	local writes, at = {}, 7
+	while at <= #ARGV do
+		local write = {mode = ARGV[at], id = ARGV[at + 1], stamp = ARGV[at + 2],
+			due = tonumber(ARGV[at + 3]), words = {}, fields = {}}
+		local count = tonumber(ARGV[at + 4])
+		for i = 1, count, 2 do
+			local name, value = ARGV[at + 4 + i], ARGV[at + 5 + i]
+			write.words[i], write.words[i + 1] = name, value
+			write.fields[name] = value
+		end
+		writes[#writes + 1] = write
+		at = at + 5 + count
+	end
+	return writes
+end
+
+-- Leave out what is not to be written; say why nothing can be.
+local function check(writes)
+	local kept, seen, entries = {}, {}, 0
+	for _, write in ipairs(writes) do
+		local exists = seen[write.id] or redis.call('EXISTS', meta(write.id)) == 1
+		if write.mode == 'N' and exists then
+			return nil, {'exists', write.id}
+		elseif (write.mode == 'C' or write.mode == 'R') and
+				stamp_of(write.id) ~= write.stamp then
+			return nil, {'changed'}
+		elseif write.mode ~= 'M' or not exists then
+			kept[#kept + 1] = write
+			if write.due and not exists then
+				entries = entries + 1
+			end
+		end
+		seen[write.id] = true
+	end
+	if max_entries > 0 and entries > 0 then
+		local length = redis.call('XLEN', stream) + redis.call('ZCARD', due)
+		if length + entries > max_entries then
+			return nil, {'full', tostring(length)}
+		end
+	end
+	return kept
+end
+
+local function leave_dead_letters(id, letter)
+	if letter then
+		redis.call('XDEL', dead_letters, letter)
+		redis.call('HDEL', meta(id), 'sagaz:dead')
+	end
+end
+
+-- It is handed out no more.
+local function retire(id, entry)
+	drop_entry(entry)
+	redis.call('HDEL', meta(id), 'sagaz:entry')
+	redis.call('HDEL', processing, id)
+	redis.call('ZREM', due, id)
+end
+
+-- See to it that a claim finds the event when its time has come.
+local function make_claimable(write, entry)
+	if entry and not is_in_stream(entry) then
+		entry = nil
+	end
+	if write.due > now or (entry and is_pending(group, entry)) then
+		redis.call('ZADD', due, string.format('%.0f', write.due), write.id)
+	elseif not entry then
+		entry = add_entry(write.id, write.fields.saga_id, write.fields.event_type)
+		redis.call('ZREM', due, write.id)
+	end
+	if entry then
+		redis.call('HSET', meta(write.id), 'sagaz:entry', entry)
+	end
+end
+
+local function hold(write, entry)
+	if entry and is_pending(group, entry) then
+		set_lease(write.fields.worker_id, entry, (write.due - now) / 1000, lease_ms)
+		redis.call('HSET', processing, write.id, entry)
+	else
+		redis.call('ZADD', due, string.format('%.0f', write.due), write.id)
+	end
+end
+
+local function set_place(write, was, entry, letter)
+	local id, status = write.id, write.fields.status
+	if status ~= 'dead_letter' then
+		leave_dead_letters(id, letter)
+	end
+	if status == 'sent' or status == 'dead_letter' then
+		retire(id, entry)
+	end
+	if status == 'sent' and ttl > 0 then
+		redis.call('EXPIRE', meta(id), ttl)
+	else
+		redis.call('PERSIST', meta(id))
+	end
+	if status == 'dead_letter' and not letter then
+		redis.call('HSET', meta(id), 'sagaz:dead',
+			redis.call('XADD', dead_letters, '*', 'event_id', id, 'saga_id',
+				write.fields.saga_id, 'event_type', write.fields.event_type))
+	elseif status == 'claimed' then
+		hold(write, entry)
+	elseif status == 'pending' or status == 'failed' then
+		redis.call('HDEL', processing, id)
+		make_claimable(write, entry)
+	end
+end
+
+local function apply(write)
+	local key = meta(write.id)
+	local was = redis.call('HMGET', key, 'sagaz:batch', 'sagaz:entry', 'sagaz:dead')
+	local batch, entry, letter = was[1], was[2], was[3]
+	if batch and batch ~= write.fields['sagaz:batch'] then
+		redis.call('SREM', batch_key(batch), write.id)
+	end
+	if write.mode == 'R' then
+		retire(write.id, entry)
+		leave_dead_letters(write.id, letter)
+		redis.call('DEL', key)
+		return
+	end
+	redis.call('HDEL', key, 'sagaz:batch', 'sagaz:lease', 'sagaz:next')
+	redis.call('HSET', key, unpack(write.words))
+	if write.fields['sagaz:batch'] then
+		redis.call('SADD', batch_key(write.fields['sagaz:batch']), write.id)
+	end
+	set_place(write, was, entry, letter)
+end
+
+local writes, refusal = check(read_writes())
+if refusal then
+	return refusal
+end
+redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
+for _, write in ipairs(writes) do
+	apply(write)
+end
+return #writes
