@@ -3,6 +3,7 @@ use strict;
 use warnings;
 
 use PostgreSQL::Test::Utils;
+use SagazRedis;
 use SagazSession;
 use SagazTest;
 use Test::More;
@@ -16,6 +17,8 @@ timezone = 'UTC'
 sagaz.max_retries = 2
 sagaz.retry_backoff = '5min'
 CONF
+
+my $redis = SagazRedis->new->start;
 
 # The tests of the script: until, sql, wanted, place.
 sub read_script
@@ -80,7 +83,8 @@ sub create_statements
 		memory => 'memory://',
 		sqlite => 'sqlite://'
 		  . PostgreSQL::Test::Utils::tempdir()
-		  . '/conformance.db');
+		  . '/conformance.db',
+		redis => $redis->url);
 
 	return "SELECT sagaz.create_storage('$storage', '$url{$storage}')"
 	  if $url{$storage};
@@ -90,7 +94,7 @@ sub create_statements
 my @tests = read_script('test/data/conformance.sql');
 cmp_ok(scalar @tests, '>', 200, 'there are tests');
 my @built = split /\n/, $node->safe_psql('postgres', 'SELECT name FROM sagaz.backends()');
-is_deeply([ grep { $_ ne 'sqlite' } @built ], [qw(native memory)],
+is_deeply([ grep { !/^(sqlite|redis)$/ } @built ], [qw(native memory)],
 	'what is in every build');
 run_script($_, @tests) for @built;
 
