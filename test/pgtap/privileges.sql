@@ -75,6 +75,7 @@ INSERT INTO expected_routine VALUES
 	('storage_fdw',				''),
 	('memory_validator',		''),
 	('sqlite_validator',		''),
+	('redis_validator',		''),
 	('export_saga',				''),
 	('import_events',			''),
 	('import_sagas',			''),
