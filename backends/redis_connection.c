@@ -310,16 +310,17 @@ greet(RedisStore *store)
 	const char *user = sagaz_store_option(&store->base, "user");
 	const char *password = sagaz_store_option(&store->base, "password");
 	const char *database = sagaz_store_option(&store->base, "database");
+	bool		login = user || password;
 	RedisCommand *command;
 	RedisReply **replies;
 	int			count;
 
-	if (password)
+	if (login)
 	{
 		command = redis_command("AUTH");
 		if (user)
 			redis_add_text(command, user);
-		redis_add_text(command, password);
+		redis_add_text(command, password ? password : "");
 		redis_queue(store, command);
 	}
 	command = redis_command("SELECT");
@@ -331,9 +332,9 @@ greet(RedisStore *store)
 	redis_add(command, "sagaz");
 	redis_queue(store, command);
 	replies = redis_exchange(store, &count);
-	if (password)
+	if (login)
 		check_login(store, replies[0]);
-	redis_check(store, replies[password ? 1 : 0]);
+	redis_check(store, replies[login ? 1 : 0]);
 }
 
 /* Connect, or connect anew; the store is broken until that has worked. */

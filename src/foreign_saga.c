@@ -282,6 +282,7 @@ step_edit(SagazRecord *record, bool exists, void *arg)
 	SagazSaga  *saga = &record->saga;
 	SagazSaga	before = *saga;
 
+	update->found = false;
 	saga->steps = sagaz_normal_steps(updated_steps(update, saga->steps));
 	if (!update->found)
 		ereport(ERROR,
