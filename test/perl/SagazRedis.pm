@@ -53,7 +53,7 @@ sub start
 	my $end = time + 60;
 
 	%{ $self->{settings} } = (%{ $self->{settings} }, %settings);
-	my @words = map { ("--$_", split(/ /, $self->{settings}{$_}, -1)) }
+	my @words = map { ("--$_", $self->{settings}{$_} eq q() ? q() : split(/ /, $self->{settings}{$_})) }
 	  sort keys %{ $self->{settings} };
 	my $pid = fork // die "fork: $!";
 	if ($pid == 0)
