@@ -1029,7 +1029,6 @@ CREATE FUNCTION sagaz.access_list()
 		('create_delivery', 'EXECUTE', '{operator}'),
 		('create_storage', 'EXECUTE', '{operator}'),
 		('create_outbox_storage', 'EXECUTE', '{operator}'),
-		('storage_url', 'EXECUTE', '{operator}'),
 		('drop_storage', 'EXECUTE', '{operator}'),
 		('export_all', 'EXECUTE', '{operator}'),
 		('import_record', 'EXECUTE', '{operator}'),
@@ -1442,12 +1441,6 @@ CREATE FUNCTION sagaz.backends()
 COMMENT ON FUNCTION sagaz.backends() IS
 	'the kinds of storage that this build has, with the version of the client library';
 
-CREATE FUNCTION sagaz.storage_url(url text)
-	RETURNS TABLE (backend text, option text, value text, secret boolean)
-	AS 'MODULE_PATHNAME', 'sagaz_storage_url' LANGUAGE C STABLE PARALLEL SAFE ROWS 4;
-COMMENT ON FUNCTION sagaz.storage_url(text) IS
-	'part of create_storage(): the options in a URL';
-
 CREATE VIEW sagaz.storages AS
 	SELECT s.srvname::text AS name,
 		pg_catalog.substr(w.fdwname::text, 7) AS backend,
@@ -1473,57 +1466,7 @@ CREATE FUNCTION sagaz.create_storage(name text, url text,
 		storage_type text DEFAULT 'both', options jsonb DEFAULT '{}',
 		for_public boolean DEFAULT false)
 	RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-DECLARE
-	backend text;
-	server_options text;
-	secrets text;
-	hint text;
-BEGIN
-	IF name IS NULL OR name = '' OR name = 'native' OR strpos(name, '://') > 0 THEN
-		RAISE SQLSTATE 'SZ009' USING
-			MESSAGE = 'name must be a name, and not that of the native storage';
-	END IF;
-	IF octet_length(name) > 63 THEN
-		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'name must not be longer than 63 bytes';
-	END IF;
-	IF options IS NULL OR jsonb_typeof(options) <> 'object' THEN
-		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'options must be a JSON object';
-	END IF;
-	IF EXISTS (SELECT FROM jsonb_each_text(options) WHERE value IS NULL) THEN
-		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'options must not have a null';
-	END IF;
-	IF for_public IS NULL THEN
-		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'for_public must not be null';
-	END IF;
-	SELECT max(u.backend),
-			string_agg(format('%I %L', u.option, u.value), ', ') FILTER (WHERE NOT u.secret),
-			string_agg(format('%I %L', u.option, u.value), ', ') FILTER (WHERE u.secret)
-		INTO backend, server_options, secrets
-		FROM sagaz.storage_url(url) AS u;
-	server_options := concat_ws(', ', server_options,
-		format('storage_type %L', coalesce(storage_type, 'both')),
-		(SELECT string_agg(format('%I %L', key, value), ', ')
-			FROM jsonb_each_text(options)));
-	BEGIN
-		EXECUTE format('CREATE SERVER %I FOREIGN DATA WRAPPER %I OPTIONS (%s)',
-			name, 'sagaz_' || backend, server_options);
-		EXECUTE format('CREATE USER MAPPING FOR %s SERVER %I%s',
-			CASE WHEN for_public THEN 'PUBLIC' ELSE 'CURRENT_USER' END, name,
-			' OPTIONS (' || secrets || ')');
-	EXCEPTION WHEN OTHERS THEN
-		-- raised anew, as the context of the error quotes the options
-		GET STACKED DIAGNOSTICS hint = PG_EXCEPTION_HINT;
-		RAISE USING ERRCODE = sqlstate, MESSAGE = sqlerrm, HINT = coalesce(nullif(hint, ''),
-			'A storage is a foreign server with a user mapping, which the caller must be able to create.');
-	END;
-	IF for_public THEN
-		EXECUTE format('GRANT USAGE ON FOREIGN SERVER %I TO PUBLIC', name);
-	END IF;
-END
-$$;
+	AS 'MODULE_PATHNAME', 'sagaz_create_storage' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.create_storage(text, text, text, jsonb, boolean) IS
 	'give a storage a name: a foreign server and a user mapping, owned by the caller, made of a URL';
 

@@ -16,13 +16,19 @@
 #define DISPATCH(name, setting, kind) \
 	extern Datum sagaz_##name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(sagaz_any_##name); \
-	Datum \
-	sagaz_any_##name(PG_FUNCTION_ARGS) \
+	static Datum \
+	dispatch_##name(PG_FUNCTION_ARGS) \
 	{ \
 		SagazStore *store = sagaz_store_of(fcinfo, setting, kind); \
 		\
 		return store ? sagaz_foreign_##name(fcinfo, store) : \
 			sagaz_##name(fcinfo); \
+	} \
+	\
+	Datum \
+	sagaz_any_##name(PG_FUNCTION_ARGS) \
+	{ \
+		return sagaz_with_storage(fcinfo, dispatch_##name); \
 	}
 
 #define DISPATCH_SAGA(name) DISPATCH(name, sagaz_saga_storage, SAGAZ_SAGA)

@@ -68,8 +68,8 @@ warn_refused(const SagazStore *store, const SagazRecord *record)
 }
 
 /* export_all(type, storage) */
-Datum
-sagaz_export_all(PG_FUNCTION_ARGS)
+static Datum
+export_all(FunctionCallInfo fcinfo)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SagazFilter filter = {.order = SAGAZ_BY_KEY};
@@ -102,6 +102,12 @@ sagaz_export_all(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
+Datum
+sagaz_export_all(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, export_all);
+}
+
 /* export_saga(saga_id): of the native tables */
 Datum
 sagaz_export_saga(PG_FUNCTION_ARGS)
@@ -126,8 +132,8 @@ sagaz_export_saga(PG_FUNCTION_ARGS)
 }
 
 /* import_record(record, type, storage): was anything written? */
-Datum
-sagaz_import_record(PG_FUNCTION_ARGS)
+static Datum
+import_record(FunctionCallInfo fcinfo)
 {
 	SagazKind	kind;
 	SagazStore *store = store_argument(fcinfo, &kind);
@@ -147,15 +153,27 @@ sagaz_import_record(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(sagaz_put(store, &record, 1, SAGAZ_PUT_ALWAYS) > 0);
 }
 
-/* count_records(type, storage) */
 Datum
-sagaz_count_records(PG_FUNCTION_ARGS)
+sagaz_import_record(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, import_record);
+}
+
+/* count_records(type, storage) */
+static Datum
+count_records(FunctionCallInfo fcinfo)
 {
 	SagazFilter filter = {0};
 	SagazKind	kind;
 	SagazStore *store = store_argument(fcinfo, &kind);
 
 	PG_RETURN_INT64(sagaz_count(store, kind, &filter));
+}
+
+Datum
+sagaz_count_records(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, count_records);
 }
 
 /* Add a record's digest to the sum, as numbers of 256 bits. */
@@ -182,8 +200,8 @@ add_digest(uint8 *sum, const SagazRecord *record)
  * checksum(type, storage): the sum of the records' SHA-256, so that the order
  * in which a storage yields them makes no difference.
  */
-Datum
-sagaz_checksum(PG_FUNCTION_ARGS)
+static Datum
+checksum(FunctionCallInfo fcinfo)
 {
 	SagazFilter filter = {0};
 	SagazKind	kind;
@@ -209,4 +227,10 @@ sagaz_checksum(PG_FUNCTION_ARGS)
 	hex_encode((const char *) sum, DIGEST_SIZE, hex);
 	hex[2 * DIGEST_SIZE] = '\0';
 	PG_RETURN_TEXT_P(cstring_to_text(hex));
+}
+
+Datum
+sagaz_checksum(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, checksum);
 }

@@ -370,9 +370,8 @@ health_row(FunctionCallInfo fcinfo, const StorageHealth *health)
 													  values, nulls)));
 }
 
-/* health_check(storage): is the storage there, and how soon does it answer? */
-Datum
-sagaz_any_health_check(PG_FUNCTION_ARGS)
+static Datum
+check_health(FunctionCallInfo fcinfo)
 {
 	StorageHealth health = {0};
 	instr_time	start;
@@ -386,4 +385,11 @@ sagaz_any_health_check(PG_FUNCTION_ARGS)
 	if (health.store == NULL && health.complaint == NULL)
 		return sagaz_health_check(fcinfo);
 	return health_row(fcinfo, &health);
+}
+
+/* health_check(storage): is the storage there, and how soon does it answer? */
+Datum
+sagaz_any_health_check(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, check_health);
 }

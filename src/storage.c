@@ -36,7 +36,6 @@
 #define WRAPPER_PREFIX "sagaz_"
 
 PG_FUNCTION_INFO_V1(sagaz_backends_list);
-PG_FUNCTION_INFO_V1(sagaz_storage_url);
 
 /* The names of what was compiled in, for a hint. */
 static char *
@@ -49,6 +48,22 @@ backend_names(void)
 		appendStringInfo(&names, "%s%s", i == 0 ? "" : ", ",
 						 sagaz_backends[i]->name);
 	return names.data;
+}
+
+/* The foreign data wrapper of its storages. */
+char *
+sagaz_wrapper_name(const SagazBackend *backend)
+{
+	return psprintf(WRAPPER_PREFIX "%s", backend->name);
+}
+
+bool
+sagaz_option_is_secret(const SagazBackend *backend, const char *name)
+{
+	for (const SagazOption *option = backend->options; option->name; option++)
+		if (strcmp(option->name, name) == 0)
+			return option->secret;
+	return false;
 }
 
 static const SagazBackend *
@@ -88,12 +103,18 @@ scheme_names(void)
 }
 
 /* Take a URL apart: its backend, and the options in it. */
-static const SagazBackend *
-read_url(const char *url, List **options)
+const SagazBackend *
+sagaz_storage_read_url(const char *url, List **options)
 {
 	const char *separator = strstr(url, "://");
 	size_t		length = strspn(url, "abcdefghijklmnopqrstuvwxyz");
 	char	   *scheme;
+
+	if (separator == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("url has no \"://\""),
+				 errhint("This build has: %s.", scheme_names())));
 
 	/* what is no word may be a secret */
 	if (url + length != separator || length == 0)
@@ -148,8 +169,8 @@ find_by_url(const char *url, SagazStorage *storage)
 	char	   *wrapper;
 	ForeignDataWrapper *fdw;
 
-	storage->backend = read_url(url, &storage->options);
-	wrapper = psprintf(WRAPPER_PREFIX "%s", storage->backend->name);
+	storage->backend = sagaz_storage_read_url(url, &storage->options);
+	wrapper = sagaz_wrapper_name(storage->backend);
 	fdw = GetForeignDataWrapperByName(wrapper, true);
 	if (fdw == NULL || !may_use(ForeignDataWrapperRelationId, fdw->fdwid))
 		ereport(ERROR,
@@ -246,6 +267,35 @@ sagaz_store_of(FunctionCallInfo fcinfo, const char *setting, SagazKind kind)
 	return sagaz_store_open(name, kind);
 }
 
+static void
+hide_statement(void *arg)
+{
+	errhidestmt(true);
+}
+
+/* Call a function whose statement may hold a secret: no error logs it. */
+Datum
+sagaz_hiding_statement(FunctionCallInfo fcinfo, PGFunction function)
+{
+	ErrorContextCallback hide = {error_context_stack, hide_statement, NULL};
+	Datum		result;
+
+	error_context_stack = &hide;
+	result = function(fcinfo);
+	error_context_stack = hide.previous;
+	return result;
+}
+
+/* Call a function whose last argument is a storage, which may be a URL. */
+Datum
+sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function)
+{
+	char	   *name = sagaz_optional_text(fcinfo, PG_NARGS() - 1);
+
+	return name && strstr(name, "://") ?
+		sagaz_hiding_statement(fcinfo, function) : function(fcinfo);
+}
+
 /* A foreign storage serves one group. */
 void
 sagaz_store_check_group(const SagazStore *store, const char *group)
@@ -301,52 +351,6 @@ sagaz_backends_list(PG_FUNCTION_ARGS)
 			PointerGetDatum(capability_words(backend->capabilities))
 		};
 		bool		nulls[] = {false, version[0] == '\0', false};
-
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-	}
-	return (Datum) 0;
-}
-
-static bool
-is_secret(const SagazBackend *backend, const char *name)
-{
-	for (const SagazOption *option = backend->options; option->name; option++)
-		if (strcmp(option->name, name) == 0)
-			return option->secret;
-	return false;
-}
-
-/* storage_url(url): the options in it, and which of them are secret */
-Datum
-sagaz_storage_url(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	char	   *url = sagaz_text_argument(fcinfo, 0, "url");
-	const SagazBackend *backend;
-	List	   *options;
-	ListCell   *cell;
-
-	sagaz_rows_begin(fcinfo);
-	if (strstr(url, "://") == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("url has no \"://\""),
-				 errhint("Write it like memory://name or sqlite:///path.")));
-	backend = read_url(url, &options);
-	if (strcmp(backend->name, "native") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("the native storage needs no URL")));
-	foreach(cell, options)
-	{
-		DefElem    *option = lfirst(cell);
-		Datum		values[] = {
-			CStringGetTextDatum(backend->name),
-			CStringGetTextDatum(option->defname),
-			CStringGetTextDatum(defGetString(option)),
-			BoolGetDatum(is_secret(backend, option->defname))
-		};
-		bool		nulls[] = {false, false, false, false};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}

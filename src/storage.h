@@ -5,6 +5,8 @@
 #ifndef SAGAZ_STORAGE_H
 #define SAGAZ_STORAGE_H
 
+#include "fmgr.h"
+
 #include "backend.h"
 
 /* What a name or a URL stands for, before it is opened. */
@@ -21,6 +23,14 @@ extern void sagaz_storage_find(const char *name, SagazStorage *storage);
 extern SagazStore *sagaz_store_open(const char *name, SagazKind kind);
 extern SagazStore *sagaz_store_of(FunctionCallInfo fcinfo, const char *setting,
 								  SagazKind kind);
+extern const SagazBackend *sagaz_storage_read_url(const char *url,
+												  List **options);
+extern char *sagaz_wrapper_name(const SagazBackend *backend);
+extern bool sagaz_option_is_secret(const SagazBackend *backend,
+								   const char *name);
+extern Datum sagaz_hiding_statement(FunctionCallInfo fcinfo,
+									PGFunction function);
+extern Datum sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function);
 extern void sagaz_store_check_group(const SagazStore *store, const char *group);
 
 /* storage_cache.c */

@@ -38,7 +38,6 @@ INSERT INTO expected_routine VALUES
 	('create_storage',			'operator'),
 	('create_outbox_storage',	'operator'),
 	('drop_storage',			'operator'),
-	('storage_url',				'operator'),
 	('export_all',				'operator'),
 	('import_record',			'operator'),
 	('count_records',			'monitor operator'),

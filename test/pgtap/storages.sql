@@ -32,7 +32,7 @@ INSERT INTO bad_input VALUES
 	($$create_storage('s', '')$$, 'SZ009 \| url '),
 	($$create_storage('s', 'memory')$$, 'SZ009 \| url '),
 	($$create_storage('s', 'native://')$$, 'SZ009 \| .*native'),
-	($$create_storage('s', 'nothing://')$$, 'SZ000 \| .*"nothing".* It has: native, memory'),
+	($$create_storage('s', 'nothing://')$$, 'SZ000 \| .*"nothing".* It has: memory://'),
 	($$create_storage('s', 'memory://', 'things')$$, 'SZ009 \| storage_type .*''saga'', ''outbox'' or ''both'''),
 	($$create_storage('s', 'memory://', options => NULL)$$, 'SZ009 \| options '),
 	($$create_storage('s', 'memory://', options => '[]')$$, 'SZ009 \| options '),
@@ -52,10 +52,10 @@ SELECT is((SELECT string_agg(name, ' ') FROM sagaz.storages), 'native',
 
 -- Secrets
 SELECT unalike(error_of(command), '%s3cret%', command) FROM unnest(ARRAY[
-	$$SELECT sagaz.create_storage('s', 'redis://user:s3cret@host')$$,
+	$$SELECT sagaz.create_storage('s', 'redis://user:s3cret@host:port')$$,
 	$$SELECT sagaz.create_storage('s', 'user:s3cret@host://')$$,
 	$$SELECT sagaz.create_storage('s', 'memory://', options => '{"password": "s3cret"}')$$,
-	$$SELECT sagaz.load_saga_state('s', 'redis://user:s3cret@host')$$,
+	$$SELECT sagaz.load_saga_state('s', 'redis://user:s3cret@localhost:1')$$,
 	$$SELECT sagaz.load_saga_state('s', 'user:s3cret@host://')$$]) AS command;
 
 -- What a storage keeps, and where there is none named
