@@ -32,7 +32,7 @@ INSERT INTO bad_input VALUES
 	($$create_storage('s', '')$$, 'SZ009 \| url '),
 	($$create_storage('s', 'memory')$$, 'SZ009 \| url '),
 	($$create_storage('s', 'native://')$$, 'SZ009 \| .*native'),
-	($$create_storage('s', 'nothing://')$$, 'SZ000 \| .*"nothing".* It has: memory://'),
+	($$create_storage('s', 'nothing://')$$, 'SZ000 \| .*"nothing://".* It has: memory://'),
 	($$create_storage('s', 'memory://', 'things')$$, 'SZ009 \| storage_type .*''saga'', ''outbox'' or ''both'''),
 	($$create_storage('s', 'memory://', options => NULL)$$, 'SZ009 \| options '),
 	($$create_storage('s', 'memory://', options => '[]')$$, 'SZ009 \| options '),
