@@ -1,0 +1,89 @@
+/*
+ * postgres.h
+ *		What the files of the PostgreSQL backend share.
+ *
+ * libpq is known to postgres_connection.c alone.  Statements are queued, and
+ * an exchange sends them in one pipeline and reads all their results, so that
+ * it costs one round trip, however many there are.
+ */
+#ifndef SAGAZ_POSTGRES_H
+#define SAGAZ_POSTGRES_H
+
+#include "backend.h"
+
+typedef enum PostgresLayout
+{
+	LAYOUT_UNKNOWN,				/* not looked at yet */
+	LAYOUT_EMPTY,				/* none of the two, and room for the second */
+	LAYOUT_SAGAZ,				/* a database with this extension */
+	LAYOUT_LIBRARY				/* the Python library's tables */
+} PostgresLayout;
+
+typedef struct PostgresConnection PostgresConnection;
+
+typedef struct PostgresStore
+{
+	SagazStore	base;
+	PostgresConnection *connection;
+	PostgresLayout layout;
+	char	   *schema;			/* of the library's tables, quoted */
+	bool		has[SAGAZ_EVENT + 1];	/* they are there */
+	bool		has_side[SAGAZ_EVENT + 1];	/* and so are those of sagaz */
+} PostgresStore;
+
+/* In the memory context of the exchange; a value is text, NULL for null. */
+typedef struct PostgresResult
+{
+	int			nrows;
+	int			ncolumns;
+	int64		affected;		/* rows, of INSERT, UPDATE, DELETE */
+	char	  **values;
+} PostgresResult;
+
+static inline char *
+postgres_value(const PostgresResult *result, int row, int column)
+{
+	return result->values[row * result->ncolumns + column];
+}
+
+/*
+ * postgres_connection.c.  Text is in the database's encoding.  types may be
+ * NULL: the other server finds out.  An exchange is one implicit transaction
+ * unless BEGIN is among its statements; when it raises an error nothing that
+ * it began is left open.  What the other server raised is raised again with
+ * its SQLSTATE.
+ */
+extern void postgres_connect(PostgresStore *store);
+extern void postgres_ready(PostgresStore *store);
+extern void postgres_queue(PostgresStore *store, const char *sql, int nparams,
+						   const Oid *types, const char *const *values);
+extern PostgresResult **postgres_exchange(PostgresStore *store, int *count);
+extern PostgresResult *postgres_query(PostgresStore *store, const char *sql,
+									  int nparams, const Oid *types,
+									  const char *const *values);
+extern void postgres_roll_back(PostgresStore *store);	/* in a PG_CATCH block */
+extern const char *postgres_client_version(void);
+
+/* postgres.c */
+extern PostgresLayout postgres_layout(PostgresStore *store);
+
+/* The operations of backend.h in each layout. */
+typedef struct PostgresOperations
+{
+	int64		(*put) (PostgresStore *store, SagazRecord *records, int count,
+						SagazPutMode mode);
+	int64		(*edit) (PostgresStore *store, SagazKind kind,
+						 const SagazFilter *filter, bool create,
+						 SagazEdit edit, void *arg);
+	List	   *(*read) (PostgresStore *store, SagazKind kind,
+						 const SagazFilter *filter, const char *after_key,
+						 int count);
+	int64		(*count) (PostgresStore *store, SagazKind kind,
+						  const SagazFilter *filter);
+} PostgresOperations;
+
+extern const PostgresOperations postgres_sagaz_operations;	/* postgres_sagaz.c */
+extern const PostgresOperations postgres_library_operations;	/* postgres_library.c */
+extern bool postgres_sagaz_call(SagazStore *store, const SagazCall *call);
+
+#endif							/* SAGAZ_POSTGRES_H */
