@@ -1,13 +1,13 @@
 /*
- * postgres.h
+ * postgres_store.h
  *		What the files of the PostgreSQL backend share.
  *
  * libpq is known to postgres_connection.c alone.  Statements are queued, and
  * an exchange sends them in one pipeline and reads all their results, so that
  * it costs one round trip, however many there are.
  */
-#ifndef SAGAZ_POSTGRES_H
-#define SAGAZ_POSTGRES_H
+#ifndef SAGAZ_POSTGRES_STORE_H
+#define SAGAZ_POSTGRES_STORE_H
 
 #include "backend.h"
 
@@ -86,4 +86,4 @@ extern const PostgresOperations postgres_sagaz_operations;	/* postgres_sagaz.c *
 extern const PostgresOperations postgres_library_operations;	/* postgres_library.c */
 extern bool postgres_sagaz_call(SagazStore *store, const SagazCall *call);
 
-#endif							/* SAGAZ_POSTGRES_H */
+#endif							/* SAGAZ_POSTGRES_STORE_H */
