@@ -5,18 +5,22 @@ EXTENSION = sagaz
 MODULE_big = sagaz
 EXTVERSION = $(shell sed -n "s/^default_version *= *'\(.*\)'/\1/p" sagaz.control)
 DATA = sql/sagaz--$(EXTVERSION).sql $(wildcard sql/sagaz--*--*.sql)
-# "make WITHOUT_SQLITE=1" leaves that backend out, WITHOUT_REDIS=1 that.
+# "make WITHOUT_SQLITE=1" leaves that backend out, and so do WITHOUT_REDIS=1 and
+# WITHOUT_POSTGRES=1.
 SQLITE = $(if $(WITHOUT_SQLITE),,1)
 REDIS = $(if $(WITHOUT_REDIS),,1)
+POSTGRES = $(if $(WITHOUT_POSTGRES),,1)
 OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(SQLITE),,backends/sqlite%) \
-	$(if $(REDIS),,backends/redis%), $(wildcard src/*.c backends/*.c)))
+	$(if $(REDIS),,backends/redis%) $(if $(POSTGRES),,backends/postgres%), \
+	$(wildcard src/*.c backends/*.c)))
 SCRIPTS = $(patsubst %,%.h,$(wildcard backends/*.lua))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
 PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
-	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE) $(if $(REDIS),,-DSAGAZ_WITHOUT_REDIS)
+	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE) $(if $(REDIS),,-DSAGAZ_WITHOUT_REDIS) \
+	$(if $(POSTGRES),-I$(libpq_srcdir),-DSAGAZ_WITHOUT_POSTGRES)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
-SHLIB_LINK = $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis)
+SHLIB_LINK = $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis) $(if $(POSTGRES),$(libpq))
 EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) $(SCRIPTS) .flags
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
@@ -50,8 +54,8 @@ backends/%.lua.h: backends/%.lua
 backends/redis_scripts.o backends/redis_scripts.bc: $(SCRIPTS)
 
 # Objects made with other flags are made again.
-ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE) $(REDIS))
-$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE) $(REDIS))
+ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE) $(REDIS) $(POSTGRES))
+$(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE) $(REDIS) $(POSTGRES))
 endif
 $(OBJS) $(OBJS:.o=.bc): .flags
 
