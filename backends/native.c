@@ -19,6 +19,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "event_record.h"
 #include "event_scan.h"
 #include "outbox.h"
 #include "owner.h"
@@ -95,46 +96,17 @@ next_saga(NativeReader *reader, SagazRecord *record)
 	return true;
 }
 
-static char *
-text_of(const Datum *values, const bool *nulls, int column)
-{
-	return nulls[column] ? NULL : TextDatumGetCString(values[column]);
-}
-
-static TimestampTz
-time_of(const Datum *values, const bool *nulls, int column)
-{
-	return nulls[column] ? 0 :
-		sagaz_record_time(DatumGetTimestampTz(values[column]));
-}
-
 static bool
 next_event(NativeReader *reader, SagazRecord *record)
 {
 	const SagazFoundEvent *found = sagaz_event_scan_next(reader->events);
-	SagazEvent *event = &record->event;
 	Datum		values[event_columns];
 	bool		nulls[event_columns];
 
 	if (found == NULL)
 		return false;
 	sagaz_event_row(reader->states, found, values, nulls);
-	event->event_id = DatumGetCString(DirectFunctionCall1(uuid_out, values[event_event_id]));
-	event->saga_id = text_of(values, nulls, event_saga_id);
-	event->aggregate_type = text_of(values, nulls, event_aggregate_type);
-	event->aggregate_id = text_of(values, nulls, event_aggregate_id);
-	event->event_type = text_of(values, nulls, event_event_type);
-	event->payload = DatumGetJsonbPCopy(values[event_payload]);
-	event->headers = DatumGetJsonbPCopy(values[event_headers]);
-	event->status = DatumGetCString(DirectFunctionCall1(enum_out, values[event_status]));
-	event->created_at = time_of(values, nulls, event_created_at);
-	event->claimed_at = time_of(values, nulls, event_claimed_at);
-	event->sent_at = time_of(values, nulls, event_sent_at);
-	event->retry_count = DatumGetInt32(values[event_retry_count]);
-	event->last_error = text_of(values, nulls, event_last_error);
-	event->worker_id = text_of(values, nulls, event_worker_id);
-	event->routing_key = text_of(values, nulls, event_routing_key);
-	event->partition_key = text_of(values, nulls, event_partition_key);
+	sagaz_event_of_columns(values, nulls, &record->event);
 	return true;
 }
 

@@ -7,15 +7,24 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/float.h"
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
 static void append_value(StringInfo out, JsonbValue *value);
 
+/* With a point it is a float, which Python shows as short as it can. */
 static char *
 number_text(Numeric number)
 {
-	return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+	char	   *shortest;
+
+	if (strchr(text, '.') == NULL)
+		return text;
+	shortest = float8out_internal(DatumGetFloat8(DirectFunctionCall1(numeric_float8,
+																	 NumericGetDatum(number))));
+	return strpbrk(shortest, ".e") ? shortest : psprintf("%s.0", shortest);
 }
 
 /* A string as Python shows it inside of a list or dict. */

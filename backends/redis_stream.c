@@ -212,7 +212,8 @@ redis_stream_append(SagazStore *base, SagazStreamId end, SagazRecord *records,
 	RedisReply *reply;
 
 	redis_add(arguments, format_id(end));
-	redis_add_int(arguments, max_length(store));
+	/* what is added now is not cut off at once */
+	redis_add_int(arguments, max_length(store) > 0 ? Max(max_length(store), count) : 0);
 	for (int i = 0; i < count; i++)
 	{
 		int			words;

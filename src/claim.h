@@ -10,6 +10,7 @@
 
 #include "cursor.h"
 #include "group.h"
+#include "seq.h"
 
 typedef struct SagazClaim
 {
@@ -21,6 +22,14 @@ typedef struct SagazClaim
 
 	int64		batch_id;		/* 0 until a lane has something */
 	int			picked;			/* events so far, all lanes */
+	int64		stream_ms;		/* of the next row, if they go to a stream; the
+								 * caller's; else 0 */
+	int			nrows;			/* rows of the batch, in the order of events */
+	struct
+	{
+		int64		stream_ms;
+		int			events;
+	}			served[SAGAZ_LANES];
 
 	Tuplestorestate *rows;
 	TupleDesc	row_type;

@@ -59,6 +59,20 @@ PG_FUNCTION_INFO_V1(sagaz_drop_delivery);
 PG_FUNCTION_INFO_V1(sagaz_pause_delivery);
 PG_FUNCTION_INFO_V1(sagaz_resume_delivery);
 
+/* What a delivery to a storage puts there: true for entries of a stream. */
+static bool
+read_options(Jsonb *options, bool *to_stream)
+{
+	JsonbValue	value;
+
+	if (!JB_ROOT_IS_OBJECT(options) || JB_ROOT_COUNT(options) != 1 ||
+		getKeyJsonValueFromContainer(&options->root, "as", 2, &value) == NULL ||
+		value.type != jbvString || value.val.string.len != 6)
+		return false;
+	*to_stream = memcmp(value.val.string.val, "stream", 6) == 0;
+	return *to_stream || memcmp(value.val.string.val, "outbox", 6) == 0;
+}
+
 /* A row; what is pointed to lasts as long as the present memory context. */
 void
 sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
@@ -69,6 +83,10 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 	delivery->consumer_group = sagaz_column_text(slot, delivery_consumer_group);
 	delivery->handler = sagaz_column_text(slot, delivery_handler);
 	delivery->target = sagaz_column_text(slot, delivery_target);
+	delivery->to_stream = false;
+	if (delivery->target)
+		(void) read_options(DatumGetJsonbP(sagaz_column(slot, delivery_options)),
+							&delivery->to_stream);
 	delivery->batch_size = sagaz_column_is_null(slot, delivery_batch_size) ? 0 :
 		DatumGetInt32(sagaz_column(slot, delivery_batch_size));
 	delivery->timeout_ms =
@@ -202,24 +220,25 @@ check_no_options(Jsonb *options)
 			 errhint("A delivery to a function has no options.")));
 }
 
-/* A target takes events as those of an outbox. */
+/* A target takes events into its outbox, or as entries of a stream. */
 static void
-check_target_options(Jsonb *options)
+check_target_options(const SagazBackend *backend, Jsonb *options)
 {
-	JsonbValue	value;
+	bool		to_stream;
 
-	if (JB_ROOT_IS_OBJECT(options) && JB_ROOT_COUNT(options) == 1 &&
-		getKeyJsonValueFromContainer(&options->root, "as", 2, &value) &&
-		value.type == jbvString && value.val.string.len == 6 &&
-		memcmp(value.val.string.val, "outbox", 6) == 0)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_INPUT),
-			 errmsg("options of a delivery to a storage must be {\"as\": \"outbox\"}")));
+	if (!read_options(options, &to_stream))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("options of a delivery to a storage must be {\"as\": \"outbox\"} or {\"as\": \"stream\"}")));
+	if (to_stream && (backend->capabilities & SAGAZ_HAS_STREAMS) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("a storage of kind \"%s\" has no streams", backend->name),
+				 errhint("The option must be {\"as\": \"outbox\"}.")));
 }
 
 /* A storage with a name, which keeps events; a URL could hold a secret. */
-static void
+static const SagazBackend *
 check_target(const char *target)
 {
 	SagazStorage storage;
@@ -239,6 +258,7 @@ check_target(const char *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("target \"%s\" holds nothing beyond a session", target)));
+	return storage.backend;
 }
 
 static void
@@ -273,12 +293,13 @@ set_handler(SagazWriter *writer, Oid handler)
 
 /*
  * Write argument 1, a text, into a row: a function, if it has parentheses,
- * else a storage.  True if it is a storage.
+ * else a storage, whose backend is returned.
  */
-static bool
+static const SagazBackend *
 set_target(FunctionCallInfo fcinfo, SagazWriter *writer)
 {
 	char	   *target = sagaz_text_argument(fcinfo, 1, "target");
+	const SagazBackend *backend;
 
 	if (strchr(target, '('))
 	{
@@ -286,24 +307,25 @@ set_target(FunctionCallInfo fcinfo, SagazWriter *writer)
 												  CStringGetDatum(target));
 
 		set_handler(writer, DatumGetObjectId(handler));
-		return false;
+		return NULL;
 	}
-	check_target(target);
+	backend = check_target(target);
 	sagaz_writer_set(writer, delivery_target, CStringGetTextDatum(target));
-	return true;
+	return backend;
 }
 
 /* Write argument 5, NULL for what fits, into a row. */
 static void
-set_options(FunctionCallInfo fcinfo, SagazWriter *writer, bool to_storage)
+set_options(FunctionCallInfo fcinfo, SagazWriter *writer,
+			const SagazBackend *backend)
 {
 	Datum		options = PG_ARGISNULL(5) ?
-		DirectFunctionCall1(jsonb_in, CStringGetDatum(to_storage ?
+		DirectFunctionCall1(jsonb_in, CStringGetDatum(backend ?
 													  "{\"as\": \"outbox\"}" : "{}")) :
 		PG_GETARG_DATUM(5);
 
-	if (to_storage)
-		check_target_options(DatumGetJsonbP(options));
+	if (backend)
+		check_target_options(backend, DatumGetJsonbP(options));
 	else
 		check_no_options(DatumGetJsonbP(options));
 	sagaz_writer_set(writer, delivery_options, options);
@@ -343,7 +365,7 @@ set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
 static void
 create_delivery(FunctionCallInfo fcinfo, bool by_text)
 {
-	bool		to_storage = false;
+	const SagazBackend *backend = NULL;
 	char	   *name = name_argument(fcinfo);
 	Oid			owner = GetUserId();
 	SagazWriter *writer;
@@ -356,7 +378,7 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	writer = sagaz_writer_begin("delivery");
 	sagaz_writer_row(writer);
 	if (by_text)
-		to_storage = set_target(fcinfo, writer);
+		backend = set_target(fcinfo, writer);
 	else if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -364,7 +386,7 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	else
 		set_handler(writer, PG_GETARG_OID(1));
 	set_columns(fcinfo, writer);
-	set_options(fcinfo, writer, to_storage);
+	set_options(fcinfo, writer, backend);
 	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
 	sagaz_writer_set(writer, delivery_owner,
 					 CStringGetTextDatum(GetUserNameFromId(owner, false)));

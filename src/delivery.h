@@ -33,6 +33,7 @@ typedef struct SagazDelivery
 	char	   *consumer_group;
 	char	   *handler;		/* signature of a function, or NULL */
 	char	   *target;			/* name of a storage, or NULL */
+	bool		to_stream;		/* to its stream, not to its outbox */
 	int			batch_size;		/* 0: as the setting says */
 	int			timeout_ms;
 	bool		paused;

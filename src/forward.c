@@ -12,56 +12,25 @@
 
 #include "access/xact.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
 #include "batch.h"
-#include "event_scan.h"
+#include "event_record.h"
 #include "forward.h"
 #include "group.h"
 #include "outstanding.h"
 #include "storage.h"
 
-static char *
-column_text(TupleTableSlot *slot, int column)
-{
-	bool		isnull;
-	Datum		value = slot_getattr(slot, column + 1, &isnull);
-
-	return isnull ? NULL : TextDatumGetCString(value);
-}
-
-static Jsonb *
-column_json(TupleTableSlot *slot, int column)
-{
-	bool		isnull;
-
-	return DatumGetJsonbPCopy(slot_getattr(slot, column + 1, &isnull));
-}
-
-/* The event as it is when it arrives: nobody has tried it there. */
+/* As it is when it arrives: nobody has tried it there. */
 static void
-read_event(TupleTableSlot *slot, SagazEvent *event)
+forget_claim(SagazEvent *event)
 {
-	bool		isnull;
-
-	event->event_id =
-		DatumGetCString(DirectFunctionCall1(uuid_out,
-											slot_getattr(slot, event_event_id + 1, &isnull)));
-	event->saga_id = column_text(slot, event_saga_id);
-	event->aggregate_type = column_text(slot, event_aggregate_type);
-	event->aggregate_id = column_text(slot, event_aggregate_id);
-	event->event_type = column_text(slot, event_event_type);
-	event->payload = column_json(slot, event_payload);
-	event->headers = column_json(slot, event_headers);
 	event->status = "pending";
-	event->created_at =
-		sagaz_record_time(DatumGetTimestampTz(slot_getattr(slot, event_created_at + 1,
-														   &isnull)));
-	event->routing_key = column_text(slot, event_routing_key);
-	event->partition_key = column_text(slot, event_partition_key);
+	event->claimed_at = 0;
+	event->retry_count = 0;
+	event->last_error = NULL;
+	event->worker_id = NULL;
 }
 
 /* Take the claimed rows, while their transaction lasts. */
@@ -75,21 +44,35 @@ sagaz_forward_read(SagazBatch *batch)
 
 	while (tuplestore_gettupleslot(batch->claim.rows, true, false, slot))
 	{
-		records[count].kind = SAGAZ_EVENT;
-		read_event(slot, &records[count++].event);
+		SagazEvent *event = &records[count].event;
+
+		slot_getallattrs(slot);
+		records[count++].kind = SAGAZ_EVENT;
+		sagaz_event_of_columns(slot->tts_values, slot->tts_isnull, event);
+		forget_claim(event);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(batch->claim.rows);
 	return records;
 }
 
-/* Send them; outside of a transaction. */
+/*
+ * Send them, outside of a transaction; stream is NULL unless each must arrive
+ * in its place there.
+ */
 void
-sagaz_forward_put(SagazStore *store, SagazRecord *records, int count,
-				  int timeout_ms)
+sagaz_forward_send(SagazStore *store, const SagazBatch *batch,
+				   SagazRecord *records, SagazStream *stream)
 {
-	enable_timeout_after(STATEMENT_TIMEOUT, timeout_ms);
-	(void) sagaz_put(store, records, count, SAGAZ_PUT_MISSING);
+	const SagazDelivery *delivery = batch->delivery;
+
+	enable_timeout_after(STATEMENT_TIMEOUT, delivery->timeout_ms);
+	if (stream)
+		sagaz_stream_append(stream, store, &batch->claim, records);
+	else if (delivery->to_stream)
+		store->backend->publish(store, records, batch->claim.picked);
+	else
+		(void) sagaz_put(store, records, batch->claim.picked, SAGAZ_PUT_MISSING);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	if (get_timeout_indicator(STATEMENT_TIMEOUT, true))
 		QueryCancelPending = false;

@@ -6,10 +6,11 @@
 #define SAGAZ_FORWARD_H
 
 #include "handler.h"
+#include "stream.h"
 
 extern SagazRecord *sagaz_forward_read(SagazBatch *batch);
-extern void sagaz_forward_put(SagazStore *store, SagazRecord *records,
-							  int count, int timeout_ms);
+extern void sagaz_forward_send(SagazStore *store, const SagazBatch *batch,
+							   SagazRecord *records, SagazStream *stream);
 extern void sagaz_forward_release_left_over(const char *consumer_group,
 											const char *worker_id);
 

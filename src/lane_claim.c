@@ -545,6 +545,21 @@ read_in_vain(const Lane *lane)
 		lane->cursor.claimed_at + EMPTY_ROW_INTERVAL_US < lane->claim->now;
 }
 
+/* The row's place in the stream that its events go to, or 0. */
+static int64
+place_in_stream(Lane *lane)
+{
+	SagazClaim *claim = lane->claim;
+	int64		stream_ms = claim->stream_ms;
+
+	if (stream_ms == 0 || lane->picked == 0)
+		return 0;
+	claim->served[claim->nrows].stream_ms = stream_ms;
+	claim->served[claim->nrows++].events = lane->picked;
+	claim->stream_ms++;
+	return stream_ms;
+}
+
 static void
 write_cursor(Lane *lane, SagazCursor *row)
 {
@@ -555,7 +570,8 @@ write_cursor(Lane *lane, SagazCursor *row)
 	row->owed = lane->owed;
 	sagaz_batch_write(writer, lane->claim->group.no, lane->lane, row,
 					  lane->root, lane->picked,
-					  lane->picked > 0 ? lane->claim->worker_id : NULL);
+					  lane->picked > 0 ? lane->claim->worker_id : NULL,
+					  place_in_stream(lane));
 	sagaz_writer_end(writer);
 }
 

@@ -38,7 +38,8 @@ enum batch_column
 	batch_lane,
 	batch_worker_id,
 	batch_ends,
-	batch_owed
+	batch_owed,
+	batch_stream_ms
 };
 
 enum receipt_column

@@ -238,17 +238,24 @@ check_kind(const SagazStore *store, SagazKind kind)
 			 errhint("See the option storage_type of the storage.")));
 }
 
+/* Open a storage that was found; no transaction is needed for that. */
+SagazStore *
+sagaz_storage_open(const SagazStorage *storage, const char *name, SagazKind kind)
+{
+	SagazStore *store = sagaz_storage_connect(storage, name);
+
+	check_kind(store, kind);
+	return store;
+}
+
 /* Open a storage that is not the native one. */
 SagazStore *
 sagaz_store_open(const char *name, SagazKind kind)
 {
 	SagazStorage storage;
-	SagazStore *store;
 
 	sagaz_storage_find(name, &storage);
-	store = sagaz_storage_connect(&storage, name);
-	check_kind(store, kind);
-	return store;
+	return sagaz_storage_open(&storage, name, kind);
 }
 
 /*

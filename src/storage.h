@@ -20,6 +20,8 @@ typedef struct SagazStorage
 } SagazStorage;
 
 extern void sagaz_storage_find(const char *name, SagazStorage *storage);
+extern SagazStore *sagaz_storage_open(const SagazStorage *storage,
+									  const char *name, SagazKind kind);
 extern SagazStore *sagaz_store_open(const char *name, SagazKind kind);
 extern SagazStore *sagaz_store_of(FunctionCallInfo fcinfo, const char *setting,
 								  SagazKind kind);

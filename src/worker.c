@@ -13,6 +13,7 @@
 #include "sagaz.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -36,6 +37,7 @@
 #include "peek.h"
 #include "process.h"
 #include "storage.h"
+#include "stream.h"
 #include "worker.h"
 
 #if PG_VERSION_NUM >= 170000
@@ -90,6 +92,8 @@ typedef struct Worker
 	bool		full;			/* it could not have been larger */
 	int			scale;			/* batches in one transaction */
 	int64		out;			/* the batch that is sent to a storage, or 0 */
+	bool		exact;			/* each event gets one entry in a stream */
+	SagazStream stream;			/* which */
 	bool		clearing;		/* this transaction gives back what an earlier
 								 * process left over */
 	bool		cleared;		/* and such a one has committed */
@@ -260,23 +264,44 @@ deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
 	MemoryContextSwitchTo(worker->context);
 }
 
-/* Commit the claim, send the events without a transaction, finish. */
+/* The batch is claimed for good before anything of it is sent. */
 static void
-deliver_to_storage(Worker *worker, SagazBatch *batch)
+commit_claim(Worker *worker)
 {
-	SagazStore *store = sagaz_store_open(batch->delivery->target, SAGAZ_EVENT);
-	SagazRecord *records = sagaz_forward_read(batch);
-
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(worker->context);
-	worker->out = batch->claim.batch_id;
-	sagaz_forward_put(store, records, batch->claim.picked,
-					  batch->delivery->timeout_ms);
+	if (worker->exact)
+		XLogFlush(XactLastCommitEnd);
+}
+
+/*
+ * Commit the claim, send the events without a transaction, finish.  If it is
+ * not known what has arrived, a batch of exact ones stays open until it is;
+ * others are given back.
+ */
+static void
+deliver_to_storage(Worker *worker, SagazBatch *batch)
+{
+	SagazRecord *records = sagaz_forward_read(batch);
+	SagazStorage storage;
+
+	sagaz_storage_find(batch->delivery->target, &storage);
+	commit_claim(worker);
+	if (worker->exact)
+	{
+		worker->stream.settled = false;
+		worker->stream.last_ms = batch->claim.stream_ms - 1;
+	}
+	else
+		worker->out = batch->claim.batch_id;
+	sagaz_forward_send(sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
+					   batch, records, worker->exact ? &worker->stream : NULL);
 	sagaz_process_begin();
-	(void) sagaz_batch_finish(worker->out, worker->worker_id);
+	(void) sagaz_batch_finish(batch->claim.batch_id, worker->worker_id);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(worker->context);
+	worker->stream.settled = worker->exact;
 	worker->out = 0;
 }
 
@@ -302,6 +327,20 @@ deliver(Worker *worker, SagazBatch *batch, int at_once)
 	adapt_scale(worker, start);
 }
 
+/* Find out what became of the batches that were sent before. */
+static void
+settle(Worker *worker, const SagazDelivery *delivery)
+{
+	set_state(worker, WORKER_DELIVERING);
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("sagaz: comparing with the stream of %s",
+									delivery->target));
+	sagaz_stream_settle(&worker->stream, delivery, worker->worker_id);
+	worker->errors = 0;
+	worker->count = 0;
+	worker->full = true;
+}
+
 /*
  * Claim and deliver.  False where there was nothing; worker->next tells when
  * there may be.
@@ -318,11 +357,17 @@ claim_and_deliver(Worker *worker, SagazBatch *batch)
 	if (!open_delivery(worker, delivery))
 		return false;
 	at_once = delivery->batch_size > 0 ? delivery->batch_size : sagaz_batch_size;
+	worker->exact = sagaz_stream_is_exact(delivery);
+	if (worker->exact && !worker->stream.settled)
+	{
+		settle(worker, delivery);
+		return true;
+	}
 	if (!worker->expect && (worker->cleared || !delivery->target) &&
 		!sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (delivery->target && !worker->cleared)
+	if (delivery->target && !worker->exact && !worker->cleared)
 	{
 		sagaz_forward_release_left_over(delivery->consumer_group,
 										worker->worker_id);
@@ -331,6 +376,7 @@ claim_and_deliver(Worker *worker, SagazBatch *batch)
 	batch->claim.worker_id = worker->worker_id;
 	batch->claim.limit = worker->care == CARE_NONE ?
 		at_once * worker->scale : at_once;
+	batch->claim.stream_ms = worker->exact ? sagaz_stream_next_ms(&worker->stream) : 0;
 	sagaz_handler_prepare(batch);
 	sagaz_claim(&batch->claim, delivery->consumer_group);
 	if (batch->claim.picked > 0)
