@@ -9,8 +9,9 @@ use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
+use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_node run_regress test_files);
+our @EXPORT = qw(new_node run_regress test_files wait_until_up);
 
 # A running cluster with the extension in database postgres.
 #	preload => 0	without shared_preload_libraries
@@ -40,6 +41,20 @@ CONF
 	$node->safe_psql('postgres', 'CREATE EXTENSION sagaz')
 	  if $options{create} // 1;
 	return $node;
+}
+
+# Wait until the cluster lets one in, after a process of it was killed.
+sub wait_until_up
+{
+	my ($node) = @_;
+	my @command = ($node->installed_command('psql'), '-XAtq', '-d', $node->connstr('postgres'), '-c', 'SELECT');
+
+	for (1 .. 600)
+	{
+		return if IPC::Run::run(\@command, '<', \undef, '>', \my $out, '2>', \my $err);
+		usleep(50_000);
+	}
+	die 'the cluster does not come back';
 }
 
 # The names of the tests to run: those that the environment variable names, by

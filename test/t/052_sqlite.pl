@@ -168,7 +168,7 @@ for my $round (1 .. 3)
 	my $pid = $node->safe_psql('postgres', "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim'");
 	kill 'KILL', $pid;
 	$busy->finish;
-	$node->poll_query_until('postgres', 'SELECT true');
+	wait_until_up($node);
 }
 is(sqlite($file, 'PRAGMA integrity_check'), 'ok', 'killed while it writes: the file is whole');
 works('f', 'killed');

@@ -135,7 +135,7 @@ for my $round (1 .. 6)
 	{
 		my $pid = $node->safe_psql('postgres', "SELECT pid FROM sagaz.stat_delivery WHERE pid IS NOT NULL");
 		kill 'KILL', $pid if $pid;
-		$node->poll_query_until('postgres', 'SELECT true');
+		wait_until_up($node);
 	}
 	else
 	{

@@ -189,9 +189,10 @@ sub start_load
 
 sub kill_worker
 {
-	my $pid = $node->psql('postgres', q{SELECT pid FROM sagaz.stat_delivery WHERE name = 'exact'}, stdout => \my $out);
-	kill 'KILL', $out if $out;
-	$node->poll_query_until('postgres', 'SELECT true');
+	my $pid = sql(q{SELECT pid FROM sagaz.stat_delivery WHERE name = 'exact'});
+
+	kill 'KILL', $pid if $pid;
+	wait_until_up($node);
 }
 
 my %kill = (
