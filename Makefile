@@ -17,6 +17,7 @@ SCRIPTS = $(patsubst %,%.h,$(wildcard backends/*.lua))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
 PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
+	-DSAGAZ_VERSION='"$(EXTVERSION)"' \
 	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE) $(if $(REDIS),,-DSAGAZ_WITHOUT_REDIS) \
 	$(if $(POSTGRES),-I$(libpq_srcdir),-DSAGAZ_WITHOUT_POSTGRES)
 PG_CFLAGS = $(WARNINGS) -MMD -MP

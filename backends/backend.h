@@ -271,6 +271,9 @@ typedef struct SagazBackend
 	/* Is the storage there?  An error if not. */
 	void		(*ping) (SagazStore *store);
 
+	/* Add what there is to say about it to an object; NULL: nothing. */
+	void		(*describe) (SagazStore *store, JsonbParseState **state);
+
 	/* Put records, all or none; none of them has a problem. */
 	int64		(*put) (SagazStore *store, SagazRecord *records, int count,
 						SagazPutMode mode);

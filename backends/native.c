@@ -25,6 +25,7 @@
 #include "owner.h"
 #include "record.h"
 #include "saga.h"
+#include "wake.h"
 
 typedef struct NativeReader
 {
@@ -145,30 +146,13 @@ native_read_end(SagazReader *base)
 /* ---------------------------------------------------------------------- */
 /* Writing */
 
-/* The rows of records, in normal form, as one array. */
-static Datum
-records_json(SagazRecord *records, int count)
-{
-	JsonbParseState *state = NULL;
-
-	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < count; i++)
-	{
-		JsonbValue	value;
-
-		sagaz_jsonb_value(sagaz_record_to_json(&records[i]), &value);
-		pushJsonbValue(&state, WJB_ELEM, &value);
-	}
-	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL)));
-}
-
 /* Its tables are the extension owner's, and so are the functions it calls. */
 static int64
 native_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
 	Oid			types[] = {JSONBOID, BOOLOID};
 	Datum		values[] = {
-		records_json(records, count),
+		JsonbPGetDatum(sagaz_records_to_json(records, count)),
 		BoolGetDatum(mode == SAGAZ_PUT_ALWAYS)
 	};
 	SagazUser	user;
@@ -187,6 +171,13 @@ native_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode
 										  SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	sagaz_become(&user);
+	if (mode == SAGAZ_PUT_NEW && written < count)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("a record with such a key is there already"),
+				 errdetail("Of %d, " INT64_FORMAT " are new.", count, written)));
+	if (records[0].kind == SAGAZ_EVENT && written > 0)
+		sagaz_wake_at_commit();
 	return written;
 }
 

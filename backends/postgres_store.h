@@ -2,7 +2,7 @@
  * postgres_store.h
  *		What the files of the PostgreSQL backend share.
  *
- * libpq is known to postgres_connection.c alone.  Statements are queued, and
+ * libpq is known to postgres_connection.c and postgres_connect.c alone.  Statements are queued, and
  * an exchange sends them in one pipeline and reads all their results, so that
  * it costs one round trip, however many there are.
  */
@@ -26,10 +26,24 @@ typedef struct PostgresStore
 	SagazStore	base;
 	PostgresConnection *connection;
 	PostgresLayout layout;
+	TimestampTz cursors_since;	/* transaction whose readers may have any */
 	char	   *schema;			/* of the library's tables, quoted */
 	bool		has[SAGAZ_EVENT + 1];	/* they are there */
 	bool		has_side[SAGAZ_EVENT + 1];	/* and so are those of sagaz */
 } PostgresStore;
+
+/* What has been read and not been handed out; the cursor is of layout sagaz. */
+typedef struct PostgresReader
+{
+	SagazReader base;
+	MemoryContext chunk;		/* of the records */
+	List	   *records;
+	int			next;			/* of the list */
+	int64		count;			/* handed out */
+	char	   *last_key;
+	bool		at_end;			/* nothing is left to be read */
+	char	   *cursor;			/* its name, NULL: none is open */
+} PostgresReader;
 
 /* In the memory context of the exchange; a value is text, NULL for null. */
 typedef struct PostgresResult
@@ -46,6 +60,12 @@ postgres_value(const PostgresResult *result, int row, int column)
 	return result->values[row * result->ncolumns + column];
 }
 
+/* postgres_connect.c */
+extern void postgres_connect(PostgresStore *store);
+extern void postgres_ready(PostgresStore *store);
+extern const char *postgres_client_version(void);
+extern List *postgres_url_options(const char *url);
+
 /*
  * postgres_connection.c.  Text is in the database's encoding.  types may be
  * NULL: the other server finds out.  An exchange is one implicit transaction
@@ -53,8 +73,6 @@ postgres_value(const PostgresResult *result, int row, int column)
  * it began is left open.  What the other server raised is raised again with
  * its SQLSTATE.
  */
-extern void postgres_connect(PostgresStore *store);
-extern void postgres_ready(PostgresStore *store);
 extern void postgres_queue(PostgresStore *store, const char *sql, int nparams,
 						   const Oid *types, const char *const *values);
 extern PostgresResult **postgres_exchange(PostgresStore *store, int *count);
@@ -62,12 +80,16 @@ extern PostgresResult *postgres_query(PostgresStore *store, const char *sql,
 									  int nparams, const Oid *types,
 									  const char *const *values);
 extern void postgres_roll_back(PostgresStore *store);	/* in a PG_CATCH block */
-extern const char *postgres_client_version(void);
 
 /* postgres.c */
 extern PostgresLayout postgres_layout(PostgresStore *store);
 
-/* The operations of backend.h in each layout. */
+/*
+ * The operations of backend.h in each layout.  read returns the next "count"
+ * records, SagazRecord, in the filter's order or, where that is any, by key;
+ * after_key is the last one's key, NULL for none.  It is asked with any order
+ * but by key for as many as there are.
+ */
 typedef struct PostgresOperations
 {
 	int64		(*put) (PostgresStore *store, SagazRecord *records, int count,
@@ -84,6 +106,10 @@ typedef struct PostgresOperations
 
 extern const PostgresOperations postgres_sagaz_operations;	/* postgres_sagaz.c */
 extern const PostgresOperations postgres_library_operations;	/* postgres_library.c */
-extern bool postgres_sagaz_call(SagazStore *store, const SagazCall *call);
+
+/* postgres_sagaz.c */
+extern bool postgres_sagaz_call(PostgresStore *store, const SagazCall *call);
+extern List *postgres_sagaz_fetch(PostgresReader *reader, int count);
+extern void postgres_sagaz_close(PostgresReader *reader);
 
 #endif							/* SAGAZ_POSTGRES_STORE_H */

@@ -11,6 +11,7 @@ extern const SagazBackend sagaz_native_backend;
 extern const SagazBackend sagaz_memory_backend;
 extern const SagazBackend sagaz_sqlite_backend;
 extern const SagazBackend sagaz_redis_backend;
+extern const SagazBackend sagaz_postgresql_backend;
 
 const SagazBackend *const sagaz_backends[] = {
 	&sagaz_native_backend,
@@ -20,6 +21,9 @@ const SagazBackend *const sagaz_backends[] = {
 #endif
 #ifndef SAGAZ_WITHOUT_REDIS
 	&sagaz_redis_backend,
+#endif
+#ifndef SAGAZ_WITHOUT_POSTGRES
+	&sagaz_postgresql_backend,
 #endif
 };
 const int	sagaz_nbackends = lengthof(sagaz_backends);

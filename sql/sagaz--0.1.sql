@@ -1034,6 +1034,7 @@ CREATE FUNCTION sagaz.access_list()
 		('drop_storage', 'EXECUTE', '{operator}'),
 		('export_all', 'EXECUTE', '{operator}'),
 		('import_record', 'EXECUTE', '{operator}'),
+		('import_records', 'EXECUTE', '{operator}'),
 		('count_records', 'EXECUTE', '{operator, monitor}'),
 		('checksum', 'EXECUTE', '{operator, monitor}'),
 		('backends', 'EXECUTE', '{producer, consumer, operator, monitor}'),
@@ -1422,6 +1423,11 @@ CREATE FUNCTION sagaz.redis_validator(options text[], catalog oid) RETURNS void
 COMMENT ON FUNCTION sagaz.redis_validator(text[], oid) IS
 	'part of the foreign data wrapper sagaz_redis: checks the options of its storages';
 
+CREATE FUNCTION sagaz.postgresql_validator(options text[], catalog oid) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_postgresql_validator' LANGUAGE C;
+COMMENT ON FUNCTION sagaz.postgresql_validator(text[], oid) IS
+	'part of the foreign data wrapper sagaz_postgresql: checks the options of its storages';
+
 CREATE FOREIGN DATA WRAPPER sagaz_memory
 	HANDLER sagaz.storage_fdw VALIDATOR sagaz.memory_validator;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_memory IS
@@ -1436,6 +1442,11 @@ CREATE FOREIGN DATA WRAPPER sagaz_redis
 	HANDLER sagaz.storage_fdw VALIDATOR sagaz.redis_validator;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_redis IS
 	'storages in Redis servers';
+
+CREATE FOREIGN DATA WRAPPER sagaz_postgresql
+	HANDLER sagaz.storage_fdw VALIDATOR sagaz.postgresql_validator;
+COMMENT ON FOREIGN DATA WRAPPER sagaz_postgresql IS
+	'storages in other PostgreSQL databases, with sagaz or with the tables of the Python library';
 
 CREATE FUNCTION sagaz.backends()
 	RETURNS TABLE (name text, library_version text, capabilities text[])
@@ -1628,6 +1639,13 @@ CREATE FUNCTION sagaz.import_record(record jsonb, type text,
 	AS 'MODULE_PATHNAME', 'sagaz_import_record' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.import_record(jsonb, text, text) IS
 	'put a record as export_all() gives it, with its times and state; false where nothing had to be written';
+
+CREATE FUNCTION sagaz.import_records(records jsonb, type text,
+		if_exists text DEFAULT 'replace', storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_import_records' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.import_records(jsonb, text, text, text) IS
+	'put an array of records as export_all() gives them, all or none; one that is there already is replaced, left as it is (skip) or an error; returns how many were written';
 
 CREATE FUNCTION sagaz.count_records(type text, storage text DEFAULT NULL)
 	RETURNS bigint

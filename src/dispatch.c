@@ -3,8 +3,9 @@
  *		The SQL functions that take a storage: which code serves them.
  *
  * The storage is always the last argument.  NULL is the setting for sagas or
- * for events; 'native' goes to the function on the native tables, anything
- * else to the one that is written over backend.h.
+ * for events; 'native' goes to the function on the native tables, a storage
+ * that has a sagaz of its own to that one's function, and anything else to
+ * the function that is written over backend.h.
  */
 #include "sagaz.h"
 
@@ -20,7 +21,10 @@
 	dispatch_##name(PG_FUNCTION_ARGS) \
 	{ \
 		SagazStore *store = sagaz_store_of(fcinfo, setting, kind); \
+		Datum		value; \
 		\
+		if (store && sagaz_call_there(fcinfo, store, &value)) \
+			return value; \
 		return store ? sagaz_foreign_##name(fcinfo, store) : \
 			sagaz_##name(fcinfo); \
 	} \

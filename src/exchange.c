@@ -14,6 +14,7 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
+#include "foreign.h"
 #include "group.h"
 #include "record.h"
 #include "rows.h"
@@ -23,6 +24,7 @@
 PG_FUNCTION_INFO_V1(sagaz_export_all);
 PG_FUNCTION_INFO_V1(sagaz_export_saga);
 PG_FUNCTION_INFO_V1(sagaz_import_record);
+PG_FUNCTION_INFO_V1(sagaz_import_records);
 PG_FUNCTION_INFO_V1(sagaz_count_records);
 PG_FUNCTION_INFO_V1(sagaz_checksum);
 
@@ -42,13 +44,13 @@ native_store(void)
 	return store;
 }
 
-/* The storage of the last argument, and the kind of the one before it. */
+/* The storage of the last argument, and the kind of records. */
 static SagazStore *
-store_argument(FunctionCallInfo fcinfo, SagazKind *kind)
+store_argument(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
 {
 	SagazStore *store;
 
-	*kind = sagaz_kind_of(sagaz_text_argument(fcinfo, PG_NARGS() - 2, "type"));
+	*kind = sagaz_kind_of(sagaz_text_argument(fcinfo, type_argno, "type"));
 	store = sagaz_store_of(fcinfo, *kind == SAGAZ_SAGA ? sagaz_saga_storage :
 						   sagaz_outbox_storage, *kind);
 	return store ? store : native_store();
@@ -74,7 +76,7 @@ export_all(FunctionCallInfo fcinfo)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SagazFilter filter = {.order = SAGAZ_BY_KEY};
 	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, &kind);
+	SagazStore *store = store_argument(fcinfo, 0, &kind);
 	SagazReader *reader;
 	SagazRecord record;
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
@@ -131,25 +133,34 @@ sagaz_export_saga(PG_FUNCTION_ARGS)
 	PG_RETURN_JSONB_P(json);
 }
 
+/* Take a record that is to be put; an error if it is not fit. */
+static void
+read_record(SagazKind kind, Jsonb *json, SagazRecord *record)
+{
+	const char *key;
+
+	sagaz_record_from_json(kind, json, record);
+	key = sagaz_record_key(record);
+	if (record->problem)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
+				 errmsg("record \"%s\" is refused", key ? key : ""),
+				 errdetail("%s.", record->problem)));
+}
+
 /* import_record(record, type, storage): was anything written? */
 static Datum
 import_record(FunctionCallInfo fcinfo)
 {
 	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, &kind);
+	SagazStore *store = store_argument(fcinfo, 1, &kind);
 	SagazRecord record;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("record must not be null")));
-	sagaz_record_from_json(kind, PG_GETARG_JSONB_P(0), &record);
-	if (record.problem)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
-				 errmsg("record \"%s\" is refused",
-						sagaz_record_key(&record) ? sagaz_record_key(&record) : ""),
-				 errdetail("%s.", record.problem)));
+	read_record(kind, PG_GETARG_JSONB_P(0), &record);
 	PG_RETURN_BOOL(sagaz_put(store, &record, 1, SAGAZ_PUT_ALWAYS) > 0);
 }
 
@@ -159,13 +170,82 @@ sagaz_import_record(PG_FUNCTION_ARGS)
 	return sagaz_with_storage(fcinfo, import_record);
 }
 
+static SagazPutMode
+mode_argument(FunctionCallInfo fcinfo, int argno)
+{
+	const char *word = sagaz_text_argument(fcinfo, argno, "if_exists");
+
+	if (strcmp(word, "error") == 0)
+		return SAGAZ_PUT_NEW;
+	if (strcmp(word, "skip") == 0)
+		return SAGAZ_PUT_MISSING;
+	if (strcmp(word, "replace") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("if_exists \"%s\" is unknown", word),
+				 errhint("Say 'replace', 'skip' or 'error'.")));
+	return SAGAZ_PUT_ALWAYS;
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* Which of two is to be kept, nobody could say. */
+static void
+refuse_twins(const SagazRecord *records, int count)
+{
+	const char **keys = palloc((count + 1) * sizeof(char *));
+
+	for (int i = 0; i < count; i++)
+		keys[i] = sagaz_record_key(&records[i]);
+	qsort(keys, count, sizeof(char *), compare_keys);
+	for (int i = 1; i < count; i++)
+		if (strcmp(keys[i - 1], keys[i]) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_SAGAZ_INPUT),
+					 errmsg("records has \"%s\" twice", keys[i])));
+}
+
+/* import_records(records, type, if_exists, storage): how many were written? */
+static Datum
+import_records(FunctionCallInfo fcinfo)
+{
+	SagazKind	kind;
+	SagazStore *store = store_argument(fcinfo, 1, &kind);
+	SagazPutMode mode = mode_argument(fcinfo, 2);
+	Jsonb	   *json = PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0);
+	SagazRecord *records;
+	int			count;
+
+	if (json == NULL || !JB_ROOT_IS_ARRAY(json) || JB_ROOT_IS_SCALAR(json))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("records must be a JSON array")));
+	count = JB_ROOT_COUNT(json);
+	records = palloc0((count + 1) * sizeof(SagazRecord));
+	for (int i = 0; i < count; i++)
+		read_record(kind, JsonbValueToJsonb(getIthJsonbValueFromContainer(&json->root, i)),
+					&records[i]);
+	refuse_twins(records, count);
+	PG_RETURN_INT64(sagaz_put(store, records, count, mode));
+}
+
+Datum
+sagaz_import_records(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, import_records);
+}
+
 /* count_records(type, storage) */
 static Datum
 count_records(FunctionCallInfo fcinfo)
 {
 	SagazFilter filter = {0};
 	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, &kind);
+	SagazStore *store = store_argument(fcinfo, 0, &kind);
 
 	PG_RETURN_INT64(sagaz_count(store, kind, &filter));
 }
@@ -205,15 +285,20 @@ checksum(FunctionCallInfo fcinfo)
 {
 	SagazFilter filter = {0};
 	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, &kind);
-	SagazReader *reader = sagaz_read_begin(store, kind, &filter);
+	SagazStore *store = store_argument(fcinfo, 0, &kind);
+	SagazReader *reader;
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz checksum", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext outer = MemoryContextSwitchTo(part);
+	MemoryContext outer;
 	uint8		sum[DIGEST_SIZE] = {0};
 	char		hex[2 * DIGEST_SIZE + 1];
 	SagazRecord record;
+	Datum		value;
 
+	if (sagaz_call_there(fcinfo, store, &value))
+		return value;
+	reader = sagaz_read_begin(store, kind, &filter);
+	outer = MemoryContextSwitchTo(part);
 	while (sagaz_read_next(reader, &record))
 	{
 		if (record.problem)

@@ -30,6 +30,10 @@ SAGAZ_SAGA_FUNCTIONS(DECLARE)
 SAGAZ_EVENT_FUNCTIONS(DECLARE)
 #undef DECLARE
 
+/* foreign_call.c */
+extern bool sagaz_call_there(FunctionCallInfo fcinfo, SagazStore *store,
+							 Datum *value);
+
 extern void sagaz_check_readable(const SagazStore *store,
 								 const SagazRecord *record);
 

@@ -360,6 +360,8 @@ health_row(FunctionCallInfo fcinfo, const StorageHealth *health)
 		sagaz_push_string(&state, "backend", store->backend->name);
 		sagaz_push_string(&state, "library_version", store->backend->version());
 		sagaz_push_string(&state, "consumer_group", store->consumer_group);
+		if (store->backend->describe)
+			store->backend->describe(health->store, &state);
 	}
 	values[0] = CStringGetTextDatum(health->complaint ? "unhealthy" : "healthy");
 	values[1] = Float8GetDatum(health->latency_ms);

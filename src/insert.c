@@ -17,6 +17,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "foreign.h"
 #include "outbox.h"
 #include "seq.h"
 #include "storage.h"
@@ -257,6 +258,7 @@ sagaz_insert_event(PG_FUNCTION_ARGS)
 {
 	NewEvent	event = {0};
 	Sink		sink;
+	Datum		value;
 
 	event.saga_id = text_at(fcinfo, 0);
 	event.event_type = text_at(fcinfo, 1);
@@ -271,6 +273,8 @@ sagaz_insert_event(PG_FUNCTION_ARGS)
 	check_event(&event);
 
 	sink = open_sink(fcinfo, 1);
+	if (sink.store && sagaz_call_there(fcinfo, sink.store, &value))
+		return value;
 	if (sink.store)
 		(void) make_record(&sink, &event);
 	else
@@ -468,6 +472,7 @@ sagaz_insert_events(PG_FUNCTION_ARGS)
 	Datum	   *ids;
 	int			count;
 	Sink		sink;
+	Datum		value;
 	ErrorContextCallback context;
 
 	if (PG_ARGISNULL(0))
@@ -481,6 +486,8 @@ sagaz_insert_events(PG_FUNCTION_ARGS)
 				 errmsg("events must be an array of JSON objects")));
 	ids = palloc((JB_ROOT_COUNT(events) + 1) * sizeof(Datum));
 	sink = open_sink(fcinfo, JB_ROOT_COUNT(events) + 1);
+	if (sink.store && sagaz_call_there(fcinfo, sink.store, &value))
+		return value;
 	event_number_context = 1;
 	context.callback = say_which_event;
 	context.arg = &event_number_context;

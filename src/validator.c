@@ -18,6 +18,7 @@ PG_FUNCTION_INFO_V1(sagaz_storage_fdw);
 PG_FUNCTION_INFO_V1(sagaz_memory_validator);
 PG_FUNCTION_INFO_V1(sagaz_sqlite_validator);
 PG_FUNCTION_INFO_V1(sagaz_redis_validator);
+PG_FUNCTION_INFO_V1(sagaz_postgresql_validator);
 
 static void
 refuse_table(PlannerInfo *root, RelOptInfo *rel, Oid table)
@@ -133,4 +134,10 @@ Datum
 sagaz_redis_validator(PG_FUNCTION_ARGS)
 {
 	return validate(fcinfo, "redis");
+}
+
+Datum
+sagaz_postgresql_validator(PG_FUNCTION_ARGS)
+{
+	return validate(fcinfo, "postgresql");
 }

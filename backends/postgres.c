@@ -1,0 +1,462 @@
+/*
+ * postgres.c
+ *		Storages in another PostgreSQL database: options, URLs, which tables
+ *		are there, and the table of operations.
+ *
+ * postgres_connect.c and postgres_connection.c talk to the server.  What the
+ * records look like there is known to postgres_sagaz.c, for a database with
+ * this extension, and to postgres_library.c, for the Python library's tables.
+ */
+#include "postgres_store.h"
+
+#include <limits.h>
+
+#include "commands/defrem.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "record.h"
+
+#define DEFAULT_SCHEMA "public"
+/* Records of one round trip. */
+#define READ_CHUNK 500
+
+/* ---------------------------------------------------------------------- */
+/* Options */
+
+static void
+refuse_option(const char *option, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("%s is not valid", option),
+			 errhint("%s", hint)));
+}
+
+static void
+check_layout(const char *value)
+{
+	if (strcmp(value, "auto") != 0 && strcmp(value, "sagaz") != 0 &&
+		strcmp(value, "library") != 0)
+		refuse_option("layout", "Say 'auto', 'sagaz' or 'library'.");
+}
+
+static void
+check_schema(const char *value)
+{
+	if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
+		refuse_option("schema", "Give the name of a schema.");
+}
+
+/* Those that libpq knows, too, it gets as they are. */
+static const SagazOption postgres_options[] = {
+	{.name = "host"},
+	{.name = "hostaddr"},
+	{.name = "port"},
+	{.name = "dbname"},
+	{.name = "user",.secret = true},
+	{.name = "password",.secret = true},
+	{.name = "channel_binding"},
+	{.name = "keepalives"},
+	{.name = "keepalives_idle"},
+	{.name = "keepalives_interval"},
+	{.name = "keepalives_count"},
+	{.name = "tcp_user_timeout"},
+	{.name = "sslmode"},
+	{.name = "sslrootcert"},
+	{.name = "sslcrl"},
+	{.name = "sslsni"},
+	{.name = "ssl_min_protocol_version"},
+	{.name = "ssl_max_protocol_version"},
+	{.name = "target_session_attrs"},
+	{.name = "layout",.check = check_layout},
+	{.name = "schema",.check = check_schema},
+	SAGAZ_COMMON_OPTIONS
+};
+
+static const SagazOption *
+find_option(const char *name)
+{
+	for (const SagazOption *option = postgres_options; option->name; option++)
+		if (strcmp(option->name, name) == 0)
+			return option;
+	return NULL;
+}
+
+/* ---------------------------------------------------------------------- */
+/* URLs */
+
+static const char *const postgres_schemes[] = {"postgresql", "postgres", NULL};
+
+static void
+refuse_url(const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("URL of a PostgreSQL storage is not valid"),
+			 errdetail_internal("%s.", why),
+			 errhint("Write postgresql://[user:password@]host[:port][/database][?option=value&...]; what is not a letter or a digit is written as %%XX.")));
+}
+
+/*
+ * If this part of a URL's query is an option of ours, which libpq would not
+ * know, add it to the options.
+ */
+static bool
+take_own_option(const char *part, size_t length, List **options)
+{
+	static const char *const own[] = {"layout", "schema"};
+
+	for (int i = 0; i < (int) lengthof(own); i++)
+	{
+		size_t		name = strlen(own[i]);
+		char	   *value;
+
+		if (length <= name || strncmp(part, own[i], name) != 0 || part[name] != '=')
+			continue;
+		value = pnstrdup(part + name + 1, length - name - 1);
+		if (strchr(value, '%'))
+			refuse_url("layout and schema are written as they are");
+		find_option(own[i])->check(value);
+		*options = lappend(*options, makeDefElem(pstrdup(own[i]),
+												 (Node *) makeString(value), -1));
+		return true;
+	}
+	return false;
+}
+
+/* The URL for libpq, without options of ours. */
+static char *
+libpq_url(const char *rest, List **options)
+{
+	const char *query = strchr(rest, '?');
+	StringInfoData url;
+	char		separator = '?';
+
+	initStringInfo(&url);
+	appendStringInfoString(&url, "postgresql://");
+	if (query == NULL)
+	{
+		appendStringInfoString(&url, rest);
+		return url.data;
+	}
+	appendBinaryStringInfo(&url, rest, query - rest);
+	for (const char *part = query + 1;;)
+	{
+		size_t		length = strcspn(part, "&");
+
+		if (!take_own_option(part, length, options))
+		{
+			appendStringInfoChar(&url, separator);
+			appendBinaryStringInfo(&url, part, length);
+			separator = '&';
+		}
+		if (part[length] == '\0')
+			return url.data;
+		part += length + 1;
+	}
+}
+
+static List *
+postgres_read_url(const char *scheme, const char *rest)
+{
+	List	   *own = NIL;
+	List	   *options;
+	ListCell   *cell;
+
+	options = postgres_url_options(libpq_url(rest, &own));
+	if (options == NIL && strcmp(rest, "") != 0 && strcmp(rest, "/") != 0 && own == NIL)
+		refuse_url("It is not understood");
+	foreach(cell, options)
+	{
+		const char *name = ((DefElem *) lfirst(cell))->defname;
+
+		if (find_option(name) == NULL)
+			refuse_url(psprintf("A storage has no option \"%s\"", name));
+	}
+	return list_concat(options, own);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Layouts */
+
+/* What the Python library's tables must have, and whether ours are beside. */
+#define LAYOUT_QUERY \
+	"SELECT wanted.part, count(*) = count(a.attname), count(a.attname) > 0," \
+	" (SELECT e.extversion FROM pg_catalog.pg_extension AS e" \
+	" JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace" \
+	" WHERE e.extname = 'sagaz' AND n.nspname = 'sagaz')" \
+	" FROM (VALUES (0, 'sagas', '{saga_id,saga_name,status,context,metadata,created_at,updated_at}'::text[])," \
+	" (0, 'saga_steps', '{id,saga_id,step_name,status,result,error,executed_at,compensated_at,retry_count}')," \
+	" (1, 'saga_outbox', '{event_id,saga_id,aggregate_type,aggregate_id,event_type,payload,headers,status," \
+	"created_at,claimed_at,sent_at,retry_count,last_error,worker_id}')," \
+	" (2, 'sagaz_saga', '{saga_id}')," \
+	" (3, 'sagaz_event', '{event_id}'))" \
+	" AS wanted (part, relation, columns)" \
+	" CROSS JOIN LATERAL pg_catalog.unnest(wanted.columns) AS w (name)" \
+	" LEFT JOIN (pg_catalog.pg_attribute AS a" \
+	" JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v', 'f')" \
+	" JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = $1)" \
+	" ON c.relname = wanted.relation AND a.attname = w.name AND NOT a.attisdropped" \
+	" GROUP BY wanted.part ORDER BY wanted.part"
+
+static bool
+wants_layout(const PostgresStore *store, const char *layout)
+{
+	const char *option = sagaz_store_option(&store->base, "layout");
+
+	return strcmp(option ? option : "auto", layout) == 0;
+}
+
+static void
+check_version(const PostgresStore *store, const char *version)
+{
+	if (version && strcmp(version, SAGAZ_VERSION) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 version ?
+			 errmsg("storage \"%s\" has version %s of sagaz, and this is %s",
+					store->base.name, version, SAGAZ_VERSION) :
+			 errmsg("storage \"%s\" has no extension sagaz", store->base.name),
+			 errhint("%s", version ? "Update the older one." :
+					 "Create it there.")));
+}
+
+/* Does the part of the answer say that these tables are there, and whole? */
+static bool
+has_tables(const PostgresStore *store, const PostgresResult *answer, int part,
+		   const char *tables)
+{
+	bool		whole = strcmp(postgres_value(answer, part, 1), "t") == 0;
+	bool		any = strcmp(postgres_value(answer, part, 2), "t") == 0;
+
+	if (any && !whole)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("storage \"%s\" has other tables than the library's", store->base.name),
+				 errdetail("In its schema %s, %s has not all of the library's columns.",
+						   store->schema, tables),
+				 errhint("Name another one with the option schema.")));
+	return whole;
+}
+
+/* Ask which tables are there. */
+static void
+look_for_layout(PostgresStore *store)
+{
+	const char *schema = sagaz_store_option(&store->base, "schema");
+	PostgresResult *answer;
+	const char *version;
+
+	if (schema == NULL)
+		schema = DEFAULT_SCHEMA;
+	answer = postgres_query(store, LAYOUT_QUERY, 1, NULL, &schema);
+	version = postgres_value(answer, 0, 3);
+	if (wants_layout(store, "sagaz") || (version && wants_layout(store, "auto")))
+	{
+		check_version(store, version);
+		store->layout = LAYOUT_SAGAZ;
+		return;
+	}
+	store->has[SAGAZ_SAGA] = has_tables(store, answer, 0, "sagas or saga_steps");
+	store->has[SAGAZ_EVENT] = has_tables(store, answer, 1, "saga_outbox");
+	store->has_side[SAGAZ_SAGA] = has_tables(store, answer, 2, "sagaz_saga");
+	store->has_side[SAGAZ_EVENT] = has_tables(store, answer, 3, "sagaz_event");
+	store->layout = store->has[SAGAZ_SAGA] || store->has[SAGAZ_EVENT] ?
+		LAYOUT_LIBRARY : LAYOUT_EMPTY;
+}
+
+/*
+ * Which layout has the storage?  It is asked as long as tables are missing,
+ * because anybody may make them.
+ */
+PostgresLayout
+postgres_layout(PostgresStore *store)
+{
+	bool		is_whole = store->has[SAGAZ_SAGA] && store->has[SAGAZ_EVENT] &&
+		store->has_side[SAGAZ_SAGA] && store->has_side[SAGAZ_EVENT];
+
+	if (store->layout == LAYOUT_UNKNOWN ||
+		(store->layout != LAYOUT_SAGAZ && !is_whole))
+		look_for_layout(store);
+	return store->layout;
+}
+
+/* Get ready for an operation, and find out who does it. */
+static const PostgresOperations *
+operations_of(PostgresStore *store)
+{
+	postgres_ready(store);
+	if (postgres_layout(store) != LAYOUT_SAGAZ)
+		check_version(store, NULL);
+	return &postgres_sagaz_operations;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Operations */
+
+static void
+postgres_open(SagazStore *base)
+{
+	PostgresStore *store = (PostgresStore *) base;
+	const char *schema = sagaz_store_option(base, "schema");
+
+	store->schema = pstrdup(quote_identifier(schema ? schema : DEFAULT_SCHEMA));
+	postgres_connect(store);
+}
+
+static void
+postgres_ping(SagazStore *base)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	postgres_ready(store);
+	look_for_layout(store);
+}
+
+static void
+postgres_describe(SagazStore *base, JsonbParseState **state)
+{
+	static const char *const words[] = {
+		[LAYOUT_UNKNOWN] = "unknown",
+		[LAYOUT_EMPTY] = "empty",
+		[LAYOUT_SAGAZ] = "sagaz",
+		[LAYOUT_LIBRARY] = "library"
+	};
+
+	sagaz_push_string(state, "layout", words[((PostgresStore *) base)->layout]);
+}
+
+static int64
+postgres_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->put(store, records, count, mode);
+}
+
+static int64
+postgres_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
+			  bool create, SagazEdit edit, void *arg)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->edit(store, kind, filter, create, edit, arg);
+}
+
+static int64
+postgres_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->count(store, kind, filter);
+}
+
+static bool
+postgres_call(SagazStore *base, const SagazCall *call)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store) == &postgres_sagaz_operations &&
+		postgres_sagaz_call(store, call);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Reading */
+
+static void
+postgres_read_begin(SagazReader *base)
+{
+	PostgresReader *reader = (PostgresReader *) base;
+
+	reader->chunk = AllocSetContextCreate(base->context, "sagaz read chunk",
+										  ALLOCSET_DEFAULT_SIZES);
+}
+
+/* Read the next records; only those by key come in chunks. */
+static void
+fetch(PostgresReader *reader)
+{
+	PostgresStore *store = (PostgresStore *) reader->base.store;
+	const SagazFilter *filter = &reader->base.filter;
+	const PostgresOperations *operations;
+	MemoryContext outer;
+	bool		in_chunks = filter->order == SAGAZ_ANY_ORDER || filter->order == SAGAZ_BY_KEY;
+	int64		count = in_chunks ? READ_CHUNK : INT_MAX;
+
+	MemoryContextReset(reader->chunk);
+	outer = MemoryContextSwitchTo(reader->chunk);
+	operations = operations_of(store);
+	if (operations == &postgres_sagaz_operations)
+		reader->records = postgres_sagaz_fetch(reader, READ_CHUNK);
+	else
+	{
+		if (filter->limit > 0)
+			count = Min(count, filter->limit - reader->count);
+		reader->records = operations->read(store, reader->base.kind, filter,
+										   reader->last_key, (int) count);
+		reader->at_end = !in_chunks || list_length(reader->records) < count;
+	}
+	MemoryContextSwitchTo(outer);
+	reader->next = 0;
+	if (reader->records != NIL)
+	{
+		if (reader->last_key)
+			pfree(reader->last_key);
+		reader->last_key = MemoryContextStrdup(reader->base.context,
+											   sagaz_record_key(llast(reader->records)));
+	}
+}
+
+static bool
+postgres_read_next(SagazReader *base, SagazRecord *record)
+{
+	PostgresReader *reader = (PostgresReader *) base;
+
+	if (base->filter.limit > 0 && reader->count >= base->filter.limit)
+		return false;
+	while (reader->next >= list_length(reader->records))
+	{
+		if (reader->at_end)
+			return false;
+		fetch(reader);
+	}
+	sagaz_record_copy(list_nth(reader->records, reader->next++), record);
+	reader->count++;
+	return true;
+}
+
+static void
+postgres_read_end(SagazReader *base)
+{
+	PostgresReader *reader = (PostgresReader *) base;
+
+	if (reader->cursor)
+		postgres_sagaz_close(reader);
+}
+
+const SagazBackend sagaz_postgresql_backend = {
+	.name = "postgresql",
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
+		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER,
+	.store_size = sizeof(PostgresStore),
+	.reader_size = sizeof(PostgresReader),
+	.options = postgres_options,
+	.version = postgres_client_version,
+	.schemes = postgres_schemes,
+	.read_url = postgres_read_url,
+	.open = postgres_open,
+	.ping = postgres_ping,
+	.describe = postgres_describe,
+	.put = postgres_put,
+	.edit = postgres_edit,
+	.read_begin = postgres_read_begin,
+	.read_next = postgres_read_next,
+	.read_end = postgres_read_end,
+	.count = postgres_count,
+	SAGAZ_CLAIMS_BY_EDIT,
+	.call = postgres_call,
+	SAGAZ_WITHOUT_STREAMS
+};
