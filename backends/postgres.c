@@ -289,9 +289,8 @@ static const PostgresOperations *
 operations_of(PostgresStore *store)
 {
 	postgres_ready(store);
-	if (postgres_layout(store) != LAYOUT_SAGAZ)
-		check_version(store, NULL);
-	return &postgres_sagaz_operations;
+	return postgres_layout(store) == LAYOUT_SAGAZ ?
+		&postgres_sagaz_operations : &postgres_library_operations;
 }
 
 /* ---------------------------------------------------------------------- */

@@ -76,6 +76,19 @@ sub run_script
 	$node->reload;
 }
 
+# A second cluster: a database with the extension, and one that has nothing.
+my $other = new_node('other', conf => "fsync = off\nsagaz.max_retries = 2\nsagaz.retry_backoff = '5min'\nmax_connections = 20");
+$other->safe_psql('postgres', $_) for 'CREATE DATABASE with_sagaz', 'CREATE DATABASE library';
+$other->safe_psql('with_sagaz', 'CREATE EXTENSION sagaz');
+
+sub url_of
+{
+	my ($database) = @_;
+	my $host = $other->host =~ s{/}{%2F}gr;
+
+	return "postgresql://\@$host:" . $other->port . "/$database";
+}
+
 sub create_statements
 {
 	my ($storage) = @_;
@@ -84,7 +97,9 @@ sub create_statements
 		sqlite => 'sqlite://'
 		  . PostgreSQL::Test::Utils::tempdir()
 		  . '/conformance.db',
-		redis => $redis->url);
+		redis => $redis->url,
+		pg_sagaz => url_of('with_sagaz'),
+		pg_library => url_of('library'));
 
 	return "SELECT sagaz.create_storage('$storage', '$url{$storage}')"
 	  if $url{$storage};
@@ -94,9 +109,10 @@ sub create_statements
 my @tests = read_script('test/data/conformance.sql');
 cmp_ok(scalar @tests, '>', 200, 'there are tests');
 my @built = split /\n/, $node->safe_psql('postgres', 'SELECT name FROM sagaz.backends()');
-is_deeply([ grep { !/^(sqlite|redis)$/ } @built ], [qw(native memory)],
+is_deeply([ grep { !/^(sqlite|redis|postgresql)$/ } @built ], [qw(native memory)],
 	'what is in every build');
-run_script($_, @tests) for @built;
+run_script($_, @tests)
+  for map { $_ eq 'postgresql' ? qw(pg_sagaz pg_library) : $_ } @built;
 
 $node->stop;
 done_testing();
