@@ -126,6 +126,7 @@ SELECT * FROM sagaz.storages;
 SELECT * FROM sagaz.backends();
 SELECT sagaz.import_record('{"saga_id": "s", "saga_name": "n", "status": "pending", "created_at": "2024-01-01", "updated_at": "2024-01-01", "steps": [{"name": "a", "executed_at": "2024-01-01T00:00:00Z"}]}', 'saga', name) FROM (VALUES ('m'), ('native')) v (name);
 SELECT sagaz.import_record('{"event_id": "44444444-4444-7444-8444-444444444444", "saga_id": "s", "event_type": "t", "payload": 1, "status": "sent", "created_at": "2024-01-01"}', 'outbox', name) FROM (VALUES ('m'), ('native')) v (name);
+SELECT sagaz.import_records('[{"saga_id": "s2", "saga_name": "n", "status": "pending"}]', 'saga', 'skip', name) FROM (VALUES ('m'), ('native')) v (name);
 SELECT sagaz.export_all('saga'), sagaz.export_all('saga', 'm');
 SELECT sagaz.count_records('saga'), sagaz.checksum('saga');
 SELECT sagaz.create_delivery('g', 'public.handle(sagaz.outbox_event[])'::regprocedure), sagaz.drop_delivery('g');
