@@ -184,9 +184,7 @@ postgres_read_url(const char *scheme, const char *rest)
 /* What the Python library's tables must have, and whether ours are beside. */
 #define LAYOUT_QUERY \
 	"SELECT wanted.part, count(*) = count(a.attname), count(a.attname) > 0," \
-	" (SELECT e.extversion FROM pg_catalog.pg_extension AS e" \
-	" JOIN pg_catalog.pg_namespace AS n ON n.oid = e.extnamespace" \
-	" WHERE e.extname = 'sagaz' AND n.nspname = 'sagaz')" \
+	" (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'sagaz')" \
 	" FROM (VALUES (0, 'sagas', '{saga_id,saga_name,status,context,metadata,created_at,updated_at}'::text[])," \
 	" (0, 'saga_steps', '{id,saga_id,step_name,status,result,error,executed_at,compensated_at,retry_count}')," \
 	" (1, 'saga_outbox', '{event_id,saga_id,aggregate_type,aggregate_id,event_type,payload,headers,status," \
