@@ -20,6 +20,17 @@ CONF
 
 my $redis = SagazRedis->new->start;
 
+# A second cluster: a database with the extension, where the settings of the
+# first one are to count, and one that has nothing.
+my $other = new_node('other', conf => <<'CONF' . 'include_if_exists = \'' . $node->data_dir . '/postgresql.auto.conf\'');
+fsync = off
+timezone = 'Asia/Tokyo'
+sagaz.max_retries = 2
+sagaz.retry_backoff = '5min'
+CONF
+$other->safe_psql('postgres', $_) for 'CREATE DATABASE with_sagaz', 'CREATE DATABASE library';
+$other->safe_psql('with_sagaz', 'CREATE EXTENSION sagaz');
+
 # The tests of the script: until, sql, wanted, place.
 sub read_script
 {
@@ -63,6 +74,7 @@ sub run_script
 		my $end = time + 60;
 		my $got = $session->outcome($test->{sql});
 
+		reload_other() if $storage eq 'pg_sagaz' && $test->{sql} =~ /pg_reload_conf/;
 		while ($test->{until} && $got ne $test->{wanted} && time < $end)
 		{
 			usleep(10_000);
@@ -76,10 +88,16 @@ sub run_script
 	$node->reload;
 }
 
-# A second cluster: a database with the extension, and one that has nothing.
-my $other = new_node('other', conf => "fsync = off\nsagaz.max_retries = 2\nsagaz.retry_backoff = '5min'\nmax_connections = 20");
-$other->safe_psql('postgres', $_) for 'CREATE DATABASE with_sagaz', 'CREATE DATABASE library';
-$other->safe_psql('with_sagaz', 'CREATE EXTENSION sagaz');
+# Who connects later has new settings, so whoever is connected was told.
+sub reload_other
+{
+	my $settings = q{SELECT string_agg(name || ' ' || setting, ',' ORDER BY name)
+		FROM pg_settings WHERE name ~ '^sagaz.(claim|retry)'};
+
+	$other->reload;
+	$other->poll_query_until('postgres', $settings, $node->safe_psql('postgres', $settings))
+	  or die 'the other cluster has other settings';
+}
 
 sub url_of
 {
@@ -114,5 +132,6 @@ is_deeply([ grep { !/^(sqlite|redis|postgresql)$/ } @built ], [qw(native memory)
 run_script($_, @tests)
   for map { $_ eq 'postgresql' ? qw(pg_sagaz pg_library) : $_ } @built;
 
+$other->stop;
 $node->stop;
 done_testing();
