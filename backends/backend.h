@@ -264,7 +264,8 @@ typedef struct SagazBackend
 
 	/*
 	 * Connect.  The store is zeroed but for its base; the present memory
-	 * context is the store's.
+	 * context is the store's.  There may be no transaction, here and in what
+	 * follows.
 	 */
 	void		(*open) (SagazStore *store);
 
@@ -372,6 +373,8 @@ struct SagazStore
 	MemoryContext context;
 	char	   *name;			/* for messages: a storage's name, or its kind */
 	Oid			owner;			/* role whose rights decide */
+	bool		is_superusers;	/* both of who owns it and who uses it */
+	char	   *user;			/* who uses it */
 	List	   *options;		/* DefElem, checked */
 	char	   *consumer_group; /* the group that its events are for */
 	bool		broken;			/* close it; open it anew */

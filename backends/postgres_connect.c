@@ -63,7 +63,7 @@ default_value(const PostgresStore *store, const PQconninfoOption *option)
 	if (strcmp(name, "port") == 0)
 		return DEF_PGPORT_STR;
 	if (strcmp(name, "user") == 0 || strcmp(name, "dbname") == 0)
-		return user ? user : store->connection->default_user;
+		return user ? user : store->base.user;
 	if (option->envvar == NULL || getenv(option->envvar) == NULL)
 		return NULL;
 	if (strcmp(name, "service") == 0)
@@ -83,7 +83,7 @@ default_value(const PostgresStore *store, const PQconninfoOption *option)
 static void
 require_password(PostgresStore *store, bool is_there)
 {
-	if (is_there || store->connection->is_trusted)
+	if (is_there || store->base.is_superusers)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -199,18 +199,13 @@ reconnect(PostgresStore *store)
 	pin_settings(store);
 }
 
-/*
- * The connection of a new store.  Later on it may be made anew outside of a
- * transaction, so that catalogs are asked here.
- */
+/* The connection of a new store. */
 void
 postgres_connect(PostgresStore *store)
 {
 	PostgresConnection *connection = palloc0(sizeof(PostgresConnection));
 
 	connection->store = store;
-	connection->is_trusted = superuser_arg(store->base.owner) && superuser();
-	connection->default_user = GetUserNameFromId(GetUserId(), false);
 	connection->close.func = close_connection;
 	connection->close.arg = connection;
 	MemoryContextRegisterResetCallback(store->base.context, &connection->close);

@@ -15,8 +15,6 @@ struct PostgresConnection
 	PGconn	   *conn;
 	PGresult   *result;			/* being copied */
 	PQconninfoOption *known;	/* being looked through */
-	bool		is_trusted;		/* may do without a password */
-	char	   *default_user;
 	bool		has_fd;			/* counted as one of our descriptors */
 	int			queued;			/* statements whose results are to be read */
 	bool		rolling_back;	/* nobody has read how a ROLLBACK went */

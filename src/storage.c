@@ -219,6 +219,8 @@ sagaz_storage_find(const char *name, SagazStorage *storage)
 		find_by_url(name, storage);
 	else
 		find_by_name(name, storage);
+	storage->is_superusers = superuser() && superuser_arg(storage->owner);
+	storage->user = GetUserNameFromId(GetUserId(), false);
 }
 
 static void

@@ -15,6 +15,8 @@ typedef struct SagazStorage
 	const SagazBackend *backend;
 	Oid			server;			/* InvalidOid: given by a URL */
 	Oid			owner;			/* whose rights decide */
+	bool		is_superusers;	/* both of who owns it and who uses it */
+	char	   *user;			/* who uses it */
 	char	   *name;			/* for messages; holds no secret */
 	List	   *options;
 } SagazStorage;

@@ -92,6 +92,8 @@ open_store(const SagazStorage *storage)
 	store->context = context;
 	store->name = pstrdup(storage->name);
 	store->owner = storage->owner;
+	store->is_superusers = storage->is_superusers;
+	store->user = pstrdup(storage->user);
 	store->options = copy_options(storage->options);
 	group = sagaz_store_option(store, "consumer_group");
 	store->consumer_group = pstrdup(group ? group : SAGAZ_DEFAULT_GROUP);
@@ -131,6 +133,7 @@ sagaz_storage_connect(const SagazStorage *storage, const char *name)
 	entry = hash_search(stores, &key, HASH_FIND, NULL);
 	if (entry && entry->store &&
 		(entry->store->broken || entry->store->owner != storage->owner ||
+		 entry->store->is_superusers != storage->is_superusers ||
 		 entry->store->backend != storage->backend ||
 		 !equal(entry->store->options, storage->options)))
 		close_entry(entry);
