@@ -6,13 +6,11 @@ use strict;
 use warnings;
 
 use File::Copy;
-use JSON::PP;
-use Math::BigFloat;
 use PostgreSQL::Test::Utils;
+use SagazRecord;
 use SagazSession;
 use SagazTest;
 use Test::More;
-use Time::Local qw(timegm_modern);
 
 my $node = new_node('fixtures', conf => 'fsync = off');
 if ($node->safe_psql('postgres',
@@ -20,164 +18,8 @@ if ($node->safe_psql('postgres',
 {
 	plan skip_all => 'built without SQLite';
 }
-my $json = JSON::PP->new->utf8->allow_bignum->allow_nonref->canonical;
 my $files = PostgreSQL::Test::Utils::tempdir();
-my @times = qw(created_at updated_at claimed_at sent_at);
-my @step_times = qw(executed_at compensated_at);
 my $uuid = qr/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\z/;
-
-# ----------------------------------------------------------------------
-# The normal form, by the words of the design
-
-# An instant as sagaz spells it; other text stays.
-sub utc
-{
-	my ($text) = @_;
-
-	return $text
-	  unless defined $text
-	  && $text =~ /^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,6}))?
-			(?:(Z)|([+-])(\d\d):(\d\d))?\z/x;
-	my @part = ($1, $2, $3, $4, $5, $6);
-	my $offset = $9 ? ($10 * 60 + $11) * ($9 eq '-' ? -60 : 60) : 0;
-	my $fraction = substr(($7 // '') . '0' x 6, 0, 6);
-	my @t = gmtime(
-		timegm_modern(@part[ 5, 4, 3, 2 ], $part[1] - 1, $part[0]) - $offset);
-	return sprintf(
-		'%04d-%02d-%02dT%02d:%02d:%02d%s+00:00',
-		$t[5] + 1900, $t[4] + 1, @t[ 3, 2, 1, 0 ],
-		$fraction > 0 ? ".$fraction" : '');
-}
-
-sub is_typed
-{
-	my ($value, $type) = @_;
-	return
-	     ref $value eq 'HASH'
-	  && exists $value->{value}
-	  && ($value->{__type__} // '') eq $type;
-}
-
-# Numbers are equal if their values are, and nothing else equals a number.  The
-# library forgets of an enum member all but its value.
-sub normal_value
-{
-	my ($value) = @_;
-
-	return $value if !defined $value || JSON::PP::is_bool($value);
-	if (ref $value eq 'HASH')
-	{
-		return $value->{value} if is_typed($value, 'enum');
-		my %normal = map { $_ => normal_value($value->{$_}) } keys %$value;
-		$normal{value} = utc($value->{value}) if is_typed($value, 'datetime');
-		return \%normal;
-	}
-	return [ map { normal_value($_) } @$value ] if ref $value eq 'ARRAY';
-	return { number => Math::BigFloat->new("$value")->bsstr }
-	  if ref $value || JSON::PP->new->allow_nonref->encode($value) !~ /^"/;
-	return $value;
-}
-
-sub normal_step
-{
-	my ($step) = @_;
-
-	return $step unless ref $step eq 'HASH';
-	my %normal = (
-		name => undef, result => undef, error => undef,
-		executed_at => undef, compensated_at => undef, %$step,
-		status => $step->{status} // 'pending',
-		retry_count => $step->{retry_count} // 0);
-	for my $key (@step_times)
-	{
-		$normal{$key} = $normal{$key}{value}
-		  if is_typed($normal{$key}, 'datetime');
-		$normal{$key} = utc($normal{$key});
-	}
-	return \%normal;
-}
-
-sub normal_record
-{
-	my ($record) = @_;
-	my %normal = %$record;
-
-	for my $key (grep { exists $normal{$_} } @times)
-	{
-		$normal{$key} = utc($normal{$key});
-	}
-	$normal{steps} = [ map { normal_step($_) } @{ $normal{steps} } ]
-	  if ref $normal{steps} eq 'ARRAY';
-	return normal_value(\%normal);
-}
-
-# ----------------------------------------------------------------------
-# Records by kind and key
-
-sub listed
-{
-	my ($name) = @_;
-	my %records = (saga => {}, outbox => {});
-
-	for my $line (split /\n/, slurp_file("test/data/$name.jsonl"))
-	{
-		my $entry = $json->decode($line);
-		$records{ $entry->{kind} }{ $entry->{id} } = $entry->{record};
-	}
-	return \%records;
-}
-
-# What no jsonb can hold.
-sub is_unfit
-{
-	my ($value) = @_;
-
-	if (ref $value eq 'HASH')
-	{
-		return 1 if exists $value->{'$float'};
-		return grep { /\0/ || is_unfit($value->{$_}) } keys %$value;
-	}
-	return grep { is_unfit($_) } @$value if ref $value eq 'ARRAY';
-	return defined $value && !ref $value && $value =~ /\0/;
-}
-
-sub key_of
-{
-	my ($record) = @_;
-	return $record->{event_id} // $record->{saga_id};
-}
-
-# What export_all() gives, and the warnings.
-sub exported
-{
-	my ($kind, $url) = @_;
-	my ($out, $err);
-
-	$node->psql(
-		'postgres', "SELECT * FROM sagaz.export_all('$kind', '$url')",
-		stdout => \$out, stderr => \$err,
-		extra_params => [ '-v', 'VERBOSITY=verbose' ], on_error_die => 1);
-	my %records = map {
-		my $record = $json->decode($_);
-		key_of($record) => $record
-	} split /\n/, $out;
-	return (\%records, $err);
-}
-
-sub same_records
-{
-	my ($found, $wanted, $what) = @_;
-
-	is_deeply([ sort keys %$found ], [ sort keys %$wanted ],
-		"$what: every record, and no other");
-	my @different = grep {
-		$json->encode(normal_record($found->{$_})) ne
-		  $json->encode(normal_record($wanted->{$_}))
-	} sort keys %$wanted;
-	is_deeply(\@different, [], "$what: every field");
-	is_deeply(normal_record($found->{$_}), normal_record($wanted->{$_}), $_)
-	  for @different;
-}
 
 # A copy of a file of the library that the server may write to.
 sub file_copy
@@ -201,7 +43,7 @@ sub test_reading
 	{
 		my %all = %{ $wanted->{$kind} };
 		my @unfit = grep { is_unfit($all{$_}) } sort keys %all;
-		my ($found, $warnings) = exported($kind, $url);
+		my ($found, $warnings) = exported($node, $kind, $url);
 		my @refused =
 		  $warnings =~ /WARNING:  SZ003: record "(.*)" of storage .* is refused/g;
 
@@ -224,15 +66,6 @@ sub test_reading
 	is(slurp_file("$files/$name.db"), slurp_file("test/data/$name.db"),
 		"$name: reading leaves the file as it was");
 	is_deeply([ glob "$files/$name.db?*" ], [], "$name: and puts none beside it");
-}
-
-sub is_spelled_well
-{
-	my ($record) = @_;
-	my @steps = ref $record->{steps} eq 'ARRAY' ? @{ $record->{steps} } : ();
-	my @all = (@$record{@times}, map { ref $_ ? @$_{@step_times} : () } @steps);
-
-	return !grep { defined && $_ ne utc($_) } @all;
 }
 
 test_reading('sqlite-clean');
@@ -309,8 +142,8 @@ for my $kind (qw(saga outbox))
 		"sqlite://$files/hostile_copy.db");
 }
 same_records(
-	(exported('outbox', "sqlite://$files/hostile_copy.db"))[0],
-	(exported('outbox', $hostile))[0],
+	(exported($node, 'outbox', "sqlite://$files/hostile_copy.db"))[0],
+	(exported($node, 'outbox', $hostile))[0],
 	'ids that are no UUID');
 
 # One record, to native.
@@ -355,17 +188,6 @@ sub sqlite3
 
 	die $err if $err ne '';
 	return $out eq '' ? [] : $json->decode($out);
-}
-
-# Between the words, after every comma and colon there is one blank.
-sub is_python_json
-{
-	my ($text) = @_;
-
-	return 1 unless defined $text;
-	return 0 if $text =~ /\\u(?!00[01])/;
-	$text =~ s/"(?:[^"\\]|\\.)*"/s/g;
-	return $text !~ /[,:](?! \S)|\s[,:]|[\[{]\s|\s[\]}]|\n/;
 }
 
 # A row as the library reads it.
