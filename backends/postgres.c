@@ -183,7 +183,7 @@ postgres_read_url(const char *scheme, const char *rest)
 
 /* What the Python library's tables must have, and whether ours are beside. */
 #define LAYOUT_QUERY \
-	"SELECT wanted.part, count(*) = count(a.attname), count(a.attname) > 0," \
+	"SELECT wanted.part, count(*) = count(a.attname), count(c.oid) > 0," \
 	" (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'sagaz')" \
 	" FROM (VALUES (0, 'sagas', '{saga_id,saga_name,status,context,metadata,created_at,updated_at}'::text[])," \
 	" (0, 'saga_steps', '{id,saga_id,step_name,status,result,error,executed_at,compensated_at,retry_count}')," \
@@ -193,10 +193,11 @@ postgres_read_url(const char *scheme, const char *rest)
 	" (3, 'sagaz_event', '{event_id}'))" \
 	" AS wanted (part, relation, columns)" \
 	" CROSS JOIN LATERAL pg_catalog.unnest(wanted.columns) AS w (name)" \
-	" LEFT JOIN (pg_catalog.pg_attribute AS a" \
-	" JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p', 'v', 'f')" \
+	" LEFT JOIN (pg_catalog.pg_class AS c" \
 	" JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = $1)" \
-	" ON c.relname = wanted.relation AND a.attname = w.name AND NOT a.attisdropped" \
+	" ON c.relname = wanted.relation" \
+	" LEFT JOIN pg_catalog.pg_attribute AS a" \
+	" ON a.attrelid = c.oid AND a.attname = w.name AND NOT a.attisdropped" \
 	" GROUP BY wanted.part ORDER BY wanted.part"
 
 static bool
