@@ -17,7 +17,10 @@ sagaz_complain(SagazRecord *record, char *problem)
 		record->problem = problem;
 }
 
-/* Text in the database's encoding; NULL for NULL. */
+/*
+ * Text in the database's encoding; NULL for NULL.  What is wrong is shown as
+ * far as it can be.
+ */
 char *
 sagaz_field_text(const char *bytes, size_t length, const char *field,
 				 SagazRecord *record)
@@ -25,8 +28,16 @@ sagaz_field_text(const char *bytes, size_t length, const char *field,
 	if (bytes == NULL)
 		return NULL;
 	if (memchr(bytes, '\0', length) != NULL)
+	{
+		char	   *visible = palloc(length + 1);
+
 		sagaz_complain(record, psprintf("%s contains a NUL character", field));
-	else if (!pg_verify_mbstr(PG_UTF8, bytes, length, true))
+		for (size_t i = 0; i < length; i++)
+			visible[i] = bytes[i] ? bytes[i] : '?';
+		visible[length] = '\0';
+		bytes = visible;
+	}
+	if (!pg_verify_mbstr(PG_UTF8, bytes, length, true))
 		sagaz_complain(record, psprintf("%s is not UTF-8", field));
 	else
 		return pstrdup(pg_any_to_server(pnstrdup(bytes, length), length, PG_UTF8));
