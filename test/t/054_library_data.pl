@@ -95,7 +95,7 @@ my @chain = (
 	postgres_url('copy'), 'native', postgres_url('with_sagaz'), "sqlite://$files/last.db");
 test_chain($_, postgres_url('library'), @chain) for qw(saga outbox);
 $redis{copy}->cli('FLUSHALL');
-test_chain('outbox', $redis{clean}->url, 'memory://clean', postgres_url('copy_2'), $redis{copy}->url, postgres_url('with_sagaz'));
+test_chain('outbox', $redis{clean}->url, 'memory://clean', postgres_url('copy_2'), $redis{copy}->url);
 
 # What a library's table cannot hold is refused, with the field, and nothing of it stays.
 for my $case (
