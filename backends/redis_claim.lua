@@ -49,6 +49,13 @@ local function take(id, fields, words, entry)
 	claimed[#claimed + 1] = words
 end
 
+-- In the order of the stream, so that many young events hide no old one.
+local function let_age(id, entry)
+	local ms, seq = string.match(entry or '', '^(%d+)%-(%d+)$')
+	local since = ms and ms * 1000 + seq - 946684800000000 or now
+	redis.call('ZADD', due, string.format('%.0f', math.min(since, now)), id)
+end
+
 -- An entry that was read just now, or whose lease is over.
 local function consider(entry, id, is_new)
 	local fields, words = load(id)
@@ -66,7 +73,7 @@ local function consider(entry, id, is_new)
 		return
 	elseif is_too_young(fields) then
 		redis.call('HSET', meta(id), 'sagaz:entry', entry)
-		redis.call('ZADD', due, 0, id)
+		let_age(id, entry)
 	else
 		take(id, fields, words, entry)
 	end
@@ -98,7 +105,11 @@ local function take_due()
 		local entry = fields['sagaz:entry']
 		if is_over(fields) then
 			redis.call('ZREM', due, id)
-		elseif not is_too_young(fields) then
+		elseif is_too_young(fields) then
+			if redis.call('ZSCORE', due, id) == '0' then
+				let_age(id, entry)
+			end
+		else
 			redis.call('ZREM', due, id)
 			if entry and is_pending(group, entry) and is_in_stream(entry) then
 				if is_uuid(id) then

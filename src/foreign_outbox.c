@@ -289,6 +289,10 @@ read_ids(FunctionCallInfo fcinfo, int argno, int *count)
 static void
 check_all_there(SagazStore *store, const char **ids, int count)
 {
+	SagazFilter all = {.keys = ids,.nkeys = count};
+
+	if (sagaz_count(store, SAGAZ_EVENT, &all) == count)
+		return;
 	for (int i = 0; i < count; i++)
 	{
 		SagazFilter filter = {.key = ids[i]};
