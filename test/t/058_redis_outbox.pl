@@ -1,0 +1,300 @@
+# The outbox in Redis: what is in the stream, who has it, when it leaves, what
+# the library's workers leave behind, and how often the server is asked.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use SagazRedis;
+use SagazTest;
+use Test::More;
+use Time::HiRes qw(time usleep);
+
+my $node = new_node('redis_outbox', conf => <<'CONF');
+fsync = off
+timezone = 'UTC'
+sagaz.max_retries = 1
+sagaz.retry_backoff = 1ms
+CONF
+my %built = map { $_ => 1 } split /\n/,
+  $node->safe_psql('postgres', 'SELECT name FROM sagaz.backends()');
+
+plan skip_all => 'built without Redis' unless $built{redis};
+
+my $redis = SagazRedis->new->start;
+my $p = 'sagaz:outbox';
+
+$node->safe_psql('postgres', "SELECT sagaz.create_storage('r', '" . $redis->url . "')");
+
+sub sql
+{
+	return $node->safe_psql('postgres', $_[0]);
+}
+
+sub state_of
+{
+	my ($query) = @_;
+	my ($status, $out, $err) =
+	  $node->psql('postgres', "\\set VERBOSITY verbose\n$query");
+	return $err =~ /ERROR:  (\w+): / ? $1 : $out;
+}
+
+sub until_is
+{
+	my ($get, $wanted, $name) = @_;
+	my $end = time + 60;
+	my $got = $get->();
+
+	while ($got ne $wanted && time < $end)
+	{
+		usleep(10_000);
+		$got = $get->();
+	}
+	is($got, $wanted, $name);
+}
+
+sub id
+{
+	return sprintf '00000000-0000-4000-8000-%012d', $_[0];
+}
+
+sub insert
+{
+	my ($n, $more) = @_;
+	return sql("SELECT sagaz.insert_event('s', 'E', '{}', event_id => '"
+		  . id($n) . "', storage => 'r'" . ($more // '') . ')');
+}
+
+# The numbers of the events claimed, and their batch in $batch.
+my $batch;
+sub claim
+{
+	my ($worker, $more) = @_;
+	my @rows = map { [ split /\|/ ] } split /\n/,
+	  sql("SELECT event_id, batch_id FROM sagaz.claim_batch('$worker', storage => 'r'" . ($more // '') . ')');
+
+	$batch = @rows ? $rows[0][1] : undef;
+	return join ' ', sort { $a <=> $b } map { $_->[0] =~ s/.*-0*//r } @rows;
+}
+
+sub field
+{
+	my ($n, $field) = @_;
+	return $redis->cli('HGET', "$p:meta:" . id($n), $field);
+}
+
+sub entries
+{
+	return scalar grep { /^event_id$/ } split /\n/, $redis->cli('XRANGE', "$p:events", '-', '+');
+}
+
+sub pending
+{
+	return (split /\n/, $redis->cli('XPENDING', "$p:events", 'sagaz-workers'))[0];
+}
+
+sub place
+{
+	return join ' ', entries(), pending(), map { $redis->cli(@$_) }
+	  [ 'HLEN', "$p:processing" ], [ 'ZCARD', "$p:sagaz:due" ], [ 'XLEN', "$p:dlq" ];
+}
+
+sub fresh
+{
+	$redis->cli('FLUSHALL');
+}
+
+# ----------------------------------------------------------------------
+# Acknowledged and removed
+
+insert($_) for 1 .. 3;
+is(place(), '3 0 0 0 0', 'three entries');
+is(claim('w'), '1 2 3', 'claimed');
+is(place(), '3 3 3 0 0', 'they are pending in the group and noted as processed');
+is(sql("SELECT sagaz.finish_batch($batch, 'w', 'r')"), 3, 'finished');
+is(place(), '0 0 0 0 0', 'acknowledged and removed, as nobody else reads the stream');
+is(field(1, 'status'), 'sent', 'their records stay');
+
+$redis->cli('XGROUP', 'CREATE', "$p:events", 'others', '0');
+insert(4);
+claim('w');
+sql("SELECT sagaz.finish_batch($batch, 'w', 'r')");
+is(place(), '1 0 0 0 0', 'what another group has not read stays in the stream');
+$redis->cli('XREADGROUP', 'GROUP', 'others', 'x', 'STREAMS', "$p:events", '>');
+insert(5);
+$redis->cli('XREADGROUP', 'GROUP', 'others', 'x', 'STREAMS', "$p:events", '>');
+claim('w');
+sql("SELECT sagaz.finish_batch($batch, 'w', 'r')");
+is(entries(), 2, 'nor is taken out what it has read and not acknowledged');
+$redis->cli('XACK', "$p:events", 'others',
+	map { /^(\d+-\d+)$/ } split /\n/, $redis->cli('XRANGE', "$p:events", '-', '+'));
+insert(6);
+$redis->cli('XACK', "$p:events", 'others',
+	map { /^(\d+-\d+)$/ } split /\n/,
+	$redis->cli('XREADGROUP', 'GROUP', 'others', 'x', 'STREAMS', "$p:events", '>'));
+claim('w');
+sql("SELECT sagaz.finish_batch($batch, 'w', 'r')");
+is(entries(), 2, 'the last group that is done with an entry takes it out');
+
+# ----------------------------------------------------------------------
+# Taken over
+
+fresh();
+insert($_) for 1, 2;
+is(claim('dead'), '1 2', 'a worker claims and dies');
+my $dead = $batch;
+is(claim('w'), '', 'its events are not handed out');
+is(sql("SELECT sagaz.extend_batch($dead, 'dead', '1 day', 'r') > now() + interval '23 hours'"),
+	't', 'its lease is extended');
+$node->append_conf('postgresql.conf', 'sagaz.claim_timeout = 100ms');
+$node->reload;
+insert(3);
+until_is(sub { sql("SHOW sagaz.claim_timeout") }, '100ms', 'the timeout is short');
+is(claim('w'), '3', 'what is new is claimed, what is held for longer is not');
+sql("SELECT sagaz.finish_batch($batch, 'w', 'r')");
+insert(4);
+is(claim('dead'), '4', 'another one, without an extension');
+my $second = $batch;
+until_is(sub { claim('w') }, '4', 'is taken over when the lease is over');
+is(field(4, 'worker_id'), 'w', 'the record tells by whom');
+is(state_of("SELECT sagaz.finish_batch($second, 'dead', 'r')"), 'SZ006', 'the dead one has lost it');
+is(sql("SELECT sagaz.finish_batch($batch, 'w', 'r')"), 1, 'the living one has it');
+is(sql("SELECT sagaz.finish_batch($dead, 'dead', 'r')"), 2, 'what was extended is finished by its worker');
+is(place(), '0 0 0 0 0', 'all is empty');
+
+# What a worker of the library has read: the hash as the library leaves it.
+insert($_) for 5 .. 7;
+$redis->cli('XREADGROUP', 'GROUP', 'sagaz-workers', 'library', 'STREAMS', "$p:events", '>');
+$redis->cli('HSET', "$p:meta:" . id($_), status => 'claimed',
+	claimed_at => '2025-03-01T08:00:09.239579+00:00', worker_id => 'library')
+  for 5, 6, 7;
+$redis->cli('HSET', "$p:meta:" . id(6), status => 'sent', sent_at => '2025-03-01T08:00:10+00:00');
+$redis->cli('HSET', "$p:meta:" . id(7), status => 'pending', last_error => 'broker');
+my %got;
+until_is(sub { $got{$_}++ for split / /, claim('w'); join ' ', sort keys %got },
+	'5 7', 'what the library left claimed or failed is taken over');
+is(entries(), 2, 'what it sent leaves the stream');
+$node->append_conf('postgresql.conf', 'sagaz.claim_timeout = 1h');
+$node->reload;
+until_is(sub { sql("SHOW sagaz.claim_timeout") }, '1h', 'the timeout is long');
+
+# ----------------------------------------------------------------------
+# Failures
+
+fresh();
+insert(1);
+claim('w');
+is(sql("SELECT sagaz.mark_failed(ARRAY['@{[id(1)]}'::uuid], 'w', 'no', storage => 'r')"), 1, 'it fails');
+is(join(' ', map { field(1, $_) } qw(status retry_count last_error)), 'failed 1 no', 'the record says so');
+until_is(sub { claim('w') }, '1', 'after the backoff it is claimed again');
+sql("SELECT sagaz.mark_failed(ARRAY['@{[id(1)]}'::uuid], 'w', 'no', storage => 'r')");
+is(field(1, 'status'), 'dead_letter', 'at last it is a dead letter');
+is(place(), '0 0 0 0 1', 'only in the stream of these');
+like($redis->cli('XRANGE', "$p:dlq", '-', '+'), qr/event_id\n${\id(1)}\nsaga_id\ns\nevent_type\nE\z/,
+	'with three fields');
+is(claim('w'), '', 'it is not handed out');
+is(sql("SELECT sagaz.requeue_dead_letters(storage => 'r')"), 1, 'it is requeued');
+is($redis->cli('XLEN', "$p:dlq"), 0, 'and no dead letter any more');
+until_is(sub { claim('w') }, '1', 'it is claimed');
+sql("SELECT sagaz.release_batch($batch, 'w', storage => 'r')");
+is($redis->cli('HLEN', "$p:processing"), 0, 'released it is not processed');
+is(claim('w'), '1', 'but claimed at once');
+
+# ----------------------------------------------------------------------
+# Later
+
+fresh();
+insert(1, ", available_at => now() + interval '1 hour'");
+is(claim('w'), '', 'scheduled');
+is($redis->cli('ZCARD', "$p:sagaz:due"), 1, 'it waits outside of the stream');
+$redis->cli('HSET', "$p:meta:" . id(1), 'sagaz:next', 1);
+$redis->cli('ZADD', "$p:sagaz:due", 1, id(1));
+is(claim('w'), '1', 'when its time has come it is claimed');
+
+fresh();
+insert(99);
+insert($_) for 1 .. 30;
+is(claim('w', ", batch_size => 5, older_than => '1 hour'"), '', 'all are too young');
+is($redis->cli('ZCARD', "$p:sagaz:due"), 31, 'they are put aside');
+$redis->cli('HSET', "$p:meta:" . id(99), created_at => '2025-03-01T08:00:09.239579+00:00');
+is(claim('w', ", batch_size => 5, older_than => '1 hour'"), '99',
+	'many young ones do not hide the old one');
+sql("SELECT sagaz.release_batch($batch, 'w', storage => 'r')");
+is(claim('w', ', batch_size => 100'), join(' ', 1 .. 30, 99), 'without an age all are claimed');
+
+# ----------------------------------------------------------------------
+# Full, and trimmed
+
+fresh();
+$node->safe_psql('postgres', "ALTER SERVER r OPTIONS (ADD max_stream_length '3')");
+insert($_) for 1 .. 2;
+is(state_of(q{SELECT sagaz.insert_events('[{"saga_id": "s", "event_type": "E", "payload": 1}, {"saga_id": "s", "event_type": "E", "payload": 1}]', 'r')}),
+	'SZ007', 'a full stream takes no events');
+is(sql("SELECT sagaz.count_records('outbox', 'r')"), 2, 'and none of them is there');
+insert(3);
+is(state_of("SELECT sagaz.insert_event('s', 'E', '{}', storage => 'r')"), 'SZ007', 'not one more');
+is(claim('w'), '1 2 3', 'nothing was cut off');
+sql("SELECT sagaz.finish_batch($batch, 'w', 'r')");
+insert(4);
+is(entries(), 1, 'and there is room again');
+$node->safe_psql('postgres', 'ALTER SERVER r OPTIONS (DROP max_stream_length)');
+
+fresh();
+insert($_) for 1 .. 3;
+claim('w');
+$redis->cli('XTRIM', "$p:events", 'MAXLEN', 0);
+is(sql("SELECT sagaz.finish_batch($batch, 'w', 'r')"), 3, 'entries that the library trimmed are finished');
+insert(4);
+claim('w');
+$redis->cli('XTRIM', "$p:events", 'MAXLEN', 0);
+sql("SELECT sagaz.release_batch($batch, 'w', storage => 'r')");
+is(claim('w'), '4', 'or handed out again');
+
+# ----------------------------------------------------------------------
+# How often the server is asked
+
+fresh();
+sub script_calls
+{
+	my $counts = $redis->command_counts;
+	return ($counts->{evalsha} // 0) + ($counts->{eval} // 0);
+}
+# Round trips, and those of redis-cli.
+sub reads
+{
+	return $redis->cli('INFO', 'stats') =~ /total_reads_processed:(\d+)/ && $1;
+}
+
+for my $query (
+	[ 'insert_events', "SELECT cardinality(sagaz.insert_events((SELECT jsonb_agg(jsonb_build_object('saga_id', 's', 'event_type', 'E', 'payload', n)) FROM generate_series(1, 100) n), 'r'))" ],
+	[ 'claim_batch', "SELECT count(*) FROM sagaz.claim_batch('w', storage => 'r')" ],
+	[ 'finish_batch', "SELECT sagaz.finish_batch(%s, 'w', 'r')" ])
+{
+	my ($name, $sql) = @$query;
+
+	$sql = sprintf $sql, $redis->cli('HGET', (split /\n/, $redis->cli('KEYS', "$p:meta:*"))[0], 'sagaz:batch')
+	  if $sql =~ /%s/;
+	my ($before, $reads) = (script_calls(), reads());
+	is(sql($sql), 100, "$name of 100");
+	cmp_ok(reads() - $reads, '<', 10, "$name: a few round trips");
+	is(script_calls() - $before, 1, "$name: one script");
+}
+sql("SELECT sagaz.insert_events((SELECT jsonb_agg(jsonb_build_object('saga_id', 's', 'event_type', 'E', 'payload', n)) FROM generate_series(1, 100) n), 'r')");
+sql("SELECT count(*) FROM sagaz.claim_batch('w', storage => 'r')");
+my $ids = sql("SELECT array_agg(r->>'event_id') FROM sagaz.export_all('outbox', 'r') r WHERE r->>'status' = 'claimed'");
+my ($scripts, $reads) = (script_calls(), reads());
+is(sql("SELECT sagaz.mark_failed('$ids', 'w', 'no', storage => 'r')"), 100, 'mark_failed of 100');
+cmp_ok(reads() - $reads, '<', 15, 'mark_failed: a few round trips');
+is(script_calls() - $scripts, 1, 'mark_failed: one script');
+
+# A save looks at the saga while it watches it, and writes.
+sql("SELECT sagaz.save_saga_state('saga', 'S', 'pending', storage => 'r')");
+$reads = reads();
+sql("SELECT sagaz.save_saga_state('saga', 'S', 'executing', storage => 'r')");
+my $one = reads() - $reads;
+$reads = reads();
+sql("SELECT sagaz.save_saga_state('saga', 'S', 'pending', storage => 'r');"
+	. "SELECT sagaz.save_saga_state('saga', 'S', 'executing', storage => 'r')");
+is(reads() - $reads - $one, 2, 'a save of a saga: two round trips');
+
+$node->stop;
+done_testing();
