@@ -62,7 +62,23 @@ sub outcome
 {
 	my ($self, $sql) = @_;
 
+	$self->ask($sql);
+	return $self->answer;
+}
+
+# The same in two halves.
+sub ask
+{
+	my ($self, $sql) = @_;
+
 	$self->{in} .= "$sql\n\\if :ERROR\n\\echo ERROR :SQLSTATE\n\\endif\n\\echo $mark\n";
+	$self->{psql}->pump_nb;
+}
+
+sub answer
+{
+	my ($self) = @_;
+
 	$self->{psql}->pump until $self->{out} =~ s/^(.*?)$mark\n//s;
 	$self->{err} = '';
 	return $1;
