@@ -37,6 +37,19 @@ local function read_writes()
 	return writes
 end
 
+-- Events that wait to be delivered, exactly if that matters.  What is
+-- scheduled has no entry; a retry is counted by its entry already.
+local function count_waiting(most)
+	local count, set_aside = redis.call('XLEN', stream), redis.call('ZCARD', due)
+	if count > most or count + set_aside <= most then
+		return count + set_aside
+	end
+	for _, id in ipairs(redis.call('ZRANGE', due, 0, -1)) do
+		count = count + 1 - redis.call('HEXISTS', meta(id), 'sagaz:entry')
+	end
+	return count
+end
+
 -- Leave out what is not to be written; say why nothing can be.
 local function check(writes)
 	local kept, seen, entries = {}, {}, 0
@@ -56,9 +69,9 @@ local function check(writes)
 		seen[write.id] = true
 	end
 	if max_entries > 0 and entries > 0 then
-		local length = redis.call('XLEN', stream) + redis.call('ZCARD', due)
-		if length + entries > max_entries then
-			return nil, {'full', tostring(length)}
+		local waiting = count_waiting(max_entries - entries)
+		if waiting + entries > max_entries then
+			return nil, {'full', tostring(waiting)}
 		end
 	end
 	return kept

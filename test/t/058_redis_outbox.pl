@@ -236,6 +236,17 @@ is(claim('w'), '1 2 3', 'nothing was cut off');
 sql("SELECT sagaz.finish_batch($batch, 'w', 'r')");
 insert(4);
 is(entries(), 1, 'and there is room again');
+fresh();
+insert($_) for 1, 2;
+claim('w');
+sql("SELECT sagaz.mark_failed(ARRAY['@{[id(1)]}', '@{[id(2)]}']::uuid[], 'w', 'no', storage => 'r')");
+is(state_of("SELECT sagaz.insert_event('s', 'E', '{}', storage => 'r') IS NULL"), 'f',
+	'two that failed take two places');
+is(state_of("SELECT sagaz.insert_event('s', 'E', '{}', storage => 'r')"), 'SZ007', 'one is left');
+fresh();
+insert($_, ", available_at => now() + interval '1 hour'") for 1 .. 3;
+is(state_of("SELECT sagaz.insert_event('s', 'E', '{}', storage => 'r')"), 'SZ007',
+	'what is scheduled takes a place');
 $node->safe_psql('postgres', 'ALTER SERVER r OPTIONS (DROP max_stream_length)');
 
 fresh();
