@@ -232,13 +232,14 @@ CREATE TABLE sagaz.outbox_batch (
 	worker_id text,
 	ends bytea NOT NULL,
 	owed bytea NOT NULL,
-	stream_ms bigint
+	stream_ms bigint,
+	stream_places bytea
 );
 CREATE UNIQUE INDEX outbox_batch_key ON sagaz.outbox_batch (group_no, lane, batch_id);
 CREATE INDEX outbox_batch_root ON sagaz.outbox_batch (root) WHERE root IS NOT NULL;
 CREATE INDEX outbox_batch_stream ON sagaz.outbox_batch (group_no, stream_ms) WHERE stream_ms IS NOT NULL;
 COMMENT ON TABLE sagaz.outbox_batch IS
-	'one row a claim and lane, never updated. The newest row of a group and lane is the group''s cursor there: ends holds the two ends of the window being read, last_seq the last place handed out in it, owed what is out or still to be handed out again. A row with a root hands the events of that earlier row out again. Where a delivery publishes the events of an ordered group, stream_ms is the first part of the ids that they have in the stream';
+	'one row a claim and lane, never updated. The newest row of a group and lane is the group''s cursor there: ends holds the two ends of the window being read, last_seq the last place handed out in it, owed what is out or still to be handed out again. A row with a root hands the events of that earlier row out again. One of an ordered delivery to a stream has the ids of its entries: the event at the i-th of stream_places, counted from 0, is entry stream_ms-i';
 
 -- Only inserted into and, by retention, deleted from.
 CREATE TABLE sagaz.outbox_receipt (

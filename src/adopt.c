@@ -55,7 +55,7 @@ write_lane(SagazWriter *writer, const SagazGroup *group, int16 lane,
 	row.batch_id = batch_id;
 	row.claimed_at = GetCurrentTimestamp();
 	row.owed = lappend(row.owed, owed);
-	sagaz_batch_write(writer, group->no, lane, &row, 0, events, NULL, 0);
+	sagaz_batch_write(writer, group->no, lane, &row, 0, events, NULL);
 }
 
 static int64

@@ -121,6 +121,9 @@ sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
 
 	note_transaction(claim, DatumGetUInt64(sagaz_column(event, outbox_pos)),
 					 DatumGetInt64(sagaz_column(event, outbox_seq)), cluster);
+	if (claim->for_stream)
+		sagaz_stream_places_add(&claim->places,
+								DatumGetInt64(sagaz_column(event, outbox_seq)));
 	claim->picked++;
 }
 
@@ -238,6 +241,12 @@ sagaz_claim(SagazClaim *claim, const char *consumer_group)
 	claim->next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	claim->xids_size = 64;
 	claim->xids = palloc(claim->xids_size * sizeof(TransactionId));
+	if (claim->for_stream)
+	{
+		claim->stream_ms = sagaz_stream_next_ms(claim->group.no,
+												claim->stream_after);
+		sagaz_stream_places_init(&claim->places);
+	}
 	claim->lane_context = AllocSetContextCreate(CurrentMemoryContext,
 												"sagaz claim",
 												ALLOCSET_DEFAULT_SIZES);

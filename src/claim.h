@@ -11,6 +11,7 @@
 #include "cursor.h"
 #include "group.h"
 #include "seq.h"
+#include "stream_row.h"
 
 typedef struct SagazClaim
 {
@@ -22,14 +23,6 @@ typedef struct SagazClaim
 
 	int64		batch_id;		/* 0 until a lane has something */
 	int			picked;			/* events so far, all lanes */
-	int64		stream_ms;		/* of the next row, if they go to a stream; the
-								 * caller's; else 0 */
-	int			nrows;			/* rows of the batch, in the order of events */
-	struct
-	{
-		int64		stream_ms;
-		int			events;
-	}			served[SAGAZ_LANES];
 
 	Tuplestorestate *rows;
 	TupleDesc	row_type;
@@ -41,6 +34,17 @@ typedef struct SagazClaim
 	TransactionId *xids;		/* of the events' transactions */
 	int			nxids;
 	int			xids_size;
+
+	bool		for_stream;		/* the caller's: give each row ids in a stream */
+	int64		stream_after;	/* and have them above this ms */
+	int64		stream_ms;		/* of the next row */
+	SagazStreamPlaces places;	/* of the present row */
+	int			nstream_rows;	/* rows so far, and where their entries are */
+	struct
+	{
+		int64		ms;
+		int			count;
+	}			stream_rows[SAGAZ_LANES];
 
 	MemoryContext lane_context; /* reset after each lane */
 } SagazClaim;

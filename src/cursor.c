@@ -83,7 +83,7 @@ sagaz_batch_window(int16 group_no, int16 lane, int64 batch_id,
 void
 sagaz_batch_write(SagazWriter *writer, int16 group_no, int16 lane,
 				  const SagazCursor *row, int64 root, int events,
-				  const char *worker_id, int64 stream_ms)
+				  const char *worker_id)
 {
 	SagazOwedBase base = {row->batch_id, row->last_seq, row->claimed_at};
 
@@ -100,12 +100,17 @@ sagaz_batch_write(SagazWriter *writer, int16 group_no, int16 lane,
 	if (worker_id)
 		sagaz_writer_set(writer, batch_worker_id,
 						 CStringGetTextDatum(worker_id));
-	if (stream_ms != 0)
-		sagaz_writer_set(writer, batch_stream_ms, Int64GetDatum(stream_ms));
 	sagaz_writer_set(writer, batch_ends,
 					 PointerGetDatum(sagaz_window_encode(&row->window)));
 	sagaz_writer_set(writer, batch_owed,
 					 PointerGetDatum(sagaz_owed_encode(row->owed, &base)));
+	if (row->stream_ms != 0)
+	{
+		sagaz_writer_set(writer, batch_stream_ms,
+						 Int64GetDatum(row->stream_ms));
+		sagaz_writer_set(writer, batch_stream_places,
+						 PointerGetDatum(row->stream_places));
+	}
 	sagaz_writer_insert(writer);
 }
 
@@ -132,7 +137,7 @@ sagaz_cursor_skip_to_now(int16 group_no)
 	row.batch_id = sagaz_next_batch_id(group_no);
 	row.claimed_at = GetCurrentTimestamp();
 	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
-		sagaz_batch_write(writer, group_no, lane, &row, 0, 0, NULL, 0);
+		sagaz_batch_write(writer, group_no, lane, &row, 0, 0, NULL);
 	sagaz_writer_end(writer);
 	UnregisterSnapshot(snapshot);
 	CommandCounterIncrement();

@@ -19,6 +19,9 @@ typedef struct SagazCursor
 	int64		last_seq;		/* last place handed out in the window */
 	SagazWindow window;
 	List	   *owed;			/* of SagazOwed */
+	int64		stream_ms;		/* only written: of the row's entries in a
+								 * stream, 0 for none */
+	bytea	   *stream_places;	/* and their events */
 } SagazCursor;
 
 extern void sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
@@ -27,7 +30,7 @@ extern bool sagaz_batch_window(int16 group_no, int16 lane, int64 batch_id,
 							   Snapshot snapshot, SagazWindow *window);
 extern void sagaz_batch_write(SagazWriter *writer, int16 group_no, int16 lane,
 							  const SagazCursor *row, int64 root, int events,
-							  const char *worker_id, int64 stream_ms);
+							  const char *worker_id);
 extern void sagaz_cursor_skip_to_now(int16 group_no);
 extern int64 sagaz_next_batch_id(int16 group_no);
 

@@ -19,6 +19,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -59,18 +60,17 @@ PG_FUNCTION_INFO_V1(sagaz_drop_delivery);
 PG_FUNCTION_INFO_V1(sagaz_pause_delivery);
 PG_FUNCTION_INFO_V1(sagaz_resume_delivery);
 
-/* What a delivery to a storage puts there: true for entries of a stream. */
+/* Are these the options {"as": word}? */
 static bool
-read_options(Jsonb *options, bool *to_stream)
+has_form(Jsonb *options, const char *word)
 {
 	JsonbValue	value;
 
-	if (!JB_ROOT_IS_OBJECT(options) || JB_ROOT_COUNT(options) != 1 ||
-		getKeyJsonValueFromContainer(&options->root, "as", 2, &value) == NULL ||
-		value.type != jbvString || value.val.string.len != 6)
-		return false;
-	*to_stream = memcmp(value.val.string.val, "stream", 6) == 0;
-	return *to_stream || memcmp(value.val.string.val, "outbox", 6) == 0;
+	return JB_ROOT_IS_OBJECT(options) && JB_ROOT_COUNT(options) == 1 &&
+		getKeyJsonValueFromContainer(&options->root, "as", 2, &value) &&
+		value.type == jbvString &&
+		(size_t) value.val.string.len == strlen(word) &&
+		memcmp(value.val.string.val, word, strlen(word)) == 0;
 }
 
 /* A row; what is pointed to lasts as long as the present memory context. */
@@ -83,15 +83,16 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 	delivery->consumer_group = sagaz_column_text(slot, delivery_consumer_group);
 	delivery->handler = sagaz_column_text(slot, delivery_handler);
 	delivery->target = sagaz_column_text(slot, delivery_target);
-	delivery->to_stream = false;
-	if (delivery->target)
-		(void) read_options(DatumGetJsonbP(sagaz_column(slot, delivery_options)),
-							&delivery->to_stream);
 	delivery->batch_size = sagaz_column_is_null(slot, delivery_batch_size) ? 0 :
 		DatumGetInt32(sagaz_column(slot, delivery_batch_size));
 	delivery->timeout_ms =
 		sagaz_interval_ms(DatumGetIntervalP(sagaz_column(slot, delivery_timeout)));
+	delivery->to_stream =
+		has_form(DatumGetJsonbP(sagaz_column(slot, delivery_options)),
+						  "stream");
 	delivery->paused = !sagaz_column_is_null(slot, delivery_paused_at);
+	delivery->created_at =
+		DatumGetTimestampTz(sagaz_column(slot, delivery_created_at));
 }
 
 /*
@@ -220,25 +221,65 @@ check_no_options(Jsonb *options)
 			 errhint("A delivery to a function has no options.")));
 }
 
-/* A target takes events into its outbox, or as entries of a stream. */
-static void
-check_target_options(const SagazBackend *backend, Jsonb *options)
+/*
+ * A target takes events as those of an outbox, or as entries of a stream.
+ * True if as entries.
+ */
+static bool
+check_target_options(Jsonb *options, const char *target)
 {
-	bool		to_stream;
+	SagazStorage storage;
 
-	if (!read_options(options, &to_stream))
+	if (has_form(options, "outbox"))
+		return false;
+	if (!has_form(options, "stream"))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("options of a delivery to a storage must be {\"as\": \"outbox\"} or {\"as\": \"stream\"}")));
-	if (to_stream && (backend->capabilities & SAGAZ_HAS_STREAMS) == 0)
+	sagaz_storage_find(target, &storage);
+	if ((storage.backend->capabilities & SAGAZ_HAS_STREAMS) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("a storage of kind \"%s\" has no streams", backend->name),
-				 errhint("The option must be {\"as\": \"outbox\"}.")));
+				 errmsg("options must be {\"as\": \"outbox\"} here"),
+				 errdetail("Storage \"%s\" has no streams.", target)));
+	return true;
+}
+
+/*
+ * Ids in a stream only rise, so an ordered delivery to one needs it for
+ * itself.  The caller holds a lock against others that create deliveries.
+ */
+static void
+check_one_writer(const char *target, const char *consumer_group)
+{
+	SagazGroup	group;
+	bool		ordered = sagaz_group_find(consumer_group, &group) && group.ordered;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey", snapshot,
+										NULL, 0, ForwardScanDirection);
+
+	while (sagaz_scan_next(scan))
+	{
+		SagazDelivery other;
+		bool		other_ordered;
+
+		sagaz_delivery_read(scan->slot, &other);
+		if (!other.to_stream)
+			continue;
+		other_ordered = sagaz_group_find(other.consumer_group, &group) && group.ordered;
+		if ((strcmp(other.target, target) == 0 && (ordered || other_ordered)) ||
+			(ordered && strcmp(other.consumer_group, consumer_group) == 0))
+			ereport(ERROR,
+					(errcode(ERRCODE_SAGAZ_INPUT),
+					 errmsg("consumer_group or target of delivery \"%s\" cannot be shared", other.name),
+					 errdetail("A stream to which an ordered group is delivered has one writer.")));
+	}
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
 }
 
 /* A storage with a name, which keeps events; a URL could hold a secret. */
-static const SagazBackend *
+static void
 check_target(const char *target)
 {
 	SagazStorage storage;
@@ -258,7 +299,6 @@ check_target(const char *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("target \"%s\" holds nothing beyond a session", target)));
-	return storage.backend;
 }
 
 static void
@@ -293,13 +333,12 @@ set_handler(SagazWriter *writer, Oid handler)
 
 /*
  * Write argument 1, a text, into a row: a function, if it has parentheses,
- * else a storage, whose backend is returned.
+ * else a storage.  True if it is a storage.
  */
-static const SagazBackend *
+static bool
 set_target(FunctionCallInfo fcinfo, SagazWriter *writer)
 {
 	char	   *target = sagaz_text_argument(fcinfo, 1, "target");
-	const SagazBackend *backend;
 
 	if (strchr(target, '('))
 	{
@@ -307,27 +346,28 @@ set_target(FunctionCallInfo fcinfo, SagazWriter *writer)
 												  CStringGetDatum(target));
 
 		set_handler(writer, DatumGetObjectId(handler));
-		return NULL;
+		return false;
 	}
-	backend = check_target(target);
+	check_target(target);
 	sagaz_writer_set(writer, delivery_target, CStringGetTextDatum(target));
-	return backend;
+	return true;
 }
 
 /* Write argument 5, NULL for what fits, into a row. */
 static void
-set_options(FunctionCallInfo fcinfo, SagazWriter *writer,
-			const SagazBackend *backend)
+set_options(FunctionCallInfo fcinfo, SagazWriter *writer, bool to_storage)
 {
 	Datum		options = PG_ARGISNULL(5) ?
-		DirectFunctionCall1(jsonb_in, CStringGetDatum(backend ?
+		DirectFunctionCall1(jsonb_in, CStringGetDatum(to_storage ?
 													  "{\"as\": \"outbox\"}" : "{}")) :
 		PG_GETARG_DATUM(5);
 
-	if (backend)
-		check_target_options(backend, DatumGetJsonbP(options));
-	else
+	if (!to_storage)
 		check_no_options(DatumGetJsonbP(options));
+	else if (check_target_options(DatumGetJsonbP(options),
+								  sagaz_text_argument(fcinfo, 1, "target")))
+		check_one_writer(sagaz_text_argument(fcinfo, 1, "target"),
+						 sagaz_text_argument(fcinfo, 2, "consumer_group"));
 	sagaz_writer_set(writer, delivery_options, options);
 }
 
@@ -365,7 +405,7 @@ set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
 static void
 create_delivery(FunctionCallInfo fcinfo, bool by_text)
 {
-	const SagazBackend *backend = NULL;
+	bool		to_storage = false;
 	char	   *name = name_argument(fcinfo);
 	Oid			owner = GetUserId();
 	SagazWriter *writer;
@@ -375,10 +415,12 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	check_owner_can_log_in(owner);
 	/* so that a copy of this database can be told from it */
 	sagaz_note_first_use();
+	if (by_text)
+		LockRelationOid(sagaz_relation_id("delivery"), ShareRowExclusiveLock);
 	writer = sagaz_writer_begin("delivery");
 	sagaz_writer_row(writer);
 	if (by_text)
-		backend = set_target(fcinfo, writer);
+		to_storage = set_target(fcinfo, writer);
 	else if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -386,7 +428,7 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	else
 		set_handler(writer, PG_GETARG_OID(1));
 	set_columns(fcinfo, writer);
-	set_options(fcinfo, writer, backend);
+	set_options(fcinfo, writer, to_storage);
 	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
 	sagaz_writer_set(writer, delivery_owner,
 					 CStringGetTextDatum(GetUserNameFromId(owner, false)));

@@ -33,10 +33,11 @@ typedef struct SagazDelivery
 	char	   *consumer_group;
 	char	   *handler;		/* signature of a function, or NULL */
 	char	   *target;			/* name of a storage, or NULL */
-	bool		to_stream;		/* to its stream, not to its outbox */
 	int			batch_size;		/* 0: as the setting says */
 	int			timeout_ms;
+	bool		to_stream;		/* entries of the target's stream, not events */
 	bool		paused;
+	TimestampTz created_at;
 } SagazDelivery;
 
 extern Oid	sagaz_delivery_owner(const SagazDelivery *delivery);

@@ -56,26 +56,32 @@ sagaz_forward_read(SagazBatch *batch)
 	return records;
 }
 
-/*
- * Send them, outside of a transaction; stream is NULL unless each must arrive
- * in its place there.
- */
+/* Until sagaz_forward_end() the target has so long; no transaction is open. */
 void
-sagaz_forward_send(SagazStore *store, const SagazBatch *batch,
-				   SagazRecord *records, SagazStream *stream)
+sagaz_forward_begin(int timeout_ms)
 {
-	const SagazDelivery *delivery = batch->delivery;
+	enable_timeout_after(STATEMENT_TIMEOUT, timeout_ms);
+}
 
-	enable_timeout_after(STATEMENT_TIMEOUT, delivery->timeout_ms);
-	if (stream)
-		sagaz_stream_append(stream, store, &batch->claim, records);
-	else if (delivery->to_stream)
-		store->backend->publish(store, records, batch->claim.picked);
-	else
-		(void) sagaz_put(store, records, batch->claim.picked, SAGAZ_PUT_MISSING);
+void
+sagaz_forward_end(void)
+{
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	if (get_timeout_indicator(STATEMENT_TIMEOUT, true))
 		QueryCancelPending = false;
+}
+
+/* Send them, as events or as entries of a stream; outside of a transaction. */
+void
+sagaz_forward_send(SagazStore *store, const SagazBatch *batch,
+				   SagazRecord *records)
+{
+	sagaz_forward_begin(batch->delivery->timeout_ms);
+	if (batch->delivery->to_stream)
+		store->backend->publish(store, records, batch->claim.picked);
+	else
+		(void) sagaz_put(store, records, batch->claim.picked, SAGAZ_PUT_MISSING);
+	sagaz_forward_end();
 }
 
 /*

@@ -6,11 +6,12 @@
 #define SAGAZ_FORWARD_H
 
 #include "handler.h"
-#include "stream.h"
 
 extern SagazRecord *sagaz_forward_read(SagazBatch *batch);
 extern void sagaz_forward_send(SagazStore *store, const SagazBatch *batch,
-							   SagazRecord *records, SagazStream *stream);
+							   SagazRecord *records);
+extern void sagaz_forward_begin(int timeout_ms);
+extern void sagaz_forward_end(void);
 extern void sagaz_forward_release_left_over(const char *consumer_group,
 											const char *worker_id);
 

@@ -545,33 +545,30 @@ read_in_vain(const Lane *lane)
 		lane->cursor.claimed_at + EMPTY_ROW_INTERVAL_US < lane->claim->now;
 }
 
-/* The row's place in the stream that its events go to, or 0. */
-static int64
-place_in_stream(Lane *lane)
+/* Give the row its entries in the stream. */
+static void
+number_entries(SagazClaim *claim, SagazCursor *row)
 {
-	SagazClaim *claim = lane->claim;
-	int64		stream_ms = claim->stream_ms;
-
-	if (stream_ms == 0 || lane->picked == 0)
-		return 0;
-	claim->served[claim->nrows].stream_ms = stream_ms;
-	claim->served[claim->nrows++].events = lane->picked;
-	claim->stream_ms++;
-	return stream_ms;
+	row->stream_ms = claim->stream_ms++;
+	row->stream_places = sagaz_stream_places_encode(&claim->places);
+	claim->stream_rows[claim->nstream_rows].ms = row->stream_ms;
+	claim->stream_rows[claim->nstream_rows++].count = claim->places.count;
 }
 
 static void
 write_cursor(Lane *lane, SagazCursor *row)
 {
+	SagazClaim *claim = lane->claim;
 	SagazWriter *writer = sagaz_writer_begin("outbox_batch");
 
-	row->batch_id = sagaz_claim_batch_id(lane->claim);
-	row->claimed_at = lane->claim->now;
+	row->batch_id = sagaz_claim_batch_id(claim);
+	row->claimed_at = claim->now;
 	row->owed = lane->owed;
-	sagaz_batch_write(writer, lane->claim->group.no, lane->lane, row,
-					  lane->root, lane->picked,
-					  lane->picked > 0 ? lane->claim->worker_id : NULL,
-					  place_in_stream(lane));
+	if (claim->for_stream && lane->picked > 0)
+		number_entries(claim, row);
+	sagaz_batch_write(writer, claim->group.no, lane->lane, row, lane->root,
+					  lane->picked,
+					  lane->picked > 0 ? claim->worker_id : NULL);
 	sagaz_writer_end(writer);
 }
 
@@ -627,6 +624,8 @@ sagaz_lane_claim(SagazClaim *claim, int16 lane_no)
 	Lane		lane = {0};
 
 	lane.claim = claim;
+	if (claim->for_stream)
+		sagaz_stream_places_reset(&claim->places);
 	lane.lane = lane_no;
 	take_snapshot(&lane);
 	sagaz_cursor_read(claim->group.no, lane_no, lane.snapshot, &lane.cursor);

@@ -291,20 +291,6 @@ sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
 	CommandCounterIncrement();
 }
 
-/* Say of some events of the worker's batches that they are sent. */
-void
-sagaz_mark_events_sent(const SagazGroup *group, const char *worker_id,
-					   const Datum *event_ids, int count)
-{
-	Mark		mark = {.group = *group,.worker_id = worker_id,.nevents = count};
-
-	mark.events = palloc0((count + 1) * sizeof(MarkedEvent));
-	for (int i = 0; i < count; i++)
-		mark.events[i].event_id = event_ids[i];
-	(void) mark_events(&mark);
-	CommandCounterIncrement();
-}
-
 /* mark_sent(event_ids, worker_id, consumer_group, storage): how many */
 Datum
 sagaz_mark_sent(PG_FUNCTION_ARGS)

@@ -10,9 +10,6 @@
 extern void sagaz_no_such_event(Datum event_id);
 extern void sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
 									const char *worker_id, const char *error);
-extern void sagaz_mark_events_sent(const SagazGroup *group,
-								   const char *worker_id,
-								   const Datum *event_ids, int count);
 
 /* hold.c */
 extern int	sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq,

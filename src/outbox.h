@@ -39,7 +39,8 @@ enum batch_column
 	batch_worker_id,
 	batch_ends,
 	batch_owed,
-	batch_stream_ms
+	batch_stream_ms,
+	batch_stream_places
 };
 
 enum receipt_column

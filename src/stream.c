@@ -1,64 +1,74 @@
 /*
  * stream.c
- *		Deliveries of an ordered group to the stream of a broker: each event
- *		gets one entry, also when somebody is killed in between.
+ *		Delivering an ordered group to a stream, each event exactly once.
  *
- * The claim gives each row of its batch, one a lane, a number of its own that
- * is higher than all before, stream_ms; entry i of the row gets the id ms-i.
- * The claim is durable before anything is sent, so after a crash the stream
- * itself tells, under ids that are known, which events it has.
+ * A claim stores with each of its rows a ms, higher than those of all earlier
+ * rows and than the stream's end; the row's events have the entries ms-0,
+ * ms-1, …  The row is durable before anything is sent.  A batch is added by
+ * one script that does nothing unless the stream's end is the one that we
+ * saw, and entries are added in the order of their ids.  So:
  *
- * What is sent is a script that adds all entries or, if the stream's end is
- * not the one we know, none.  A script of ours that was lost on its way, and
- * arrives after we have looked, is refused by that, and so is ours if it
- * arrives before.  Whatever ends without an answer leaves the batch open, and
- * before anything later is claimed the worker settles: it looks up the end
- * and the ids of each open batch, adds the entries that are missing, and
- * finishes the batch.
+ * - What of a batch is in the stream is told by its ids, whoever died when,
+ *   and it is a first part of the batch.
+ * - A script of an earlier worker that is still on its way changes the end
+ *   and ours is refused, or ours comes first and that one is refused.
  *
- * Where the end lies before ids of batches that are finished, the server has
- * lost data; then what is missing of these is added again, in order, as far
- * as the log still has it.
+ * Nothing is claimed before everything claimed earlier is decided.  Thus only
+ * the newest batch can be undecided, besides batches not long before it that
+ * others have closed: what those have in the stream is not added again.
+ *
+ * A finished batch beyond the stream's end was lost there, and is added again
+ * with the ids it had.
  */
 #include "sagaz.h"
 
 #include "access/stratnum.h"
 #include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/fmgrprotos.h"
+#include "access/xlog.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "batch.h"
-#include "batch_events.h"
+#include "cluster.h"
+#include "event_record.h"
+#include "forward.h"
 #include "group.h"
-#include "mark.h"
 #include "outbox.h"
-#include "outstanding.h"
 #include "process.h"
-#include "receipt.h"
+#include "storage.h"
 #include "stream.h"
-#include "tuples.h"
+#include "stream_row.h"
 
-/* A row of a batch that may have to be sent, or sent again. */
-typedef struct StreamRow
+/* So many rows are searched for earlier tries. */
+#define EARLIER_ROWS 100
+
+/* Events that have to be in the stream, with their ids, which rise. */
+typedef struct Work
 {
-	int64		ms;
-	int64		batch_id;
-	int16		lane;
-	bool		open;			/* the batch is ours still */
-} StreamRow;
+	int64		batch_id;		/* an open batch; 0: a row that was lost */
+	int64		ms;				/* of that row */
+	int64		from_ms;		/* earlier tries may have entries from here on */
+	int			count;
+	SagazRecord *records;		/* without event_id: not to be added */
+	SagazStreamId *ids;
+} Work;
 
-typedef struct Settling
+static bool
+is_after(SagazStreamId a, SagazStreamId b)
 {
-	SagazStream *stream;
-	SagazStore *store;
-	const char *worker_id;
-	SagazGroup	group;
-} Settling;
+	return a.ms > b.ms || (a.ms == b.ms && a.seq > b.seq);
+}
 
-/* Is it one of those that this file is about? */
+static SagazStreamId
+last_id(const SagazStreamRow *row)
+{
+	SagazStreamId id = {row->ms, row->count - 1};
+
+	return id;
+}
+
+/* Is it a delivery that this file is about? */
 bool
 sagaz_stream_is_exact(const SagazDelivery *delivery)
 {
@@ -68,479 +78,466 @@ sagaz_stream_is_exact(const SagazDelivery *delivery)
 		sagaz_group_find(delivery->consumer_group, &group) && group.ordered;
 }
 
-/* Transactions of ours end in the memory context in which they began. */
-static void
-begin(void)
+/* What a claim has to know. */
+void
+sagaz_stream_prepare(const SagazStream *stream, SagazClaim *claim)
 {
-	MemoryContext context = CurrentMemoryContext;
-
-	sagaz_process_begin();
-	MemoryContextSwitchTo(context);
-}
-
-static void
-commit(void)
-{
-	MemoryContext context = CurrentMemoryContext;
-
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
+	claim->for_stream = true;
+	claim->stream_after = stream->end.ms;
 }
 
 /* ---------------------------------------------------------------------- */
-/* Which rows */
-
-static bool
-is_of_worker(const Settling *settling, TupleTableSlot *row)
-{
-	char	   *worker_id = sagaz_column_text(row, batch_worker_id);
-
-	return worker_id && strcmp(worker_id, settling->worker_id) == 0;
-}
-
-static int
-compare_rows(const ListCell *a, const ListCell *b)
-{
-	int64		x = ((const StreamRow *) lfirst(a))->ms;
-	int64		y = ((const StreamRow *) lfirst(b))->ms;
-
-	return (x > y) - (x < y);
-}
-
-static List *
-add_row(List *rows, TupleTableSlot *slot, bool open)
-{
-	StreamRow  *row = palloc(sizeof(StreamRow));
-
-	row->ms = DatumGetInt64(sagaz_column(slot, batch_stream_ms));
-	row->batch_id = DatumGetInt64(sagaz_column(slot, batch_batch_id));
-	row->lane = DatumGetInt16(sagaz_column(slot, batch_lane));
-	row->open = open;
-	return lappend(rows, row);
-}
-
-/* The rows of a batch that have a place in the stream. */
-static List *
-add_open_batch(const Settling *settling, List *rows, int64 batch_id,
-			   Snapshot snapshot)
-{
-	ScanKeyData keys[3];
-
-	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, settling->group.no);
-	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, batch_id);
-	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
-	{
-		SagazScan  *scan;
-
-		sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
-		scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key", snapshot,
-								keys, 3, ForwardScanDirection);
-		if (sagaz_scan_next(scan) && is_of_worker(settling, scan->slot) &&
-			!sagaz_column_is_null(scan->slot, batch_stream_ms))
-			rows = add_row(rows, scan->slot, true);
-		sagaz_scan_end(scan);
-	}
-	return rows;
-}
-
-/* Finished rows whose entries lie at or behind the stream's end. */
-static List *
-add_lost_rows(const Settling *settling, List *rows, Snapshot snapshot)
-{
-	ScanKeyData keys[2];
-	SagazScan  *scan;
-	TimestampTz until;
-
-	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, settling->group.no);
-	sagaz_key_int8(&keys[1], 2, BTGreaterEqualStrategyNumber,
-				   (int64) settling->stream->end.ms);
-	scan = sagaz_scan_begin("outbox_batch", "outbox_batch_stream", snapshot,
-							keys, 2, ForwardScanDirection);
-	while (sagaz_scan_next(scan))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (is_of_worker(settling, scan->slot) &&
-			sagaz_receipt_closing(DatumGetInt64(sagaz_column(scan->slot, batch_batch_id)),
-								  snapshot, &until) == RECEIPT_SENT)
-			rows = add_row(rows, scan->slot, false);
-	}
-	sagaz_scan_end(scan);
-	return rows;
-}
-
-/* The highest number that a row of the group has. */
-static int64
-find_last_ms(const Settling *settling, Snapshot snapshot)
-{
-	ScanKeyData key;
-	SagazScan  *scan;
-	int64		last = 0;
-
-	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, settling->group.no);
-	scan = sagaz_scan_begin("outbox_batch", "outbox_batch_stream", snapshot,
-							&key, 1, BackwardScanDirection);
-	if (sagaz_scan_next(scan))
-		last = DatumGetInt64(sagaz_column(scan->slot, batch_stream_ms));
-	sagaz_scan_end(scan);
-	return last;
-}
-
-/* Keep the batch for another while, if little of its lease is left. */
-static void
-keep_lease(const Settling *settling, const SagazOutstanding *batch)
-{
-	TimestampTz now = GetCurrentTimestamp();
-	int64		lease = sagaz_claim_timeout * INT64CONST(1000);
-	SagazLease	held;
-
-	if (batch->lease_end - now > lease / 2)
-		return;
-	sagaz_lease_open(batch->batch_id, settling->worker_id, &held);
-	sagaz_receipt_extend(batch->batch_id, now + lease);
-	sagaz_lease_done(&held);
-}
-
-/* All rows that have to be looked at, in the order of their places. */
-static List *
-find_rows(Settling *settling)
-{
-	List	   *rows = NIL;
-	List	   *batches = sagaz_outstanding_batches(&settling->group, NULL);
-	Snapshot	snapshot;
-	ListCell   *cell;
-
-	foreach(cell, batches)
-	{
-		SagazOutstanding *batch = lfirst(cell);
-
-		if (!sagaz_batch_is_of(batch->batch_id, settling->worker_id) ||
-			!sagaz_outstanding_lock(batch))
-			continue;
-		keep_lease(settling, batch);
-		snapshot = RegisterSnapshot(GetLatestSnapshot());
-		rows = add_open_batch(settling, rows, batch->batch_id, snapshot);
-		UnregisterSnapshot(snapshot);
-	}
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	rows = add_lost_rows(settling, rows, snapshot);
-	settling->stream->last_ms = find_last_ms(settling, snapshot);
-	UnregisterSnapshot(snapshot);
-	list_sort(rows, compare_rows);
-	return rows;
-}
-
-/* ---------------------------------------------------------------------- */
-/* What is missing */
-
-static bool
-is_in_stream(List *entries, const char *event_id)
-{
-	ListCell   *cell;
-
-	foreach(cell, entries)
-		if (strcmp(((SagazStreamEntry *) lfirst(cell))->event_id, event_id) == 0)
-			return true;
-	return false;
-}
-
-/* What the stream has under the ids of a row. */
-static List *
-read_entries(const Settling *settling, const StreamRow *row)
-{
-	SagazStreamId from = {row->ms, 0};
-	SagazStreamId to = {row->ms, PG_UINT64_MAX};
-
-	if (settling->stream->end.ms < (uint64) row->ms)
-		return NIL;
-	return settling->store->backend->stream_read(settling->store, from, to);
-}
-
-static List *
-read_events(const Settling *settling, const StreamRow *row)
-{
-	Snapshot	snapshot;
-	List	   *events;
-
-	begin();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	events = sagaz_batch_events(&settling->group, row->lane, row->batch_id, snapshot);
-	UnregisterSnapshot(snapshot);
-	commit();
-	return events;
-}
-
-static bool
-batch_has_place(List *rows, int64 batch_id, uint64 ms)
-{
-	ListCell   *cell;
-
-	foreach(cell, rows)
-	{
-		const StreamRow *row = lfirst(cell);
-
-		if (row->batch_id == batch_id && (uint64) row->ms == ms)
-			return true;
-	}
-	return false;
-}
-
-static bool
-is_among(List *events, const char *event_id)
-{
-	ListCell   *cell;
-
-	foreach(cell, events)
-		if (strcmp(((SagazRecord *) lfirst(cell))->event.event_id, event_id) == 0)
-			return true;
-	return false;
-}
+/* What there is to do */
 
 /*
- * How many of the row's events, from the first on, the stream's end says were
- * added, be the entries there still or not: a consumer may have deleted them.
+ * Read the row's events off the log, but those of which somebody said singly
+ * what became of them; retention may have removed some.
  */
-static int
-count_added(const Settling *settling, List *rows, const StreamRow *row,
-			List *events, List *entries)
-{
-	const SagazStreamId *end = &settling->stream->end;
-	const SagazStreamEntry *last = entries ? llast(entries) : NULL;
-
-	if (end->ms < (uint64) row->ms)
-		return 0;
-	if (end->ms > (uint64) row->ms)
-		return batch_has_place(rows, row->batch_id, end->ms) ? PG_INT32_MAX : 0;
-	if (last && last->id.seq == end->seq && !is_among(events, last->event_id))
-		return 0;				/* another's id that happens to be as ours */
-	return (int) Min(end->seq + 1, PG_INT32_MAX);
-}
-
-/* Those of the row's events that the stream has not, and those that it has. */
 static void
-compare_with_stream(const Settling *settling, List *rows, const StreamRow *row,
-					List **missing, List **there)
+add_row(Work *work, const SagazStreamRow *row, const SagazReceipts *receipts,
+		Snapshot snapshot)
 {
-	List	   *entries = read_entries(settling, row);
-	List	   *events = read_events(settling, row);
-	int			added = count_added(settling, rows, row, events, entries);
+	SagazScan  *scan = NULL;
+	int			size = work->count + row->count;
 
-	*missing = *there = NIL;
-	for (int i = 0; i < list_length(events); i++)
+	work->records = work->records == NULL ?
+		palloc(size * sizeof(SagazRecord)) :
+		repalloc(work->records, size * sizeof(SagazRecord));
+	work->ids = work->ids == NULL ? palloc(size * sizeof(SagazStreamId)) :
+		repalloc(work->ids, size * sizeof(SagazStreamId));
+	for (int i = 0; i < row->count; i++)
 	{
-		SagazRecord *record = list_nth(events, i);
+		ScanKeyData keys[2];
+		SagazRecord *record = &work->records[work->count];
 
-		if (i < added || is_in_stream(entries, record->event.event_id))
-			*there = lappend(*there, record);
+		memset(record, 0, sizeof(SagazRecord));
+		work->ids[work->count].ms = row->ms;
+		work->ids[work->count++].seq = i;
+		if (receipts->nseqs > 0 &&
+			bsearch(&row->seqs[i], receipts->seqs, receipts->nseqs,
+					sizeof(int64), sagaz_compare_seqs))
+			continue;
+		sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, row->lane);
+		sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, row->seqs[i]);
+		if (scan)
+			sagaz_scan_again(scan, keys, 2);
 		else
-			*missing = lappend(*missing, record);
+			scan = sagaz_scan_begin("outbox", "outbox_lane_seq", snapshot,
+									keys, 2, ForwardScanDirection);
+		if (sagaz_scan_next(scan))
+		{
+			record->kind = SAGAZ_EVENT;
+			sagaz_event_of_log(scan->slot, &record->event);
+		}
 	}
-}
-
-static void
-stream_moved(const SagazStore *store)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
-			 errmsg("somebody else adds to the stream of storage \"%s\"", store->name),
-			 errhint("A delivery of an ordered group must be the only writer of its stream.")));
-}
-
-/* Add entries at ids that begin with this one. */
-static void
-append(SagazStream *stream, SagazStore *store, SagazRecord *records, int count,
-	   const SagazStreamId *ids)
-{
-	if (!store->backend->stream_append(store, stream->end, records, ids, count))
-		stream_moved(store);
-	stream->end = ids[count - 1];
-}
-
-/* Add what a row's place in the stream lacks, behind what is there. */
-static void
-append_missing(Settling *settling, const StreamRow *row, List *missing)
-{
-	SagazStream *stream = settling->stream;
-	int			count = list_length(missing);
-	SagazRecord *records = palloc(count * sizeof(SagazRecord));
-	SagazStreamId *ids = palloc(count * sizeof(SagazStreamId));
-	uint64		first = stream->end.ms == (uint64) row->ms ? stream->end.seq + 1 : 0;
-
-	for (int i = 0; i < count; i++)
-	{
-		records[i] = *(SagazRecord *) list_nth(missing, i);
-		ids[i].ms = row->ms;
-		ids[i].seq = first + i;
-	}
-	append(stream, settling->store, records, count, ids);
-}
-
-/* Is the batch the worker's still? */
-static bool
-is_open(int64 batch_id)
-{
-	SagazOutstanding batch = {.batch_id = batch_id};
-
-	return sagaz_outstanding_lock(&batch);
-}
-
-static void
-mark_sent(const Settling *settling, List *events)
-{
-	Datum	   *ids = palloc((list_length(events) + 1) * sizeof(Datum));
-
-	for (int i = 0; i < list_length(events); i++)
-		ids[i] = DirectFunctionCall1(uuid_in,
-									 CStringGetDatum(((SagazRecord *) list_nth(events, i))->event.event_id));
-	sagaz_mark_events_sent(&settling->group, settling->worker_id, ids,
-						   list_length(events));
+	if (scan)
+		sagaz_scan_end(scan);
 }
 
 /*
- * A place of the batch lies before the stream's end, where nothing can be
- * added any more: mark what is there, and give the rest back, to be claimed
- * for a new place.
+ * The lowest ms from which on earlier tries may lie in the stream, of events
+ * whose batches others have closed; else ms itself.  Such events are the first
+ * to be claimed again, so a look at some of the rows below ms is enough.
  */
-static void
-give_up_places(const Settling *settling, List *rows, int64 batch_id)
+static int64
+find_earlier_tries(const SagazStream *stream, int16 group_no, int64 ms,
+				   Snapshot snapshot)
 {
-	List	   *sent = NIL;
-	ListCell   *cell;
+	SagazScan  *scan = sagaz_stream_scan_back(group_no, ms, snapshot);
+	SagazStreamRow row;
+	int64		lowest = ms;
 
-	foreach(cell, rows)
+	for (int i = 0; i < EARLIER_ROWS &&
+		 sagaz_stream_scan_next(scan, stream->worker_id, snapshot, &row); i++)
 	{
-		StreamRow  *row = lfirst(cell);
-		List	   *missing;
-		List	   *there;
-
-		if (row->batch_id != batch_id)
-			continue;
-		compare_with_stream(settling, rows, row, &missing, &there);
-		sent = list_concat(sent, there);
+		if (row.closed_by != RECEIPT_SENT)
+			lowest = row.ms;
+		pfree(row.seqs);
 	}
-	begin();
-	if (sent != NIL)
-		mark_sent(settling, sent);
-	if (is_open(batch_id))
-		(void) sagaz_batch_release(batch_id, settling->worker_id,
-								   "its place in the stream is taken", 0);
-	commit();
+	sagaz_scan_end(scan);
+	return lowest;
 }
 
-/* ---------------------------------------------------------------------- */
-/* Settling */
-
+/*
+ * The first finished row that lies beyond the stream's end; true if any.  What
+ * was sent before the delivery was made, or the database was copied, went
+ * elsewhere.
+ */
 static bool
-is_last_of_batch(List *rows, int i)
+find_lost(SagazStream *stream, const SagazDelivery *delivery, int16 group_no,
+		  Work *work, Snapshot snapshot)
 {
-	int64		batch_id = ((StreamRow *) list_nth(rows, i))->batch_id;
+	int64		from = Max((int64) stream->end.ms, stream->passed_ms + 1);
+	SagazScan  *scan = sagaz_stream_scan_from(group_no, from, snapshot);
+	SagazStreamRow row;
+	SagazReceipts receipts;
+	SagazCluster *cluster = sagaz_cluster_active(snapshot);
+	bool		found = false;
 
-	while (++i < list_length(rows))
-		if (((StreamRow *) list_nth(rows, i))->batch_id == batch_id)
-			return false;
+	while (!found &&
+		   sagaz_stream_scan_next(scan, stream->worker_id, snapshot, &row))
+		found = row.closed_by == RECEIPT_SENT &&
+			is_after(last_id(&row), stream->end) &&
+			row.claimed_at >= delivery->created_at &&
+			sagaz_epoch_of(cluster, row.seqs[0]) == cluster->epoch;
+	sagaz_scan_end(scan);
+	if (!found)
+		return false;
+	work->ms = row.ms;
+	sagaz_receipts_read(row.batch_id, snapshot, &receipts);
+	add_row(work, &row, &receipts, snapshot);
+	work->from_ms = find_earlier_tries(stream, group_no, row.ms, snapshot);
 	return true;
 }
 
+/* Others must not take an open batch over while its outcome is unknown. */
 static void
-forget_batch(List *rows, int64 batch_id)
+keep_lease(const SagazStream *stream, int16 group_no, Snapshot snapshot)
 {
+	SagazScan  *scan = sagaz_stream_scan_back(group_no, PG_INT64_MAX, snapshot);
+	int64		lasts = (int64) sagaz_claim_timeout * 1000;
+	TimestampTz now = GetCurrentTimestamp();
+	SagazStreamRow row;
+	SagazLease	lease;
+
+	if (sagaz_stream_scan_next(scan, stream->worker_id, snapshot, &row) &&
+		row.closed_by == 0)
+	{
+		sagaz_lease_open(row.batch_id, stream->worker_id, &lease);
+		if (sagaz_lease_end(lease.claimed_at, lease.receipts.until) < now + lasts / 2)
+			sagaz_receipt_extend(row.batch_id, now + lasts);
+		sagaz_lease_done(&lease);
+	}
+	sagaz_scan_end(scan);
+}
+
+/* Before the stream is asked, which may take its time or fail. */
+static void
+prepare_look(const SagazStream *stream, const SagazDelivery *delivery)
+{
+	Snapshot	snapshot;
+	SagazGroup	group;
+
+	if (!sagaz_group_find(delivery->consumer_group, &group))
+		return;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	keep_lease(stream, group.no, snapshot);
+	UnregisterSnapshot(snapshot);
+}
+
+/* The rows of the newest batch if it is open; true if so. */
+static bool
+find_open(const SagazStream *stream, int16 group_no, Work *work, Snapshot snapshot)
+{
+	SagazScan  *scan = sagaz_stream_scan_back(group_no, PG_INT64_MAX, snapshot);
+	SagazStreamRow row;
+	List	   *rows = NIL;
+	SagazLease	lease;
 	ListCell   *cell;
 
+	while (sagaz_stream_scan_next(scan, stream->worker_id, snapshot, &row) &&
+		   (rows == NIL ||
+			row.batch_id == ((SagazStreamRow *) linitial(rows))->batch_id))
+	{
+		if (row.closed_by != 0)
+			break;
+		rows = lcons(memcpy(palloc(sizeof(row)), &row, sizeof(row)), rows);
+	}
+	sagaz_scan_end(scan);
+	if (rows == NIL)
+		return false;
+	work->batch_id = ((SagazStreamRow *) linitial(rows))->batch_id;
+	sagaz_lease_open(work->batch_id, stream->worker_id, &lease);
 	foreach(cell, rows)
-		if (((StreamRow *) lfirst(cell))->batch_id == batch_id)
-			((StreamRow *) lfirst(cell))->batch_id = 0;
+		add_row(work, lfirst(cell), &lease.receipts, snapshot);
+	work->from_ms =
+		find_earlier_tries(stream, group_no,
+						   ((SagazStreamRow *) linitial(rows))->ms, snapshot);
+	sagaz_lease_done(&lease);
+	return true;
 }
 
-/* See to it that all events of the row are in the stream. */
-static void
-settle_row(Settling *settling, List *rows, int i)
+/* What there is to do next, the earliest first; false if there is nothing. */
+static bool
+find_work(SagazStream *stream, const SagazDelivery *delivery, Work *work)
 {
-	StreamRow  *row = list_nth(rows, i);
-	List	   *missing;
-	List	   *there;
+	Snapshot	snapshot;
+	SagazGroup	group;
+	bool		found;
 
-	compare_with_stream(settling, rows, row, &missing, &there);
-	if (missing != NIL && (uint64) row->ms >= settling->stream->end.ms)
-		append_missing(settling, row, missing);
-	else if (missing != NIL && row->open)
-	{
-		give_up_places(settling, rows, row->batch_id);
-		forget_batch(rows, row->batch_id);
-		return;
-	}
-	if (row->open && is_last_of_batch(rows, i))
-	{
-		begin();
-		if (is_open(row->batch_id))
-			(void) sagaz_batch_finish(row->batch_id, settling->worker_id);
-		commit();
-	}
-}
-
-/*
- * Look up the stream's end and bring all batches of the worker that are open
- * to theirs.  It is called in a transaction and ends that one; whatever is
- * asked of the server is asked outside of transactions.
- */
-void
-sagaz_stream_settle(SagazStream *stream, const SagazDelivery *delivery,
-					const char *worker_id)
-{
-	Settling	settling = {.stream = stream,.worker_id = worker_id};
-	MemoryContext context = CurrentMemoryContext;
-	MemoryContext part = AllocSetContextCreate(context, "sagaz stream",
-											   ALLOCSET_DEFAULT_SIZES);
-	SagazStorage storage;
-	List	   *rows;
-
-	stream->settled = false;
-	sagaz_group_get(delivery->consumer_group, &settling.group);
-	sagaz_storage_find(delivery->target, &storage);
-	commit();
-	settling.store = sagaz_storage_open(&storage, delivery->target, SAGAZ_EVENT);
-	stream->end = settling.store->backend->stream_end(settling.store);
-	begin();
-	rows = find_rows(&settling);
-	commit();
-	for (int i = 0; i < list_length(rows); i++)
-	{
-		if (((StreamRow *) list_nth(rows, i))->batch_id == 0)
-			continue;
-		MemoryContextSwitchTo(part);
-		settle_row(&settling, rows, i);
-		MemoryContextSwitchTo(context);
-		MemoryContextReset(part);
-	}
-	MemoryContextDelete(part);
-	stream->settled = true;
+	if (!sagaz_group_find(delivery->consumer_group, &group))
+		return false;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	found = find_lost(stream, delivery, group.no, work, snapshot) ||
+		find_open(stream, group.no, work, snapshot);
+	stream->sure = !found &&
+		find_earlier_tries(stream, group.no, PG_INT64_MAX, snapshot) == PG_INT64_MAX;
+	UnregisterSnapshot(snapshot);
+	return found;
 }
 
 /* ---------------------------------------------------------------------- */
-/* Sending */
+/* What is in the stream */
 
-/* The number for the first row of the next claim. */
-int64
-sagaz_stream_next_ms(const SagazStream *stream)
+static int
+compare_entries(const void *a, const void *b)
 {
-	int64		now = (GetCurrentTimestamp() +
-					   (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000;
-
-	return Max(now, Max(stream->last_ms, (int64) stream->end.ms) + 1);
+	return strcmp(((const SagazStreamEntry *) a)->event_id,
+				  ((const SagazStreamEntry *) b)->event_id);
 }
 
-/* Send a batch that was claimed just now; its claim is durable. */
-void
-sagaz_stream_append(SagazStream *stream, SagazStore *store,
-					const SagazClaim *claim, SagazRecord *records)
+static const SagazStreamEntry *
+find_entry(const SagazStreamEntry *entries, int count, const char *event_id)
+{
+	SagazStreamEntry key = {{0, 0}, unconstify(char *, event_id)};
+
+	return count == 0 ? NULL : bsearch(&key, entries, count,
+									   sizeof(SagazStreamEntry), compare_entries);
+}
+
+/*
+ * How many of the first ids were used: those up to the last event that is
+ * where it should be, though consumers may have removed others; and up to the
+ * stream's end, if that has such an id and not another's entry.
+ */
+static int
+count_used(const SagazStream *stream, const Work *work,
+		   const SagazStreamEntry *entries, int count, bool end_is_others)
+{
+	for (int i = work->count; i > 0; i--)
+	{
+		SagazStreamId id = work->ids[i - 1];
+		const SagazRecord *record = &work->records[i - 1];
+		const SagazStreamEntry *entry;
+
+		if (is_after(id, stream->end))
+			continue;
+		if (!is_after(stream->end, id) && !end_is_others)
+			return i;
+		entry = record->event.event_id == NULL ? NULL :
+			find_entry(entries, count, record->event.event_id);
+		if (entry && entry->id.ms == id.ms && entry->id.seq == id.seq)
+			return i;
+	}
+	return 0;
+}
+
+/* Is the last entry none of the events that should be there? */
+static bool
+is_others(const Work *work, const SagazStreamEntry *entry)
+{
+	for (int i = 0; i < work->count; i++)
+		if (work->ids[i].ms == entry->id.ms && work->ids[i].seq == entry->id.seq)
+			return work->records[i].event.event_id == NULL ||
+				strcmp(work->records[i].event.event_id, entry->event_id) != 0;
+	return false;
+}
+
+/* Leave in the work only what is to be added. */
+static void
+drop_what_is_there(const SagazStream *stream, SagazStore *store, Work *work)
+{
+	SagazStreamId from = {work->from_ms, 0};
+	SagazStreamEntry *entries = NULL;
+	bool		end_is_others = false;
+	int			count = 0;
+	int			used;
+	int			kept = 0;
+
+	if (stream->end.ms >= from.ms)
+	{
+		List	   *read = store->backend->stream_read(store, from, stream->end);
+		ListCell   *cell;
+
+		entries = palloc((list_length(read) + 1) * sizeof(SagazStreamEntry));
+		foreach(cell, read)
+			entries[count++] = *(SagazStreamEntry *) lfirst(cell);
+		if (count > 0)
+			end_is_others = is_others(work, &entries[count - 1]);
+		if (count > 1)
+			qsort(entries, count, sizeof(SagazStreamEntry), compare_entries);
+	}
+	used = count_used(stream, work, entries, count, end_is_others);
+	for (int i = used; i < work->count; i++)
+		if (work->records[i].event.event_id &&
+			!find_entry(entries, count, work->records[i].event.event_id))
+		{
+			work->records[kept] = work->records[i];
+			work->ids[kept++] = work->ids[i];
+		}
+	work->count = kept;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Adding */
+
+/* To be looked at anew if the stream's end is not where it was. */
+static void
+append(SagazStream *stream, SagazStore *store, SagazRecord *records,
+	   const SagazStreamId *ids, int count)
+{
+	if (!store->backend->stream_append(store, stream->end, records, ids, count))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CONCURRENCY),
+				 errmsg("somebody else adds to the stream of storage \"%s\"", store->name),
+				 errhint("A delivery of an ordered group must be the only writer of its stream.")));
+	stream->end = ids[count - 1];
+}
+
+/*
+ * Have in the stream what should be; false if the ids are no longer above the
+ * stream's end, which only others that write to it can cause.
+ */
+static bool
+do_work(SagazStream *stream, SagazStore *store, Work *work)
+{
+	drop_what_is_there(stream, store, work);
+	if (work->count == 0)
+		return true;
+	if (!is_after(work->ids[0], stream->end))
+		return false;
+	if (work->batch_id == 0)
+		ereport(LOG,
+				(errmsg("storage \"%s\" has lost entries of its stream, %d are added again",
+						store->name, work->count),
+				 errdetail("The first is " UINT64_FORMAT "-" UINT64_FORMAT ".",
+						   work->ids[0].ms, work->ids[0].seq)));
+	append(stream, store, work->records, work->ids, work->count);
+	return true;
+}
+
+static int
+finish(const SagazStream *stream, int64 batch_id)
+{
+	int			events;
+
+	sagaz_process_begin();
+	events = sagaz_batch_finish(batch_id, stream->worker_id);
+	CommitTransactionCommand();
+	return events;
+}
+
+/* None of the rest was added, or can be: it is claimed anew, with higher ids. */
+static void
+release(const SagazStream *stream, int64 batch_id)
+{
+	sagaz_process_begin();
+	(void) sagaz_batch_release(batch_id, stream->worker_id,
+							   "others write to the stream", 0);
+	CommitTransactionCommand();
+}
+
+static void
+check_end(const SagazStore *store, SagazStreamId end)
+{
+	if (end.ms >= PG_INT64_MAX / 2)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CAPACITY),
+				 errmsg("the stream of storage \"%s\" has no room for more ids", store->name),
+				 errdetail("Its end is " UINT64_FORMAT "-" UINT64_FORMAT ".",
+						   end.ms, end.seq),
+				 errhint("Deliver to another stream, or delete this one.")));
+}
+
+/*
+ * Look at the stream and do one thing that is missing there; stream->looked
+ * says that nothing was.  To be called in a transaction, which it ends; to be
+ * called again until nothing is missing.  Returns how many events were
+ * finished.
+ */
+int
+sagaz_stream_look(SagazStream *stream, const SagazDelivery *delivery)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SagazStorage storage;
+	SagazStore *store;
+	SagazStreamId end;
+	Work		work = {0};
+	bool		found;
+	int			finished = 0;
+
+	stream->looked = stream->sure = false;
+	prepare_look(stream, delivery);
+	sagaz_storage_find(delivery->target, &storage);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	sagaz_forward_begin(delivery->timeout_ms);
+	store = sagaz_storage_open(&storage, delivery->target, SAGAZ_EVENT);
+	end = store->backend->stream_end(store);
+	sagaz_forward_end();
+	check_end(store, end);
+	if (is_after(stream->end, end))
+		stream->passed_ms = 0;
+	stream->end = end;
+
+	sagaz_process_begin();
+	MemoryContextSwitchTo(context);
+	found = find_work(stream, delivery, &work);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	if (!found)
+	{
+		stream->looked = true;
+		stream->looked_at = GetCurrentTimestamp();
+		return 0;
+	}
+	sagaz_forward_begin(delivery->timeout_ms);
+	found = do_work(stream, store, &work);
+	sagaz_forward_end();
+	if (work.batch_id == 0)
+		stream->passed_ms = work.ms;
+	else if (found)
+		finished = finish(stream, work.batch_id);
+	else
+		release(stream, work.batch_id);
+	MemoryContextSwitchTo(context);
+	return finished;
+}
+
+/* The ids of what was claimed, as its rows have them. */
+static SagazStreamId *
+ids_of_claim(const SagazClaim *claim)
 {
 	SagazStreamId *ids = palloc(claim->picked * sizeof(SagazStreamId));
 	int			count = 0;
 
-	for (int row = 0; row < claim->nrows; row++)
-		for (int i = 0; i < claim->served[row].events; i++)
+	for (int i = 0; i < claim->nstream_rows; i++)
+		for (int j = 0; j < claim->stream_rows[i].count; j++)
 		{
-			ids[count].ms = claim->served[row].stream_ms;
-			ids[count++].seq = i;
+			ids[count].ms = claim->stream_rows[i].ms;
+			ids[count++].seq = j;
 		}
 	Assert(count == claim->picked);
-	append(stream, store, records, count, ids);
+	return ids;
+}
+
+/*
+ * Commit the claim, make it durable, add its events to the stream, finish.
+ * False if it is not done: then a look decides what is missing.
+ */
+bool
+sagaz_stream_deliver(SagazStream *stream, SagazBatch *batch)
+{
+	MemoryContext context = CurrentMemoryContext;
+	SagazStorage storage;
+	SagazRecord *records = sagaz_forward_read(batch);
+	SagazStreamId *ids = ids_of_claim(&batch->claim);
+	bool		first_try = stream->sure;
+
+	stream->looked = stream->sure = false;
+	sagaz_storage_find(batch->delivery->target, &storage);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	XLogFlush(XactLastCommitEnd);
+	if (!first_try)
+		return false;
+	sagaz_forward_begin(batch->delivery->timeout_ms);
+	append(stream, sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
+		   records, ids, batch->claim.picked);
+	sagaz_forward_end();
+	(void) finish(stream, batch->claim.batch_id);
+	MemoryContextSwitchTo(context);
+	stream->looked = stream->sure = true;
+	return true;
 }

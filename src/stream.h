@@ -1,28 +1,28 @@
 /*
  * stream.h
- *		Deliveries to the stream of a broker.
+ *		Delivering an ordered group to a stream, each event exactly once.
  */
 #ifndef SAGAZ_STREAM_H
 #define SAGAZ_STREAM_H
 
-#include "claim.h"
-#include "delivery.h"
-#include "storage.h"
+#include "handler.h"
 
-/* What the one writer of a stream knows about it, for an ordered group. */
+/* What the worker knows of its stream. */
 typedef struct SagazStream
 {
-	bool		settled;		/* what follows is known, and no earlier batch is open */
-	SagazStreamId end;
-	int64		last_ms;		/* highest first part of an id that was ever given */
+	const char *worker_id;
+	bool		looked;			/* all that was claimed earlier is decided, as of
+								 * the last look */
+	bool		sure;			/* and what is claimed now has no earlier try */
+	SagazStreamId end;			/* the stream's, unless others write to it */
+	int64		passed_ms;		/* rows up to here were looked at for loss */
+	TimestampTz looked_at;
 } SagazStream;
 
 extern bool sagaz_stream_is_exact(const SagazDelivery *delivery);
-extern void sagaz_stream_settle(SagazStream *stream,
-								const SagazDelivery *delivery,
-								const char *worker_id);
-extern int64 sagaz_stream_next_ms(const SagazStream *stream);
-extern void sagaz_stream_append(SagazStream *stream, SagazStore *store,
-								const SagazClaim *claim, SagazRecord *records);
+extern void sagaz_stream_prepare(const SagazStream *stream, SagazClaim *claim);
+extern bool sagaz_stream_deliver(SagazStream *stream, SagazBatch *batch);
+extern int	sagaz_stream_look(SagazStream *stream,
+							  const SagazDelivery *delivery);
 
 #endif							/* SAGAZ_STREAM_H */

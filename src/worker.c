@@ -13,7 +13,6 @@
 #include "sagaz.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -69,6 +68,7 @@ typedef enum Outcome
 {
 	NOTHING,					/* to deliver now */
 	DELIVERED,
+	LOOKED,						/* at what was delivered earlier */
 	RETRY_WITH_CARE,			/* the handler failed */
 	FAILED						/* something else did */
 } Outcome;
@@ -92,8 +92,7 @@ typedef struct Worker
 	bool		full;			/* it could not have been larger */
 	int			scale;			/* batches in one transaction */
 	int64		out;			/* the batch that is sent to a storage, or 0 */
-	bool		exact;			/* each event gets one entry in a stream */
-	SagazStream stream;			/* which */
+	SagazStream stream;			/* where each event gets one entry */
 	bool		clearing;		/* this transaction gives back what an earlier
 								 * process left over */
 	bool		cleared;		/* and such a one has committed */
@@ -192,6 +191,19 @@ count_batch(Worker *worker, const SagazBatch *batch)
 	LWLockRelease(sagaz_workers_lock);
 }
 
+/* Count events of a batch that was finished later. */
+static void
+count_delivered(Worker *worker, int events)
+{
+	SagazDone  *done = &worker->slot->done;
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	done->batches++;
+	done->delivered += events;
+	done->last_delivery = GetCurrentTimestamp();
+	LWLockRelease(sagaz_workers_lock);
+}
+
 /* Keep an error for the statistics, and log it unless one was just now. */
 static void
 note_error(Worker *worker, const char *error, const char *context)
@@ -264,22 +276,7 @@ deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
 	MemoryContextSwitchTo(worker->context);
 }
 
-/* The batch is claimed for good before anything of it is sent. */
-static void
-commit_claim(Worker *worker)
-{
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(worker->context);
-	if (worker->exact)
-		XLogFlush(XactLastCommitEnd);
-}
-
-/*
- * Commit the claim, send the events without a transaction, finish.  If it is
- * not known what has arrived, a batch of exact ones stays open until it is;
- * others are given back.
- */
+/* Commit the claim, send the events without a transaction, finish. */
 static void
 deliver_to_storage(Worker *worker, SagazBatch *batch)
 {
@@ -287,21 +284,16 @@ deliver_to_storage(Worker *worker, SagazBatch *batch)
 	SagazStorage storage;
 
 	sagaz_storage_find(batch->delivery->target, &storage);
-	commit_claim(worker);
-	if (worker->exact)
-	{
-		worker->stream.settled = false;
-		worker->stream.last_ms = batch->claim.stream_ms - 1;
-	}
-	else
-		worker->out = batch->claim.batch_id;
-	sagaz_forward_send(sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
-					   batch, records, worker->exact ? &worker->stream : NULL);
-	sagaz_process_begin();
-	(void) sagaz_batch_finish(batch->claim.batch_id, worker->worker_id);
+	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(worker->context);
-	worker->stream.settled = worker->exact;
+	worker->out = batch->claim.batch_id;
+	sagaz_forward_send(sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
+					   batch, records);
+	sagaz_process_begin();
+	(void) sagaz_batch_finish(worker->out, worker->worker_id);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker->context);
 	worker->out = 0;
 }
 
@@ -313,7 +305,12 @@ deliver(Worker *worker, SagazBatch *batch, int at_once)
 
 	set_state(worker, WORKER_DELIVERING);
 	report_batch(batch);
-	if (batch->delivery->target)
+	if (batch->claim.for_stream)
+	{
+		if (!sagaz_stream_deliver(&worker->stream, batch))
+			return;
+	}
+	else if (batch->delivery->target)
 		deliver_to_storage(worker, batch);
 	else
 		deliver_to_handler(worker, batch, at_once);
@@ -327,47 +324,54 @@ deliver(Worker *worker, SagazBatch *batch, int at_once)
 	adapt_scale(worker, start);
 }
 
-/* Find out what became of the batches that were sent before. */
-static void
-settle(Worker *worker, const SagazDelivery *delivery)
+/* Has the stream what was claimed before?  Find out, if it is time to. */
+static bool
+look_at_stream(Worker *worker, const SagazDelivery *delivery)
 {
+	const SagazStream *stream = &worker->stream;
+	int			finished;
+
+	if (stream->looked && GetCurrentTimestamp() <
+		stream->looked_at + sagaz_poll_interval * INT64CONST(1000))
+		return false;
 	set_state(worker, WORKER_DELIVERING);
 	pgstat_report_activity(STATE_RUNNING,
 						   psprintf("sagaz: comparing with the stream of %s",
 									delivery->target));
-	sagaz_stream_settle(&worker->stream, delivery, worker->worker_id);
+	finished = sagaz_stream_look(&worker->stream, delivery);
+	if (finished > 0)
+		count_delivered(worker, finished);
 	worker->errors = 0;
-	worker->count = 0;
-	worker->full = true;
+	return true;
 }
 
 /*
- * Claim and deliver.  False where there was nothing; worker->next tells when
+ * Claim and deliver.  Where there was nothing, worker->next tells when
  * there may be.
  */
-static bool
+static Outcome
 claim_and_deliver(Worker *worker, SagazBatch *batch)
 {
 	SagazDelivery *delivery = palloc0(sizeof(SagazDelivery));
+	bool		exact;
+	bool		clear;
 	int			at_once;
 
 	batch->delivery = delivery;
 	worker->clearing = false;
 	batch->patient = worker->errors < MAX_PATIENCE;
 	if (!open_delivery(worker, delivery))
-		return false;
+		return NOTHING;
+	exact = sagaz_stream_is_exact(delivery);
+	if (exact && look_at_stream(worker, delivery))
+		return LOOKED;
+	clear = delivery->target && !exact && !worker->cleared;
 	at_once = delivery->batch_size > 0 ? delivery->batch_size : sagaz_batch_size;
-	worker->exact = sagaz_stream_is_exact(delivery);
-	if (worker->exact && !worker->stream.settled)
-	{
-		settle(worker, delivery);
-		return true;
-	}
-	if (!worker->expect && (worker->cleared || !delivery->target) &&
+	if (!worker->expect && !clear &&
 		!sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
-		return false;
+		return NOTHING;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (delivery->target && !worker->exact && !worker->cleared)
+	if (clear)
 	{
 		sagaz_forward_release_left_over(delivery->consumer_group,
 										worker->worker_id);
@@ -376,18 +380,19 @@ claim_and_deliver(Worker *worker, SagazBatch *batch)
 	batch->claim.worker_id = worker->worker_id;
 	batch->claim.limit = worker->care == CARE_NONE ?
 		at_once * worker->scale : at_once;
-	batch->claim.stream_ms = worker->exact ? sagaz_stream_next_ms(&worker->stream) : 0;
 	sagaz_handler_prepare(batch);
+	if (exact)
+		sagaz_stream_prepare(&worker->stream, &batch->claim);
 	sagaz_claim(&batch->claim, delivery->consumer_group);
 	if (batch->claim.picked > 0)
 	{
 		deliver(worker, batch, at_once);
-		return true;
+		return DELIVERED;
 	}
 	PopActiveSnapshot();
 	if (sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
 		worker->next = GetCurrentTimestamp() + TAKEN_RETRY_MS * INT64CONST(1000);
-	return false;
+	return NOTHING;
 }
 
 /* After an error that no event is to blame for: wait, ever longer. */
@@ -482,7 +487,7 @@ run_round(Worker *worker)
 	{
 		sagaz_process_begin();
 		MemoryContextSwitchTo(worker->context);
-		outcome = claim_and_deliver(worker, batch) ? DELIVERED : NOTHING;
+		outcome = claim_and_deliver(worker, batch);
 		if (IsTransactionState())
 			CommitTransactionCommand();
 		worker->cleared = worker->cleared || worker->clearing;
@@ -631,6 +636,8 @@ step(Worker *worker)
 			if (!keep_house_if_due(worker))
 				sleep_until_needed(worker);
 			break;
+		case LOOKED:
+			break;
 		case RETRY_WITH_CARE:
 			worker->expect = true;
 			break;
@@ -659,6 +666,7 @@ sagaz_worker_main(Datum main_arg)
 	worker->worker_id = MemoryContextStrdup(TopMemoryContext, application);
 	worker->context = AllocSetContextCreate(TopMemoryContext, "sagaz worker",
 											ALLOCSET_DEFAULT_SIZES);
+	worker->stream.worker_id = worker->worker_id;
 	worker->expect = true;
 	worker->scale = 1;
 	ereport(LOG, (errmsg("delivery \"%s\" started", worker->name)));
