@@ -57,15 +57,17 @@ static void
 queue_give_back(RedisStore *store, const RedisId *id, const RedisReply *hash,
 				int64 batch_id)
 {
+	static const char *const taken[] = {"status", "claimed_at", "worker_id"};
 	char	   *key = psprintf("%s:meta:%s", store->outbox_prefix, id->bytes);
 
-	for (int i = 0; i + 1 < hash->count; i += 2)
+	for (int i = 0; i < (int) lengthof(taken); i++)
 	{
-		const char *field = hash->elements[i]->str;
+		const char *was = NULL;
 
-		if (strcmp(field, "status") == 0 || strcmp(field, "claimed_at") == 0 ||
-			strcmp(field, "worker_id") == 0)
-			redis_queue_words(store, "HSET", key, field, hash->elements[i + 1]->str, NULL);
+		for (int j = 0; j + 1 < hash->count; j += 2)
+			if (strcmp(hash->elements[j]->str, taken[i]) == 0)
+				was = hash->elements[j + 1]->str;
+		redis_queue_words(store, was ? "HSET" : "HDEL", key, taken[i], was, NULL);
 	}
 	redis_queue_words(store, "HDEL", key, "sagaz:batch", NULL);
 	redis_queue_words(store, "SREM", psprintf("%s:sagaz:batch:" INT64_FORMAT,

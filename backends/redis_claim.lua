@@ -20,9 +20,13 @@ local function is_too_young(fields)
 		string.sub(created, 1, -7) > created_before
 end
 
+-- Nothing, if the key is no hash: what was taken before is not given up.
 local function load(id)
-	local words = redis.call('HGETALL', meta(id))
+	local words = redis.pcall('HGETALL', meta(id))
 	local fields = {}
+	if words.err then
+		words = {}
+	end
 	for i = 1, #words, 2 do
 		fields[words[i]] = words[i + 1]
 	end
@@ -30,7 +34,7 @@ local function load(id)
 end
 
 local function is_over(fields)
-	return fields.status == nil or fields.status == 'sent' or
+	return next(fields) == nil or fields.status == 'sent' or
 		fields.status == 'dead_letter'
 end
 
