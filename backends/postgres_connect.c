@@ -43,8 +43,9 @@ close_connection(void *arg)
 }
 
 /*
- * What libpq would take by itself: nothing from the environment of this
- * server.  A service there cannot be overruled, so it is refused.
+ * The value of an option that the storage does not have; NULL leaves it to
+ * libpq.  This server's environment is not for those who are not superusers,
+ * and in no case does it say where to connect to.
  */
 static const char *
 default_value(const PostgresStore *store, const PQconninfoOption *option)
@@ -66,13 +67,17 @@ default_value(const PostgresStore *store, const PQconninfoOption *option)
 		return user ? user : store->base.user;
 	if (option->envvar == NULL || getenv(option->envvar) == NULL)
 		return NULL;
-	if (strcmp(name, "service") == 0)
+	/* libpq takes an empty value for none; options of spaces are no options */
+	if (strcmp(name, "options") == 0)
+		return " ";
+	/* those of a password make no difference, as they have one */
+	if (option->compiled == NULL && !store->base.is_superusers &&
+		strncmp(name, "pass", 4) != 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_CONNECTION),
 				 errmsg("could not connect to storage \"%s\"", store->base.name),
 				 errdetail("%s is set in this server's environment.", option->envvar)));
-	/* libpq takes an empty value for none; options of spaces are no options */
-	return strcmp(name, "options") == 0 ? " " : option->compiled;
+	return option->compiled;
 }
 
 /*

@@ -12,6 +12,9 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $node = new_node('near', conf => "fsync = off\nlog_min_messages = debug1");
+plan skip_all => 'built without the PostgreSQL backend'
+  if $node->safe_psql('postgres', q{SELECT count(*) FROM sagaz.backends() WHERE name = 'postgresql'}) eq '0';
+
 my $other = new_node('far', conf => <<'CONF');
 fsync = off
 log_connections = on
@@ -74,6 +77,14 @@ SELECT sagaz.create_storage('super', '@{[url('postgres')]}');
 GRANT USAGE ON FOREIGN SERVER super TO tenant;
 SQL
 $node->safe_psql('postgres', "SET ROLE plain; SELECT sagaz.create_storage('mine', '" . url('app', $secret) . "')");
+
+# What the environment of the server says about libpq does not matter.
+{
+	local $ENV{PGTARGETSESSIONATTRS} = 'read-only';
+	local $ENV{PGOPTIONS} = '-c search_path=nowhere -c role=none_such';
+	local $ENV{PGDATABASE} = 'none_such';
+	$node->restart;
+}
 
 # Who may use what.
 is($node->safe_psql('postgres', "SELECT sagaz.count_records('saga', 'super')"), '0', 'a superuser needs no password');
