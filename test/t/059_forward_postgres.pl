@@ -45,7 +45,8 @@ sub arrived
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	for my $storage (sort keys %databases)
 	{
-		query_is($node, 'postgres', "SELECT lag_events = 0 FROM sagaz.stat_delivery WHERE name = '$storage'",
+		query_is($node, 'postgres', "SELECT lag_events = 0 AND sagaz.count_records('outbox', '$storage') = "
+			  . "(SELECT count(*) FROM sagaz.outbox) FROM sagaz.stat_delivery WHERE name = '$storage'",
 			't', "$name: all is sent to $storage");
 		is($node->safe_psql('postgres', <<"SQL"), '0|t', "$name: each once in $storage, as it was emitted");
 SELECT count(*) FILTER (WHERE f IS NULL OR o IS NULL OR f->>'status' <> 'pending' OR f->'payload' <> o.payload
