@@ -1,315 +1,252 @@
 /*
  * postgres_library_read.c
- *		Reading the Python library's tables in another PostgreSQL database.
- *
- * A saga's steps come as one document.  Where sagaz has kept the steps whole,
- * because the tables cannot (keys of steps that the library does not know),
- * these count, unless the library has saved the saga since.
- *
- * The whole filter is part of the query, so that a limit can be, too.
+ *		The Python library's tables in another PostgreSQL database: reading.
  */
-#include "postgres_sql.h"
+#include "postgres_library.h"
 
-#include "utils/builtins.h"
-#include "utils/json.h"
-#include "utils/timestamp.h"
+#include <limits.h>
 
 #include "record.h"
 #include "times.h"
 
-enum saga_value
+/* A SELECT that is being put together. */
+typedef struct LibraryQuery
 {
-	saga_value_id,
-	saga_value_name,
-	saga_value_status,
-	saga_value_steps,
-	saga_value_context,
-	saga_value_metadata,
-	saga_value_created_at,
-	saga_value_updated_at,
-	saga_value_version
+	StringInfoData sql;
+	const char **values;
+	int			nvalues;
+	int			room;
+} LibraryQuery;
+
+static const char *const main_table[] = {"@.sagas", "@.saga_outbox"};
+static const char *const key_column[] = {"saga_id", "event_id"};
+
+/* What there is to be read while a side table is not there. */
+static const char *const no_side[] = {
+	"(SELECT NULL::varchar AS saga_id, NULL::timestamptz AS created_at,"
+	" NULL::timestamptz AS updated_at, NULL::bigint AS version,"
+	" NULL::jsonb AS steps, NULL::jsonb AS steps_seen WHERE false)",
+	"(SELECT NULL::uuid AS event_id, NULL::timestamptz AS created_at,"
+	" NULL::varchar AS status, NULL::timestamptz AS claimed_at,"
+	" NULL::bigint AS batch_id, NULL::bigint AS lease_until,"
+	" NULL::bigint AS next_attempt_at, NULL::text AS routing_key,"
+	" NULL::text AS partition_key WHERE false)"
 };
 
-enum event_value
-{
-	event_value_id,
-	event_value_saga_id,
-	event_value_aggregate_type,
-	event_value_aggregate_id,
-	event_value_event_type,
-	event_value_payload,
-	event_value_headers,
-	event_value_status,
-	event_value_created_at,
-	event_value_claimed_at,
-	event_value_sent_at,
-	event_value_retry_count,
-	event_value_last_error,
-	event_value_worker_id,
-	event_value_routing_key,
-	event_value_partition_key,
-	event_value_batch_id,
-	event_value_lease_until,
-	event_value_next_attempt_at
+static const char *const side_table[] = {"@.sagaz_saga", "@.sagaz_event"};
+
+static const char *const selected[] = {
+	"SELECT m.saga_id, m.saga_name, m.status,"
+	" CASE WHEN s.steps_seen = t.steps THEN s.steps ELSE t.steps END,"
+	" m.context, m.metadata, m.created_at, m.updated_at, s.version,"
+	" s.updated_at IS DISTINCT FROM m.updated_at",
+	"SELECT m.event_id, m.saga_id, m.event_type, m.payload, m.status,"
+	" m.created_at, m.claimed_at, m.sent_at, m.worker_id, m.retry_count,"
+	" m.last_error, m.aggregate_type, m.aggregate_id, m.headers,"
+	" s.routing_key, s.partition_key, l.batch_id, l.lease_until,"
+	" l.next_attempt_at"
 };
 
-#define STEPS \
-	"coalesce((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(" \
-	"'name', s.step_name, 'status', s.status, 'result', s.result, 'error', s.error," \
-	" 'executed_at', s.executed_at, 'compensated_at', s.compensated_at," \
-	" 'retry_count', coalesce(s.retry_count, 0)) ORDER BY s.id)" \
-	" FROM %s.saga_steps AS s WHERE s.saga_id = m.saga_id), '[]')"
+/* Formats for the main table and the side table. */
+static const char *const joined[] = {
+	" FROM %s AS m LEFT JOIN %s AS s"
+	" ON s.saga_id = m.saga_id AND s.created_at IS NOT DISTINCT FROM m.created_at",
+	" FROM %s AS m LEFT JOIN %s AS s"
+	" ON s.event_id = m.event_id AND s.created_at = m.created_at"
+	" LEFT JOIN LATERAL (SELECT s.batch_id, s.lease_until, s.next_attempt_at"
+	" WHERE s.status = m.status AND s.claimed_at IS NOT DISTINCT FROM m.claimed_at)"
+	" AS l ON true"
+};
 
 /* ---------------------------------------------------------------------- */
 /* Statements */
 
-void
-postgres_sql_begin(PostgresSql *sql)
+/* Add a parameter; its number. */
+static int
+add_value(LibraryQuery *query, const char *value)
 {
-	initStringInfo(&sql->text);
-	sql->nparameters = 0;
-}
-
-/* Add text in which %d, if a parameter goes with it, is the parameter's number. */
-void
-postgres_sql_add(PostgresSql *sql, const char *text, const char *parameter)
-{
-	const char *place = parameter ? strstr(text, "%d") : NULL;
-
-	if (place == NULL)
+	if (query->nvalues == query->room)
 	{
-		appendStringInfoString(&sql->text, text);
-		return;
+		query->room = query->room * 2 + 8;
+		query->values = query->values ?
+			repalloc(query->values, query->room * sizeof(char *)) :
+			palloc(query->room * sizeof(char *));
 	}
-	Assert(sql->nparameters < POSTGRES_MAX_PARAMETERS);
-	sql->parameters[sql->nparameters++] = parameter;
-	appendBinaryStringInfo(&sql->text, text, place - text);
-	appendStringInfo(&sql->text, "%d", sql->nparameters);
-	appendStringInfoString(&sql->text, place + 2);
+	query->values[query->nvalues++] = value;
+	return query->nvalues;
 }
 
-void
-postgres_sql_queue(PostgresStore *store, const PostgresSql *sql)
+/* Add a condition, a format for the parameter's number. */
+static void add_condition(LibraryQuery *query, const char *format, const char *value) pg_attribute_printf(2, 0);
+
+static void
+add_condition(LibraryQuery *query, const char *format, const char *value)
 {
-	postgres_queue(store, sql->text.data, sql->nparameters, NULL, sql->parameters);
+	int			number = add_value(query, value);
+
+	appendStringInfoString(&query->sql, " AND ");
+	appendStringInfo(&query->sql, format, number, number);
 }
 
-/* Words as an array of JSON. */
 char *
-postgres_json_strings(const char *const *words, int count)
+library_time(TimestampTz time)
 {
-	StringInfoData array;
+	char	   *text = palloc(SAGAZ_TIME_SIZE);
 
-	initStringInfo(&array);
-	appendStringInfoChar(&array, '[');
-	for (int i = 0; i < count; i++)
-	{
-		if (i > 0)
-			appendStringInfoChar(&array, ',');
-		escape_json(&array, words[i]);
-	}
-	appendStringInfoChar(&array, ']');
-	return array.data;
+	time = sagaz_real_time(time);
+	if (!sagaz_time_in_range(time))
+		return time < 0 ? "-infinity" : "infinity";
+	(void) sagaz_format_time(time, text);
+	return text;
 }
 
+static void
+queue(PostgresStore *store, LibraryQuery *query)
+{
+	postgres_queue(store, library_sql(store, query->sql.data), query->nvalues,
+				   NULL, query->values);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Filters */
+
+/* Only those of the keys that can be there: an event's is a UUID. */
 static char *
-time_text(TimestampTz time)
+keys_array(SagazKind kind, const char *const *keys, int count)
 {
-	char		text[SAGAZ_TIME_SIZE];
+	const char **possible = palloc(Max(count, 1) * sizeof(char *));
+	int			npossible = 0;
 
-	(void) sagaz_format_time(sagaz_real_time(time), text);
-	return pstrdup(text);
-}
-
-#define AMONG " IN (SELECT pg_catalog.jsonb_array_elements_text($%d::jsonb))"
-
-static void
-add_saga_conditions(PostgresSql *sql, const SagazFilter *filter)
-{
-	if (filter->name_part)
-		postgres_sql_add(sql, " AND pg_catalog.strpos(pg_catalog.lower(m.saga_name),"
-						 " pg_catalog.lower($%d)) > 0", filter->name_part);
-	if (filter->updated_before != 0)
-		postgres_sql_add(sql, " AND m.updated_at < $%d::timestamptz",
-						 time_text(filter->updated_before));
-}
-
-/* What may be claimed, as is_claimable() of filter.c has it. */
-static void
-add_claimable(PostgresSql *sql, const PostgresStore *store, const SagazFilter *filter)
-{
-	bool		side = store->has_side[SAGAZ_EVENT];
-	char	   *now = psprintf(INT64_FORMAT, filter->claimable_at);
-
-	postgres_sql_add(sql, " AND (m.status IN ('pending', 'failed')", NULL);
-	if (side)
-		postgres_sql_add(sql, " AND coalesce(x.next_attempt_at, 0) <= $%d::bigint", now);
-	postgres_sql_add(sql, " OR m.status = 'claimed' AND (m.claimed_at IS NULL"
-					 " OR m.claimed_at <= $%d::timestamptz)",
-					 time_text(filter->claimable_at - filter->lease_us));
-	if (side)
-		postgres_sql_add(sql, " AND coalesce(x.lease_until, 0) <= $%d::bigint", now);
-	postgres_sql_add(sql, ")", NULL);
+	for (int i = 0; i < count; i++)
+		if (kind == SAGAZ_SAGA || sagaz_is_uuid(keys[i]))
+			possible[npossible++] = keys[i];
+	return library_array(possible, npossible);
 }
 
 static void
-add_event_conditions(PostgresSql *sql, const PostgresStore *store,
-					 const SagazFilter *filter)
+add_claimable(LibraryQuery *query, const SagazFilter *filter)
+{
+	int			now = add_value(query, psprintf(INT64_FORMAT, filter->claimable_at));
+	int			latest = add_value(query, library_time(filter->claimable_at - filter->lease_us));
+
+	appendStringInfo(&query->sql, " AND CASE m.status"
+					 " WHEN 'claimed' THEN coalesce(m.claimed_at, '-infinity') <= $%d::timestamptz"
+					 " AND coalesce(l.lease_until, 0) <= $%d::bigint"
+					 " WHEN 'pending' THEN coalesce(l.next_attempt_at, 0) <= $%d::bigint"
+					 " WHEN 'failed' THEN coalesce(l.next_attempt_at, 0) <= $%d::bigint"
+					 " ELSE false END AND m.status IN ('pending', 'failed', 'claimed')",
+					 latest, now, now, now);
+}
+
+static void
+add_event_conditions(LibraryQuery *query, const SagazFilter *filter)
 {
 	if (filter->saga_id)
-		postgres_sql_add(sql, " AND m.saga_id = $%d", filter->saga_id);
+		add_condition(query, "m.saga_id = $%d", filter->saga_id);
 	if (filter->event_type)
-		postgres_sql_add(sql, " AND m.event_type = $%d", filter->event_type);
+		add_condition(query, "m.event_type = $%d", filter->event_type);
 	if (filter->batch_id != 0)
-		postgres_sql_add(sql, store->has_side[SAGAZ_EVENT] ?
-						 " AND x.batch_id = $%d::bigint" : " AND $%d::bigint IS NULL",
-						 psprintf(INT64_FORMAT, filter->batch_id));
+		add_condition(query, "l.batch_id = $%d::bigint AND s.batch_id = $%d::bigint",
+					  psprintf(INT64_FORMAT, filter->batch_id));
 	if (filter->claimed_before != 0)
-		postgres_sql_add(sql, " AND m.claimed_at < $%d::timestamptz",
-						 time_text(filter->claimed_before));
+		add_condition(query, "m.claimed_at < $%d::timestamptz",
+					  library_time(filter->claimed_before));
 	if (filter->sent_before != 0)
-		postgres_sql_add(sql, " AND m.sent_at < $%d::timestamptz",
-						 time_text(filter->sent_before));
+		add_condition(query, "m.sent_at < $%d::timestamptz",
+					  library_time(filter->sent_before));
 	if (filter->claimable_at != 0)
-		add_claimable(sql, store, filter);
+		add_claimable(query, filter);
 }
 
-/* Only what is a UUID is in the table. */
+/* All of a filter but a part of a name, which the reader compares. */
 static void
-add_event_keys(PostgresSql *sql, const SagazFilter *filter, const char *after_key)
+add_conditions(LibraryQuery *query, SagazKind kind, const SagazFilter *filter)
 {
-	const char **ids = palloc((filter->nkeys + 1) * sizeof(char *));
-	int			nids = 0;
+	const char *type = kind == SAGAZ_SAGA ? "text[]" : "uuid[]";
 
-	if (filter->key && !sagaz_is_uuid(filter->key))
-		postgres_sql_add(sql, " AND false", NULL);
-	else if (filter->key)
-		postgres_sql_add(sql, " AND m.event_id = $%d::uuid", filter->key);
-	for (int i = 0; i < filter->nkeys; i++)
-		if (sagaz_is_uuid(filter->keys[i]))
-			ids[nids++] = filter->keys[i];
-	if (filter->nkeys > 0)
-		postgres_sql_add(sql, " AND m.event_id IN (SELECT w::uuid"
-						 " FROM pg_catalog.jsonb_array_elements_text($%d::jsonb) AS w)",
-						 postgres_json_strings(ids, nids));
-	if (after_key)
-		postgres_sql_add(sql, " AND m.event_id > $%d::uuid", after_key);
-}
-
-static void
-add_saga_keys(PostgresSql *sql, const SagazFilter *filter, const char *after_key)
-{
+	appendStringInfoString(&query->sql, " WHERE true");
 	if (filter->key)
-		postgres_sql_add(sql, " AND m.saga_id = $%d", filter->key);
+		add_condition(query, psprintf("m.%s = ANY ($%%d::%s)", key_column[kind], type),
+					  keys_array(kind, &filter->key, 1));
 	if (filter->nkeys > 0)
-		postgres_sql_add(sql, " AND m.saga_id" AMONG,
-						 postgres_json_strings(filter->keys, filter->nkeys));
-	if (after_key)
-		postgres_sql_add(sql, " AND m.saga_id COLLATE \"C\" > $%d", after_key);
-}
-
-static void
-add_conditions(PostgresSql *sql, const PostgresStore *store, SagazKind kind,
-			   const SagazFilter *filter, const char *after_key)
-{
-	postgres_sql_add(sql, " WHERE true", NULL);
+		add_condition(query, psprintf("m.%s = ANY ($%%d::%s)", key_column[kind], type),
+					  keys_array(kind, filter->keys, filter->nkeys));
 	if (filter->nstatuses > 0)
-		postgres_sql_add(sql, " AND m.status" AMONG,
-						 postgres_json_strings(filter->statuses, filter->nstatuses));
-	if (kind == SAGAZ_SAGA)
-	{
-		add_saga_keys(sql, filter, after_key);
-		add_saga_conditions(sql, filter);
-	}
-	else
-	{
-		add_event_keys(sql, filter, after_key);
-		add_event_conditions(sql, store, filter);
-	}
+		add_condition(query, "m.status = ANY ($%d::text[])",
+					  library_array(filter->statuses, filter->nstatuses));
+	if (kind == SAGAZ_EVENT)
+		add_event_conditions(query, filter);
+	else if (filter->updated_before != 0)
+		add_condition(query, "m.updated_at < $%d::timestamptz",
+					  library_time(filter->updated_before));
+}
+
+/* How the storage sorts keys is good enough where nobody asks for bytes. */
+static const char *
+key_order(SagazKind kind, SagazOrder order)
+{
+	return kind == SAGAZ_SAGA && order != SAGAZ_ANY_ORDER ? " COLLATE \"C\"" : "";
 }
 
 static void
-add_source(PostgresSql *sql, const PostgresStore *store, SagazKind kind)
+add_order(LibraryQuery *query, SagazKind kind, SagazOrder order)
 {
-	bool		side = store->has_side[kind];
-	const char *schema = store->schema;
-
-	if (kind == SAGAZ_SAGA)
-	{
-		appendStringInfoString(&sql->text, "SELECT m.saga_id, m.saga_name, m.status, ");
-		if (side)
-			appendStringInfoString(&sql->text, "CASE WHEN x.updated_at = m.updated_at"
-								   " AND x.steps IS NOT NULL THEN x.steps ELSE ");
-		appendStringInfo(&sql->text, STEPS, schema);
-		if (side)
-			appendStringInfoString(&sql->text, " END");
-		appendStringInfoString(&sql->text, ", m.context, m.metadata, m.created_at, m.updated_at, ");
-		appendStringInfoString(&sql->text, side ?
-							   "x.version + (x.updated_at <> m.updated_at)::integer" : "1");
-		appendStringInfo(&sql->text, " FROM %s.sagas AS m", schema);
-		if (side)
-			appendStringInfo(&sql->text, " LEFT JOIN %s.sagaz_saga AS x ON x.saga_id = m.saga_id", schema);
-		return;
-	}
-	appendStringInfo(&sql->text, "SELECT m.event_id, m.saga_id, m.aggregate_type,"
-					 " m.aggregate_id, m.event_type, m.payload, m.headers, m.status,"
-					 " m.created_at, m.claimed_at, m.sent_at, m.retry_count, m.last_error,"
-					 " m.worker_id, %s FROM %s.saga_outbox AS m",
-					 side ? "x.routing_key, x.partition_key, x.batch_id, x.lease_until, x.next_attempt_at" :
-					 "NULL, NULL, NULL, NULL, NULL", schema);
-	if (side)
-		appendStringInfo(&sql->text, " LEFT JOIN %s.sagaz_event AS x ON x.event_id = m.event_id", schema);
+	appendStringInfoString(&query->sql, " ORDER BY ");
+	if (order == SAGAZ_OLDEST_FIRST)
+		appendStringInfoString(&query->sql, "m.created_at, ");
+	if (order == SAGAZ_NEWEST_FIRST)
+		appendStringInfoString(&query->sql, "m.created_at DESC, ");
+	appendStringInfo(&query->sql, "m.%s%s", key_column[kind], key_order(kind, order));
 }
 
-/*
- * The query for a filter; count 0 is no limit.  What is locked by others is
- * passed over if it is to be claimed, and else waited for.
- */
-void
-postgres_library_select(PostgresStore *store, PostgresSql *sql, SagazKind kind,
-						const SagazFilter *filter, const char *after_key,
-						int64 count, bool for_update)
+/* A SELECT of this, from the tables of that kind, of what matches. */
+static LibraryQuery *
+begin_query(const PostgresStore *store, SagazKind kind, const char *what,
+			const SagazFilter *filter)
 {
-	const char *key = kind == SAGAZ_SAGA ? "m.saga_id COLLATE \"C\"" : "m.event_id";
+	LibraryQuery	   *query = palloc0(sizeof(LibraryQuery));
 
-	postgres_sql_begin(sql);
-	add_source(sql, store, kind);
-	add_conditions(sql, store, kind, filter, after_key);
-	if (filter->order == SAGAZ_OLDEST_FIRST || filter->order == SAGAZ_NEWEST_FIRST)
-		appendStringInfo(&sql->text, " ORDER BY m.created_at%s, %s",
-						 filter->order == SAGAZ_NEWEST_FIRST ? " DESC" : "", key);
-	else
-		appendStringInfo(&sql->text, " ORDER BY %s", key);
-	if (count > 0)
-		appendStringInfo(&sql->text, " LIMIT " INT64_FORMAT, count);
-	if (for_update)
-		appendStringInfo(&sql->text, " FOR UPDATE OF m%s",
-						 filter->claimable_at != 0 ? " SKIP LOCKED" : "");
+	initStringInfo(&query->sql);
+	appendStringInfoString(&query->sql, what);
+	appendStringInfo(&query->sql, joined[kind], main_table[kind],
+					 store->has_side[kind] ? side_table[kind] : no_side[kind]);
+	if (kind == SAGAZ_SAGA && what == selected[kind])
+		appendStringInfoString(&query->sql, LIBRARY_STEPS_OF("m"));
+	add_conditions(query, kind, filter);
+	return query;
 }
 
 /* ---------------------------------------------------------------------- */
 /* Rows to records */
 
+static char *
+text_of(const PostgresResult *rows, int row, int column)
+{
+	char	   *value = postgres_value(rows, row, column);
+
+	return value ? pstrdup(value) : NULL;
+}
+
 static Jsonb *
-json_value(const PostgresResult *rows, int row, int column, const char *field,
-		   SagazRecord *record)
+json_of(const PostgresResult *rows, int row, int column, const char *field,
+		SagazRecord *record)
 {
 	return sagaz_field_json(postgres_value(rows, row, column), field, record);
 }
 
 static TimestampTz
-time_value(const PostgresResult *rows, int row, int column, const char *field,
-		   SagazRecord *record)
+time_of(const PostgresResult *rows, int row, int column, const char *field,
+		SagazRecord *record)
 {
 	return sagaz_field_time(postgres_value(rows, row, column), field, record);
 }
 
 static int64
-number_value(const PostgresResult *rows, int row, int column)
+number_of(const PostgresResult *rows, int row, int column)
 {
-	const char *value = postgres_value(rows, row, column);
+	char	   *value = postgres_value(rows, row, column);
 
-	return value ? strtoi64(value, NULL, 10) : 0;
+	return value ? strtoll(value, NULL, 10) : 0;
 }
 
 static void
@@ -317,15 +254,18 @@ read_saga(const PostgresResult *rows, int row, SagazRecord *record)
 {
 	SagazSaga  *saga = &record->saga;
 
-	saga->saga_id = postgres_value(rows, row, saga_value_id);
-	saga->saga_name = postgres_value(rows, row, saga_value_name);
-	saga->status = postgres_value(rows, row, saga_value_status);
-	saga->steps = json_value(rows, row, saga_value_steps, "steps", record);
-	saga->context = json_value(rows, row, saga_value_context, "context", record);
-	saga->metadata = json_value(rows, row, saga_value_metadata, "metadata", record);
-	saga->created_at = time_value(rows, row, saga_value_created_at, "created_at", record);
-	saga->updated_at = time_value(rows, row, saga_value_updated_at, "updated_at", record);
-	saga->version = Max(number_value(rows, row, saga_value_version), 1);
+	saga->saga_id = text_of(rows, row, 0);
+	saga->saga_name = text_of(rows, row, 1);
+	saga->status = text_of(rows, row, 2);
+	saga->steps = json_of(rows, row, 3, "steps", record);
+	saga->context = json_of(rows, row, 4, "context", record);
+	saga->metadata = json_of(rows, row, 5, "metadata", record);
+	saga->created_at = time_of(rows, row, 6, "created_at", record);
+	saga->updated_at = time_of(rows, row, 7, "updated_at", record);
+	saga->version = number_of(rows, row, 8);
+	/* the library changed it since, and knows no versions */
+	if (saga->version > 0 && strcmp(postgres_value(rows, row, 9), "t") == 0)
+		saga->version++;
 }
 
 static void
@@ -333,44 +273,147 @@ read_event(const PostgresResult *rows, int row, SagazRecord *record)
 {
 	SagazEvent *event = &record->event;
 
-	event->event_id = postgres_value(rows, row, event_value_id);
-	event->saga_id = postgres_value(rows, row, event_value_saga_id);
-	event->aggregate_type = postgres_value(rows, row, event_value_aggregate_type);
-	event->aggregate_id = postgres_value(rows, row, event_value_aggregate_id);
-	event->event_type = postgres_value(rows, row, event_value_event_type);
-	event->payload = json_value(rows, row, event_value_payload, "payload", record);
-	event->headers = json_value(rows, row, event_value_headers, "headers", record);
-	event->status = postgres_value(rows, row, event_value_status);
-	event->created_at = time_value(rows, row, event_value_created_at, "created_at", record);
-	event->claimed_at = time_value(rows, row, event_value_claimed_at, "claimed_at", record);
-	event->sent_at = time_value(rows, row, event_value_sent_at, "sent_at", record);
-	event->retry_count = (int) number_value(rows, row, event_value_retry_count);
-	event->last_error = postgres_value(rows, row, event_value_last_error);
-	event->worker_id = postgres_value(rows, row, event_value_worker_id);
-	event->routing_key = postgres_value(rows, row, event_value_routing_key);
-	event->partition_key = postgres_value(rows, row, event_value_partition_key);
-	event->batch_id = number_value(rows, row, event_value_batch_id);
-	event->lease_until = number_value(rows, row, event_value_lease_until);
-	event->next_attempt_at = number_value(rows, row, event_value_next_attempt_at);
+	event->event_id = text_of(rows, row, 0);
+	event->saga_id = text_of(rows, row, 1);
+	event->event_type = text_of(rows, row, 2);
+	event->payload = json_of(rows, row, 3, "payload", record);
+	event->status = text_of(rows, row, 4);
+	event->created_at = time_of(rows, row, 5, "created_at", record);
+	event->claimed_at = time_of(rows, row, 6, "claimed_at", record);
+	event->sent_at = time_of(rows, row, 7, "sent_at", record);
+	event->worker_id = text_of(rows, row, 8);
+	event->retry_count = number_of(rows, row, 9);
+	event->last_error = text_of(rows, row, 10);
+	event->aggregate_type = text_of(rows, row, 11);
+	event->aggregate_id = text_of(rows, row, 12);
+	event->headers = json_of(rows, row, 13, "headers", record);
+	event->routing_key = text_of(rows, row, 14);
+	event->partition_key = text_of(rows, row, 15);
+	event->batch_id = number_of(rows, row, 16);
+	event->lease_until = number_of(rows, row, 17);
+	event->next_attempt_at = number_of(rows, row, 18);
 }
 
-/* The records in the rows of such a query. */
-List *
-postgres_library_records(const PostgresResult *rows, SagazKind kind)
+/* The record of a row, or NULL where it does not match the filter. */
+SagazRecord *
+library_record(const PostgresResult *rows, int row, SagazKind kind,
+		 const SagazFilter *filter)
 {
+	SagazRecord *record = palloc0(sizeof(SagazRecord));
+
+	record->kind = kind;
+	if (kind == SAGAZ_SAGA)
+		read_saga(rows, row, record);
+	else
+		read_event(rows, row, record);
+	sagaz_record_check(record);
+	if ((record->problem || filter->name_part) &&
+		!sagaz_filter_matches(filter, record))
+		return NULL;
+	return record;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Reading */
+
+/* Rows of records, the next so many by key or the first so many by time. */
+static PostgresResult *
+read_page(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
+		  const char *after_key, int count)
+{
+	LibraryQuery	   *query = begin_query(store, kind, selected[kind], filter);
+	PostgresResult **results;
+	int			nresults;
+
+	if (after_key)
+	{
+		appendStringInfo(&query->sql, " AND m.%s%s > ", key_column[kind],
+						 key_order(kind, filter->order));
+		appendStringInfo(&query->sql, "$%d%s", add_value(query, after_key),
+						 kind == SAGAZ_SAGA ? "" : "::uuid");
+	}
+	add_order(query, kind, filter->order);
+	if (count != INT_MAX)
+		appendStringInfo(&query->sql, " LIMIT %d", count);
+	queue(store, query);
+	results = postgres_exchange(store, &nresults);
+	return results[0];
+}
+
+List *
+library_read(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
+			 const char *after_key, int count)
+{
+	bool		in_pages = filter->order == SAGAZ_ANY_ORDER ||
+		filter->order == SAGAZ_BY_KEY;
+	/* a name is not compared at the other end */
+	int			wanted = in_pages || filter->name_part == NULL ? count : INT_MAX;
 	List	   *records = NIL;
 
-	for (int row = 0; row < rows->nrows; row++)
+	if (!store->has[kind])
+		return NIL;
+	for (;;)
 	{
-		SagazRecord *record = palloc0(sizeof(SagazRecord));
+		PostgresResult *rows = read_page(store, kind, filter, after_key, wanted);
 
-		record->kind = kind;
-		if (kind == SAGAZ_SAGA)
-			read_saga(rows, row, record);
-		else
-			read_event(rows, row, record);
-		sagaz_record_check(record);
-		records = lappend(records, record);
+		for (int row = 0; row < rows->nrows && list_length(records) < count; row++)
+		{
+			SagazRecord *record = library_record(rows, row, kind, filter);
+
+			if (record)
+				records = lappend(records, record);
+			after_key = postgres_value(rows, row, 0);
+		}
+		if (!in_pages || rows->nrows < wanted || list_length(records) == count)
+			return records;
 	}
-	return records;
+}
+
+int64
+library_count(PostgresStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	PostgresResult **results;
+	int			nresults;
+
+	if (!store->has[kind])
+		return 0;
+	if (filter->name_part || filter->limit > 0)
+		return sagaz_count_by_reading(&store->base, kind, filter);
+	queue(store, begin_query(store, kind, "SELECT count(*)", filter));
+	results = postgres_exchange(store, &nresults);
+	return number_of(results[0], 0, 0);
+}
+
+/*
+ * Lock what matches, then read it: what somebody else has just changed is
+ * only seen whole by a statement that begins when the lock is there.  The
+ * keys stay at the other end, so that both are one exchange.
+ */
+PostgresResult *
+library_lock(PostgresStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	SagazFilter unlimited = *filter;
+	const char *key = key_column[kind];
+	LibraryQuery	   *lock = begin_query(store, kind,
+								   psprintf("SELECT pg_catalog.set_config('sagaz_edit.keys',"
+											" coalesce(array_agg(f.%s)::text, '{}'), true)"
+											" FROM (SELECT m.%s", key, key), filter);
+	LibraryQuery	   *query = begin_query(store, kind, selected[kind], &unlimited);
+	PostgresResult **results;
+	int			nresults;
+
+	add_order(lock, kind, filter->order);
+	if (filter->limit > 0 && filter->name_part == NULL)
+		appendStringInfo(&lock->sql, " LIMIT " INT64_FORMAT, filter->limit);
+	appendStringInfo(&lock->sql, " FOR UPDATE OF m%s) AS f",
+					 filter->claimable_at != 0 ? " SKIP LOCKED" : "");
+	appendStringInfo(&query->sql,
+					 " AND m.%s = ANY (current_setting('sagaz_edit.keys')::%s)",
+					 key, kind == SAGAZ_SAGA ? "text[]" : "uuid[]");
+	add_order(query, kind, filter->order);
+	postgres_queue(store, "BEGIN", 0, NULL, NULL);
+	queue(store, lock);
+	queue(store, query);
+	results = postgres_exchange(store, &nresults);
+	return results[2];
 }
