@@ -11,11 +11,6 @@
  */
 #include "postgres_library.h"
 
-#include "catalog/pg_type.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
-#include "utils/fmgroids.h"
-
 static const char *const make_tables[] = {
 	/* who else makes them waits */
 	"SELECT pg_advisory_xact_lock(hashtext('sagaz'), hashtext('tables of a storage'))",
@@ -89,16 +84,27 @@ library_sql(const PostgresStore *store, const char *sql)
 	return text.data;
 }
 
+/* Without the type's own function: a worker has no transaction here. */
 char *
 library_array(const char *const *texts, int count)
 {
-	Datum	   *elements = palloc(Max(count, 1) * sizeof(Datum));
+	StringInfoData array;
 
+	initStringInfo(&array);
+	appendStringInfoChar(&array, '{');
 	for (int i = 0; i < count; i++)
-		elements[i] = CStringGetTextDatum(texts[i]);
-	return OidOutputFunctionCall(F_ARRAY_OUT,
-								 PointerGetDatum(construct_array(elements, count, TEXTOID,
-																 -1, false, TYPALIGN_INT)));
+	{
+		appendStringInfoString(&array, i > 0 ? ",\"" : "\"");
+		for (const char *c = texts[i]; *c; c++)
+		{
+			if (*c == '"' || *c == '\\')
+				appendStringInfoChar(&array, '\\');
+			appendStringInfoChar(&array, *c);
+		}
+		appendStringInfoChar(&array, '"');
+	}
+	appendStringInfoChar(&array, '}');
+	return array.data;
 }
 
 /* ---------------------------------------------------------------------- */
