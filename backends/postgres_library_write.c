@@ -125,7 +125,7 @@ check_steps(const PostgresStore *store, const SagazRecord *record, Jsonb *steps)
 	qsort(names, count, sizeof(char *), compare_names);
 	for (int i = 1; i < count; i++)
 		if (strcmp(names[i - 1], names[i]) == 0)
-			refuse(store, record, "two steps have one name");
+			refuse(store, record, "two steps have the same name");
 }
 
 static void
