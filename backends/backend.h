@@ -399,6 +399,10 @@ extern void sagaz_read_end(SagazReader *reader);
 extern int64 sagaz_count_by_reading(SagazStore *store, SagazKind kind,
 									const SagazFilter *filter);
 
+/* socket_wait.c: for backends whose library has sockets */
+extern TimestampTz sagaz_deadline(int ms);
+extern int	sagaz_wait_for_socket(int socket, int events, TimestampTz deadline);
+
 static inline bool
 sagaz_read_next(SagazReader *reader, SagazRecord *record)
 {

@@ -139,12 +139,12 @@ start_connecting(PostgresConnection *connection)
 static void
 wait_until_connected(PostgresConnection *connection)
 {
-	TimestampTz deadline = postgres_deadline(sagaz_connect_timeout);
+	TimestampTz deadline = sagaz_deadline(sagaz_connect_timeout);
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
 	while (status != PGRES_POLLING_OK)
 	{
-		if (postgres_wait(connection, status == PGRES_POLLING_READING ?
+		if (sagaz_wait_for_socket(PQsocket(connection->conn), status == PGRES_POLLING_READING ?
 							WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, deadline) == 0)
 			cannot_connect(connection->store, "It did not answer within sagaz.connect_timeout.");
 		status = PQconnectPoll(connection->conn);

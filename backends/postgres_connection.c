@@ -21,7 +21,6 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 /* What the other server raised. */
 typedef struct RemoteError
@@ -89,36 +88,6 @@ postgres_lost(PostgresStore *store, const char *why)
 			 detail ? errdetail_internal("%s", detail) : 0));
 }
 
-/* Wait for the socket; returns the events, 0 when the time is over. */
-int
-postgres_wait(const PostgresConnection *connection, int events,
-				TimestampTz deadline)
-{
-	for (;;)
-	{
-		long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														 deadline);
-		int			got;
-
-		if (ms <= 0)
-			return 0;
-		got = WaitLatchOrSocket(MyLatch,
-								WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events,
-								PQsocket(connection->conn), ms, PG_WAIT_EXTENSION);
-		if (got & WL_LATCH_SET)
-			ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		if (got & events)
-			return got;
-	}
-}
-
-TimestampTz
-postgres_deadline(int ms)
-{
-	return GetCurrentTimestamp() + ms * INT64CONST(1000);
-}
-
 /* ---------------------------------------------------------------------- */
 /* Exchanges */
 
@@ -140,7 +109,7 @@ postgres_queue(PostgresStore *store, const char *sql, int nparams,
 static void
 wait_for_result(PostgresConnection *connection)
 {
-	TimestampTz deadline = postgres_deadline(sagaz_command_timeout);
+	TimestampTz deadline = sagaz_deadline(sagaz_command_timeout);
 
 	while (PQisBusy(connection->conn))
 	{
@@ -148,7 +117,7 @@ wait_for_result(PostgresConnection *connection)
 		int			events;
 
 		/* where sending fails, reading tells why */
-		events = postgres_wait(connection, WL_SOCKET_READABLE |
+		events = sagaz_wait_for_socket(PQsocket(connection->conn), WL_SOCKET_READABLE |
 								 (unsent > 0 ? WL_SOCKET_WRITEABLE : 0), deadline);
 		if (events == 0)
 			postgres_lost(connection->store, "It did not answer within sagaz.command_timeout.");

@@ -26,8 +26,5 @@ struct PostgresConnection
 extern void postgres_disconnect(PostgresConnection *connection);
 extern void postgres_lost(PostgresStore *store, const char *why);
 extern char *postgres_foreign_text(const char *text);
-extern int	postgres_wait(const PostgresConnection *connection, int events,
-						  TimestampTz deadline);
-extern TimestampTz postgres_deadline(int ms);
 
 #endif							/* SAGAZ_POSTGRES_LIBPQ_H */

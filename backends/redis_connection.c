@@ -23,7 +23,6 @@
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #if HIREDIS_MAJOR >= 1
 #define ElementCount size_t
@@ -190,36 +189,6 @@ cannot_connect(RedisStore *store, const char *why)
 			 errhint("See its options, and whether the server runs there.")));
 }
 
-/* Wait for the socket; returns the events, 0 when the time is over. */
-static int
-wait_for_socket(const RedisConnection *connection, int events,
-				TimestampTz deadline)
-{
-	for (;;)
-	{
-		long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														 deadline);
-		int			got;
-
-		if (ms <= 0)
-			return 0;
-		got = WaitLatchOrSocket(MyLatch,
-								WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH | events,
-								connection->context->fd, ms, PG_WAIT_EXTENSION);
-		if (got & WL_LATCH_SET)
-			ResetLatch(MyLatch);
-		CHECK_FOR_INTERRUPTS();
-		if (got & events)
-			return got;
-	}
-}
-
-static TimestampTz
-deadline_in(int ms)
-{
-	return GetCurrentTimestamp() + ms * INT64CONST(1000);
-}
-
 /* ---------------------------------------------------------------------- */
 /* Connecting */
 
@@ -247,8 +216,8 @@ wait_until_connected(RedisConnection *connection)
 	int			error = 0;
 	socklen_t	size = sizeof(error);
 
-	if (wait_for_socket(connection, WL_SOCKET_CONNECTED,
-						deadline_in(sagaz_connect_timeout)) == 0)
+	if (sagaz_wait_for_socket(connection->context->fd, WL_SOCKET_CONNECTED,
+						sagaz_deadline(sagaz_connect_timeout)) == 0)
 		cannot_connect(connection->store, "It did not answer within sagaz.connect_timeout");
 	if (getsockopt(connection->context->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
 		error = errno;
@@ -443,7 +412,7 @@ move_bytes(RedisConnection *connection, bool *written, TimestampTz deadline)
 			lost_connection(connection->store, context->errstr);
 		*written = done;
 	}
-	events = wait_for_socket(connection, WL_SOCKET_READABLE |
+	events = sagaz_wait_for_socket(connection->context->fd, WL_SOCKET_READABLE |
 							 (*written ? 0 : WL_SOCKET_WRITEABLE), deadline);
 	if (events == 0)
 		lost_connection(connection->store, "It did not answer within sagaz.command_timeout");
@@ -460,7 +429,7 @@ redis_exchange(RedisStore *store, int *count)
 {
 	RedisConnection *connection = store->connection;
 	RedisReply **replies = palloc0((connection->queued + 1) * sizeof(RedisReply *));
-	TimestampTz deadline = deadline_in(sagaz_command_timeout);
+	TimestampTz deadline = sagaz_deadline(sagaz_command_timeout);
 	bool		written = false;
 	int			ahead = connection->ahead;
 	int			read = 0;
@@ -474,7 +443,7 @@ redis_exchange(RedisStore *store, int *count)
 		else
 		{
 			read++;
-			deadline = deadline_in(sagaz_command_timeout);
+			deadline = sagaz_deadline(sagaz_command_timeout);
 		}
 	}
 	connection->queued = connection->ahead = 0;
