@@ -67,7 +67,7 @@ fails(save($redis->url(user => 'weak', password => $secret)) =~ s/pending/failed
 fails(save($redis->url(db => 99)), 'SZ000: .*DB index', 'no such database');
 $redis->cli('CONFIG', 'SET', 'requirepass', $secret);
 fails(save($redis->url), 'SZ001: .*HINT:  The server wants a password', 'a password is wanted');
-is($node->safe_psql('postgres', save($redis->url(password => $secret) . '') =~ s/2/1/r), '1', 'the password alone');
+is($node->safe_psql('postgres', save($redis->url(password => $secret))), '1', 'the password alone');
 $redis->{password} = $secret;
 $redis->cli('CONFIG', 'SET', 'requirepass', '');
 delete $redis->{password};
