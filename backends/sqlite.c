@@ -1,60 +1,25 @@
 /*
  * sqlite.c
- *		Storages in SQLite files.
+ *		Storages in SQLite files: what records look like there.
  *
  * The tables are the Python library's, so that it can work on the same file;
  * what they have no place for (versions, batches, leases, next attempts) is
  * in side tables, sagaz_saga and sagaz_event, which are made with the first
  * write.  A file of the library is not changed before that; a new file gets a
  * write-ahead log.
- *
- * Nothing may jump out of SQLite's frames: the busy and progress handlers
- * only tell it to give up, and whatever there is to raise is raised when
- * SQLite has returned.  Statements are prepared once a store and finalized
- * when it is closed, by a callback of its memory context.
  */
-#include "backend.h"
-
-#include <errno.h>
-#include <sqlite3.h>
+#include "sqlite.h"
 
 #include "commands/defrem.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "storage/fd.h"
-#include "storage/latch.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
-#include "utils/wait_event.h"
 
 #include "record.h"
-#include "sqlite_file.h"
 #include "times.h"
-
-#define BUSY_WAIT_MS 5
-#define PROGRESS_STEPS 10000
-
-typedef struct Statement
-{
-	char	   *sql;
-	sqlite3_stmt *handle;
-} Statement;
-
-typedef struct SqliteStore
-{
-	SagazStore	base;
-	sqlite3    *db;
-	List	   *statements;		/* Statement */
-	bool		has_fd;			/* counted as one of our descriptors */
-	bool		looked;			/* what follows is known */
-	bool		empty;			/* the file has no table at all */
-	bool		has[SAGAZ_EVENT + 1];
-	bool		has_side[SAGAZ_EVENT + 1];
-	TimestampTz busy_since;
-	MemoryContextCallback close;
-} SqliteStore;
 
 typedef struct SqliteReader
 {
@@ -64,188 +29,34 @@ typedef struct SqliteReader
 	MemoryContextCallback close;
 } SqliteReader;
 
-static const char *const main_table[] = {"sagas", "outbox_events"};
 static const char *const side_table[] = {"sagaz_saga", "sagaz_event"};
 
-static const char *const make_tables[] = {
-	"CREATE TABLE IF NOT EXISTS sagas (saga_id TEXT PRIMARY KEY,"
-	" saga_name TEXT NOT NULL, status TEXT NOT NULL, steps TEXT NOT NULL,"
-	" context TEXT NOT NULL, metadata TEXT, created_at TEXT NOT NULL,"
-	" updated_at TEXT NOT NULL);"
-	"CREATE INDEX IF NOT EXISTS idx_sagas_status ON sagas(status);"
-	"CREATE INDEX IF NOT EXISTS idx_sagas_name ON sagas(saga_name);"
-	"CREATE INDEX IF NOT EXISTS idx_sagas_updated_at ON sagas(updated_at);"
-	"CREATE TABLE IF NOT EXISTS sagaz_saga (saga_id TEXT PRIMARY KEY,"
-	" version INTEGER NOT NULL, updated_at TEXT NOT NULL) WITHOUT ROWID;",
-	"CREATE TABLE IF NOT EXISTS outbox_events (event_id TEXT PRIMARY KEY,"
-	" saga_id TEXT NOT NULL, event_type TEXT NOT NULL, payload TEXT NOT NULL,"
-	" status TEXT NOT NULL DEFAULT 'pending', created_at TEXT NOT NULL,"
-	" claimed_at TEXT, sent_at TEXT, worker_id TEXT,"
-	" retry_count INTEGER DEFAULT 0, last_error TEXT, aggregate_type TEXT,"
-	" aggregate_id TEXT, headers TEXT, routing_key TEXT, partition_key TEXT);"
-	"CREATE INDEX IF NOT EXISTS idx_outbox_status ON outbox_events(status);"
-	"CREATE INDEX IF NOT EXISTS idx_outbox_saga_id ON outbox_events(saga_id);"
-	"CREATE INDEX IF NOT EXISTS idx_outbox_claimed_at ON outbox_events(claimed_at);"
-	"CREATE TABLE IF NOT EXISTS sagaz_event (event_id TEXT PRIMARY KEY,"
-	" batch_id INTEGER, lease_until INTEGER, next_attempt_at INTEGER) WITHOUT ROWID;"
-	"CREATE INDEX IF NOT EXISTS sagaz_event_batch ON sagaz_event(batch_id)"
-	" WHERE batch_id IS NOT NULL;"
-};
-
-/* ---------------------------------------------------------------------- */
-/* Errors */
-
-static int
-sqlstate_of(int code)
-{
-	switch (code & 0xff)
-	{
-		case SQLITE_FULL:
-		case SQLITE_NOMEM:
-		case SQLITE_TOOBIG:
-			return ERRCODE_SAGAZ_CAPACITY;
-		case SQLITE_CANTOPEN:
-			return ERRCODE_SAGAZ_CONNECTION;
-		case SQLITE_BUSY:
-		case SQLITE_LOCKED:
-			return ERRCODE_SAGAZ_CONCURRENCY;
-		default:
-			return ERRCODE_SAGAZ_STORAGE;
-	}
-}
-
 static const char *
-hint_for(int code)
+sqlite_version(void)
 {
-	switch (code & 0xff)
-	{
-		case SQLITE_BUSY:
-		case SQLITE_LOCKED:
-			return "Another process writes to the file. Try again, or increase sagaz.command_timeout.";
-		case SQLITE_READONLY:
-			return "The server's user may not write to the file, or to its directory.";
-		case SQLITE_CANTOPEN:
-			return "The path must lie in a directory that the server's user may read.";
-		case SQLITE_NOTADB:
-		case SQLITE_CORRUPT:
-			return "The file was left as it is. Name another one, or repair it.";
-		case SQLITE_FULL:
-			return "Make room on the disk, or raise the limit on the file's size.";
-		default:
-			return NULL;
-	}
+	return sqlite3_libversion();
 }
 
-/*
- * SQLite tells a full disk, but a quota or a limit on the file's size only as
- * a write that failed.  Of a write at COMMIT it does not keep the errno.
- */
-static bool
-is_out_of_room(const SqliteStore *store, int code, int last_errno)
+/* sqlite:///path, the path beginning with the third slash */
+static List *
+sqlite_read_url(const char *scheme, const char *rest)
 {
-	int			error = store->db ? sqlite3_system_errno(store->db) : 0;
-
-	if (error == 0)
-		error = last_errno;
-	return code == SQLITE_IOERR_WRITE && (error == EFBIG || error == EDQUOT);
-}
-
-/* Raise what SQLite complains of; errno is as SQLite left it. */
-static void
-complain_of(SqliteStore *store, int code)
-{
-	bool		out_of_room = is_out_of_room(store, code, errno);
-	const char *message = store->db ? sqlite3_errmsg(store->db) : sqlite3_errstr(code);
-	char	   *copy = pstrdup(message);
-	const char *hint = hint_for(out_of_room ? SQLITE_FULL : code);
-
-	CHECK_FOR_INTERRUPTS();
-	ereport(ERROR,
-			(errcode(sqlstate_of(out_of_room ? SQLITE_FULL : code)),
-			 errmsg("storage \"%s\" failed", store->base.name),
-			 errdetail("SQLite says: %s.", copy),
-			 hint ? errhint("%s", hint) : 0));
+	if (rest[0] != '/' || rest[1] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("URL of a SQLite storage names no file"),
+				 errhint("Write sqlite:///path/of/the/file.")));
+	return list_make1(makeDefElem("path", (Node *) makeString(pstrdup(rest)), -1));
 }
 
 static void
-check(SqliteStore *store, int code)
+sqlite_ping(SagazStore *base)
 {
-	if (code != SQLITE_OK && code != SQLITE_DONE && code != SQLITE_ROW)
-		complain_of(store, code);
+	sqlite_look((SqliteStore *) base);
 }
 
 /* ---------------------------------------------------------------------- */
-/* Waiting */
-
-static bool
-must_stop(void)
-{
-	return InterruptPending && (QueryCancelPending || ProcDiePending);
-}
-
-/* The file is locked: wait a little and try again, or give up. */
-static int
-on_busy(void *arg, int times)
-{
-	SqliteStore *store = arg;
-	TimestampTz now = GetCurrentTimestamp();
-
-	if (times == 0)
-		store->busy_since = now;
-	if (must_stop() ||
-		TimestampDifferenceExceeds(store->busy_since, now, sagaz_command_timeout))
-		return 0;
-	if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-				  BUSY_WAIT_MS, PG_WAIT_EXTENSION) & WL_LATCH_SET)
-		ResetLatch(MyLatch);
-	return 1;
-}
-
-static int
-on_progress(void *arg)
-{
-	return must_stop();
-}
-
-/* ---------------------------------------------------------------------- */
-/* Statements */
-
-static void
-run(SqliteStore *store, const char *sql)
-{
-	check(store, sqlite3_exec(store->db, sql, NULL, NULL, NULL));
-}
-
-/* A prepared statement of this text, ready to be bound. */
-static sqlite3_stmt *
-prepare(SqliteStore *store, const char *sql)
-{
-	MemoryContext outer;
-	sqlite3_stmt *handle = NULL;
-	Statement  *statement;
-	ListCell   *cell;
-
-	foreach(cell, store->statements)
-	{
-		statement = lfirst(cell);
-		if (strcmp(statement->sql, sql) == 0)
-		{
-			sqlite3_reset(statement->handle);
-			sqlite3_clear_bindings(statement->handle);
-			return statement->handle;
-		}
-	}
-	if (sqlite3_prepare_v3(store->db, sql, -1, SQLITE_PREPARE_PERSISTENT,
-						   &handle, NULL) != SQLITE_OK)
-		complain_of(store, sqlite3_extended_errcode(store->db));
-	outer = MemoryContextSwitchTo(store->base.context);
-	statement = palloc0(sizeof(Statement));
-	statement->sql = pstrdup(sql);
-	statement->handle = handle;
-	store->statements = lappend(store->statements, statement);
-	MemoryContextSwitchTo(outer);
-	return statement->handle;
-}
+/* Values */
 
 static void
 bind_text(sqlite3_stmt *statement, int position, const char *text)
@@ -296,194 +107,9 @@ finish(SqliteStore *store, sqlite3_stmt *statement)
 	if (code != SQLITE_DONE && code != SQLITE_ROW)
 	{
 		code = sqlite3_extended_errcode(store->db);
-		complain_of(store, code);
+		sqlite_complain_of(store, code);
 	}
 	sqlite3_reset(statement);
-}
-
-/* ---------------------------------------------------------------------- */
-/* Opening and closing */
-
-static void
-close_store(void *arg)
-{
-	SqliteStore *store = arg;
-	ListCell   *cell;
-
-	foreach(cell, store->statements)
-		sqlite3_finalize(((Statement *) lfirst(cell))->handle);
-	sqlite3_close_v2(store->db);
-	store->db = NULL;
-	if (store->has_fd)
-		ReleaseExternalFD();
-	store->has_fd = false;
-}
-
-static const char *
-sqlite_version(void)
-{
-	return sqlite3_libversion();
-}
-
-/* sqlite:///path, the path beginning with the third slash */
-static List *
-sqlite_read_url(const char *scheme, const char *rest)
-{
-	if (rest[0] != '/' || rest[1] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("URL of a SQLite storage names no file"),
-				 errhint("Write sqlite:///path/of/the/file.")));
-	return list_make1(makeDefElem("path", (Node *) makeString(pstrdup(rest)), -1));
-}
-
-static void
-sqlite_open(SagazStore *base)
-{
-	SqliteStore *store = (SqliteStore *) base;
-	const char *path = sagaz_store_option(base, "path");
-	int			flags;
-	int			code;
-
-	if (path == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("storage \"%s\" has no option \"path\"", base->name)));
-	flags = sagaz_sqlite_may_write(path, base->owner) ?
-		SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
-	store->close.func = close_store;
-	store->close.arg = store;
-	MemoryContextRegisterResetCallback(base->context, &store->close);
-	if (!AcquireExternalFD())
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_CAPACITY),
-				 errmsg("too many files are open for another storage")));
-	store->has_fd = true;
-	code = sqlite3_open_v2(path, &store->db, flags | SQLITE_OPEN_EXRESCODE, NULL);
-	check(store, code);
-	sqlite3_busy_handler(store->db, on_busy, store);
-	sqlite3_progress_handler(store->db, PROGRESS_STEPS, on_progress, store);
-	/* only what we say ourselves runs, whatever the file's schema holds */
-	sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	sqlite3_db_config(store->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-	sqlite3_db_config(store->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
-}
-
-/* The tables of which we know what columns they must have. */
-static bool
-has_columns(SqliteStore *store, const char *table, const char *columns)
-{
-	char	   *sql = psprintf("SELECT %s FROM %s LIMIT 0", columns, table);
-	sqlite3_stmt *statement = NULL;
-	int			code = sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL);
-
-	sqlite3_finalize(statement);
-	return code == SQLITE_OK;
-}
-
-static const char *const needed_columns[] = {
-	"saga_id, saga_name, status, steps, context, metadata, created_at, updated_at",
-	"event_id, saga_id, event_type, payload, status, created_at, claimed_at,"
-	" sent_at, worker_id, retry_count, last_error, aggregate_type,"
-	" aggregate_id, headers, routing_key, partition_key"
-};
-
-static void
-refuse_file(SqliteStore *store, const char *table)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_STORAGE),
-			 errmsg("the file of storage \"%s\" is not one of sagas or events",
-					store->base.name),
-			 table ? errdetail("Its table \"%s\" has other columns.", table) :
-			 errdetail("It is a SQLite database with other tables."),
-			 errhint("The file was left as it is. Name another one.")));
-}
-
-/* Find out what the file holds; refuse one that is something else. */
-static void
-look(SqliteStore *store)
-{
-	sqlite3_stmt *statement = prepare(store, "SELECT name FROM sqlite_master WHERE type = 'table'");
-	int			code;
-	bool		any = false;
-
-	memset(store->has, 0, sizeof(store->has));
-	memset(store->has_side, 0, sizeof(store->has_side));
-	while ((code = sqlite3_step(statement)) == SQLITE_ROW)
-	{
-		const char *name = (const char *) sqlite3_column_text(statement, 0);
-
-		any = true;
-		for (int kind = SAGAZ_SAGA; name && kind <= SAGAZ_EVENT; kind++)
-		{
-			store->has[kind] |= strcmp(name, main_table[kind]) == 0;
-			store->has_side[kind] |= strcmp(name, side_table[kind]) == 0;
-		}
-	}
-	if (code != SQLITE_DONE)
-		complain_of(store, code);
-	sqlite3_reset(statement);
-	store->empty = !any;
-	if (any && !store->has[SAGAZ_SAGA] && !store->has[SAGAZ_EVENT])
-		refuse_file(store, NULL);
-	for (int kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
-		if (store->has[kind] &&
-			!has_columns(store, main_table[kind], needed_columns[kind]))
-			refuse_file(store, main_table[kind]);
-	store->looked = store->has[SAGAZ_SAGA] && store->has[SAGAZ_EVENT] &&
-		store->has_side[SAGAZ_SAGA] && store->has_side[SAGAZ_EVENT];
-}
-
-static void
-look_once(SqliteStore *store)
-{
-	if (!store->looked)
-		look(store);
-}
-
-static void
-sqlite_ping(SagazStore *base)
-{
-	look((SqliteStore *) base);
-}
-
-/* ---------------------------------------------------------------------- */
-/* Transactions */
-
-/* Begin to write; the tables are there afterwards. */
-static void
-begin(SqliteStore *store, SagazKind kind)
-{
-	look_once(store);
-	if (store->empty)
-		run(store, "PRAGMA journal_mode = WAL");
-	run(store, "BEGIN IMMEDIATE");
-	if (store->has[kind] && store->has_side[kind])
-		return;
-	run(store, make_tables[kind]);
-}
-
-static void
-commit(SqliteStore *store)
-{
-	run(store, "COMMIT");
-	look_once(store);
-}
-
-/* In a PG_CATCH block. */
-static void
-roll_back(SqliteStore *store)
-{
-	ListCell   *cell;
-
-	foreach(cell, store->statements)
-		sqlite3_reset(((Statement *) lfirst(cell))->handle);
-	if (!sqlite3_get_autocommit(store->db))
-		(void) sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
-	if (!sqlite3_get_autocommit(store->db))
-		store->base.broken = true;
-	store->looked = false;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -670,7 +296,7 @@ sqlite_read_begin(SagazReader *base)
 	SqliteStore *store = (SqliteStore *) base->store;
 	int			code;
 
-	look_once(store);
+	sqlite_look_once(store);
 	if (!store->has[base->kind])
 		return;
 	reader->close.func = close_reader;
@@ -679,7 +305,7 @@ sqlite_read_begin(SagazReader *base)
 	code = sqlite3_prepare_v2(store->db,
 							  select_for(store, base->kind, &base->filter), -1,
 							  &reader->statement, NULL);
-	check(store, code);
+	sqlite_check(store, code);
 	bind_filter(reader->statement, base->kind, &base->filter);
 }
 
@@ -698,7 +324,7 @@ sqlite_read_next(SagazReader *base, SagazRecord *record)
 		CHECK_FOR_INTERRUPTS();
 		if (code == SQLITE_DONE)
 			return false;
-		check((SqliteStore *) base->store, code);
+		sqlite_check((SqliteStore *) base->store, code);
 		if (read_row(reader->statement, base->kind, &base->filter, record))
 		{
 			reader->count++;
@@ -720,7 +346,7 @@ static void
 write_saga(SqliteStore *store, const SagazSaga *saga)
 {
 	sqlite3_stmt *statement =
-		prepare(store, "INSERT INTO sagas (saga_id, saga_name, status, steps,"
+		sqlite_prepare(store, "INSERT INTO sagas (saga_id, saga_name, status, steps,"
 				" context, metadata, created_at, updated_at)"
 				" VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (saga_id) DO UPDATE"
 				" SET saga_name = excluded.saga_name, status = excluded.status,"
@@ -737,7 +363,7 @@ write_saga(SqliteStore *store, const SagazSaga *saga)
 	bind_time(statement, 7, saga->created_at);
 	bind_time(statement, 8, saga->updated_at);
 	finish(store, statement);
-	statement = prepare(store, "INSERT OR REPLACE INTO sagaz_saga"
+	statement = sqlite_prepare(store, "INSERT OR REPLACE INTO sagaz_saga"
 						" (saga_id, version, updated_at) VALUES (?, ?, ?)");
 	bind_text(statement, 1, saga->saga_id);
 	bind_int(statement, 2, saga->version);
@@ -753,12 +379,12 @@ write_event_side(SqliteStore *store, const SagazEvent *event)
 	if (event->batch_id == 0 && event->lease_until == 0 &&
 		event->next_attempt_at == 0)
 	{
-		statement = prepare(store, "DELETE FROM sagaz_event WHERE event_id = ?");
+		statement = sqlite_prepare(store, "DELETE FROM sagaz_event WHERE event_id = ?");
 		bind_text(statement, 1, event->event_id);
 		finish(store, statement);
 		return;
 	}
-	statement = prepare(store, "INSERT OR REPLACE INTO sagaz_event"
+	statement = sqlite_prepare(store, "INSERT OR REPLACE INTO sagaz_event"
 						" (event_id, batch_id, lease_until, next_attempt_at)"
 						" VALUES (?, ?, ?, ?)");
 	bind_text(statement, 1, event->event_id);
@@ -772,7 +398,7 @@ static void
 write_event(SqliteStore *store, const SagazEvent *event)
 {
 	sqlite3_stmt *statement =
-		prepare(store, "INSERT INTO outbox_events (event_id, saga_id, event_type,"
+		sqlite_prepare(store, "INSERT INTO outbox_events (event_id, saga_id, event_type,"
 				" payload, status, created_at, claimed_at, sent_at, worker_id,"
 				" retry_count, last_error, aggregate_type, aggregate_id, headers,"
 				" routing_key, partition_key)"
@@ -827,7 +453,7 @@ remove_record(SqliteStore *store, SagazKind kind, const char *key)
 
 	for (int i = 0; i < 2; i++)
 	{
-		sqlite3_stmt *statement = prepare(store, removals[kind][i]);
+		sqlite3_stmt *statement = sqlite_prepare(store, removals[kind][i]);
 
 		bind_text(statement, 1, key);
 		finish(store, statement);
@@ -838,14 +464,14 @@ static bool
 exists(SqliteStore *store, SagazKind kind, const char *key)
 {
 	sqlite3_stmt *statement =
-		prepare(store, kind == SAGAZ_SAGA ?
+		sqlite_prepare(store, kind == SAGAZ_SAGA ?
 				"SELECT 1 FROM sagas WHERE saga_id = ?" :
 				"SELECT 1 FROM outbox_events WHERE event_id = ?");
 	int			code;
 
 	bind_text(statement, 1, key);
 	code = sqlite3_step(statement);
-	check(store, code);
+	sqlite_check(store, code);
 	sqlite3_reset(statement);
 	return code == SQLITE_ROW;
 }
@@ -882,13 +508,13 @@ sqlite_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
 
 	PG_TRY();
 	{
-		begin(store, records[0].kind);
+		sqlite_begin(store, records[0].kind);
 		written = put_all(store, records, count, mode);
-		commit(store);
+		sqlite_commit(store);
 	}
 	PG_CATCH();
 	{
-		roll_back(store);
+		sqlite_roll_back(store);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -961,20 +587,20 @@ sqlite_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
 	SqliteStore *store = (SqliteStore *) base;
 	volatile int64 changed = 0;
 
-	look_once(store);
+	sqlite_look_once(store);
 	if (!create && !store->has[kind])
 		return 0;
 	PG_TRY();
 	{
-		begin(store, kind);
+		sqlite_begin(store, kind);
 		if (!store->has[kind] || !store->has_side[kind])
-			look(store);
+			sqlite_look(store);
 		changed = edit_all(store, kind, filter, create, edit, arg);
-		commit(store);
+		sqlite_commit(store);
 	}
 	PG_CATCH();
 	{
-		roll_back(store);
+		sqlite_roll_back(store);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
