@@ -134,7 +134,7 @@ copy_result(PostgresStore *store, const PGresult *from)
 
 	to->nrows = PQntuples(from);
 	to->ncolumns = PQnfields(from);
-	to->affected = affected[0] ? strtoi64(affected, NULL, 10) : 0;
+	to->affected = affected[0] ? strtoll(affected, NULL, 10) : 0;
 	to->values = MemoryContextAllocHuge(CurrentMemoryContext,
 										sizeof(char *) * ((Size) to->nrows * to->ncolumns + 1));
 	for (int row = 0; row < to->nrows; row++)

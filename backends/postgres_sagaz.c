@@ -55,7 +55,7 @@ sagaz_layout_put(PostgresStore *store, SagazRecord *records, int count,
 
 	result = postgres_query(store, "SELECT sagaz.import_records($1, $2, $3, 'native')",
 							lengthof(values), types, values);
-	return strtoi64(postgres_value(result, 0, 0), NULL, 10);
+	return strtoll(postgres_value(result, 0, 0), NULL, 10);
 }
 
 static int64
@@ -75,7 +75,7 @@ sagaz_layout_count(PostgresStore *store, SagazKind kind, const SagazFilter *filt
 	PostgresResult *result;
 
 	result = postgres_query(store, "SELECT sagaz.count_records($1, 'native')", 1, NULL, &type);
-	return strtoi64(postgres_value(result, 0, 0), NULL, 10);
+	return strtoll(postgres_value(result, 0, 0), NULL, 10);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -41,7 +41,7 @@ is_number(const char *value, int64 min, int64 max)
 	int64		number;
 
 	errno = 0;
-	number = strtoi64(value, &end, 10);
+	number = strtoll(value, &end, 10);
 	return errno == 0 && end != value && *end == '\0' && number >= min && number <= max;
 }
 
@@ -274,7 +274,7 @@ number_option(RedisStore *store, const char *name, int64 otherwise)
 {
 	const char *value = sagaz_store_option(&store->base, name);
 
-	return value ? strtoi64(value, NULL, 10) : otherwise;
+	return value ? strtoll(value, NULL, 10) : otherwise;
 }
 
 static void

@@ -117,7 +117,7 @@ get_number(const RedisReply *hash, const char *field)
 {
 	const RedisReply *value = get_field(hash, field);
 
-	return value ? strtoi64(value->str, NULL, 10) : 0;
+	return value ? strtoll(value->str, NULL, 10) : 0;
 }
 
 /* As stamp_of() of redis_write.lua has it. */

@@ -80,7 +80,7 @@ read_version(const RedisReply *field, TimestampTz updated_at)
 
 	if (field->type != REDIS_STRING)
 		return 1;
-	version = Max(strtoi64(field->str, &end, 10), 1);
+	version = Max(strtoll(field->str, &end, 10), 1);
 	(void) sagaz_format_time(sagaz_real_time(updated_at), updated);
 	return *end == ' ' && strcmp(end + 1, updated) == 0 ? version : version + 1;
 }

@@ -170,10 +170,10 @@ parse_id(RedisStore *store, const RedisReply *reply)
 	char	   *end;
 
 	redis_expect(store, reply, REDIS_STRING);
-	id.ms = strtou64(reply->str, &end, 10);
+	id.ms = strtoull(reply->str, &end, 10);
 	if (end == reply->str || *end != '-')
 		redis_refuse_reply(store);
-	id.seq = strtou64(end + 1, &end, 10);
+	id.seq = strtoull(end + 1, &end, 10);
 	if (*end != '\0')
 		redis_refuse_reply(store);
 	return id;
