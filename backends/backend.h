@@ -121,7 +121,10 @@ typedef enum SagazOrder
 	SAGAZ_ANY_ORDER,
 	SAGAZ_BY_KEY,				/* bytewise */
 	SAGAZ_OLDEST_FIRST,			/* by created_at, then key */
-	SAGAZ_NEWEST_FIRST
+	SAGAZ_NEWEST_FIRST,
+	SAGAZ_FOR_COPY				/* sagas in any order; the events of a saga in
+								 * that of their delivery, where that is
+								 * settled, else oldest first */
 } SagazOrder;
 
 /* What is zero or NULL does not restrict. */
@@ -145,6 +148,10 @@ typedef struct SagazFilter
 	int64		lease_us;
 	SagazOrder	order;
 	int64		limit;
+	const char *position;		/* go on behind it, see read_position; with
+								 * SAGAZ_FOR_COPY and nothing else */
+	int			chunk;			/* bring so many in one round trip, if they
+								 * come by round trips */
 } SagazFilter;
 
 /* filter.c: a backend asks this of what it could not express itself */
@@ -183,6 +190,15 @@ typedef enum SagazPutMode
 	SAGAZ_PUT_MISSING,			/* and here it is left as it is */
 	SAGAZ_PUT_ALWAYS			/* and here it is replaced */
 } SagazPutMode;
+
+/* What became of records that were merged. */
+typedef struct SagazMerged
+{
+	int64		added;
+	int64		changed;
+	int64		unchanged;		/* were there like that */
+	int64		kept;			/* events further there than ours */
+} SagazMerged;
 
 /* Capabilities. */
 #define SAGAZ_KEEPS_SAGAS		0x01
@@ -275,6 +291,12 @@ typedef struct SagazBackend
 	/* Add what there is to say about it to an object; NULL: nothing. */
 	void		(*describe) (SagazStore *store, JsonbParseState **state);
 
+	/* Text that two stores have in common only if they are the same place. */
+	char	   *(*identity) (SagazStore *store);
+
+	/* Why the store cannot hold a record; NULL if it is known of no reason. */
+	char	   *(*unfit) (SagazStore *store, const SagazRecord *record);
+
 	/* Put records, all or none; none of them has a problem. */
 	int64		(*put) (SagazStore *store, SagazRecord *records, int count,
 						SagazPutMode mode);
@@ -291,6 +313,23 @@ typedef struct SagazBackend
 						 SagazEdit edit, void *arg);
 
 	/*
+	 * Make these records like ours, all or none; their keys differ.  New ones
+	 * are put.  An event that is sent there stays, and so does one that
+	 * somebody there has claimed, unless ours is sent or over_claims says so;
+	 * everything else is replaced.
+	 */
+	void		(*merge) (SagazStore *store, SagazRecord *records, int count,
+						  bool over_claims, SagazMerged *merged);
+
+	/*
+	 * Let records go, so that the events among them are never handed out any
+	 * more: removed, or finished where they cannot be.  Returns how many were
+	 * there.
+	 */
+	int64		(*remove) (SagazStore *store, SagazKind kind,
+						   const char *const *keys, int nkeys);
+
+	/*
 	 * Read what matches; the reader is zeroed but for its base.  next fills
 	 * the record in the present memory context and returns false at the end.
 	 * end is called on every path except after an error; what must not wait
@@ -299,6 +338,12 @@ typedef struct SagazBackend
 	void		(*read_begin) (SagazReader *reader);
 	bool		(*read_next) (SagazReader *reader, SagazRecord *record);
 	void		(*read_end) (SagazReader *reader);
+
+	/*
+	 * Where the last record lies, for a reader that goes on from there.  NULL
+	 * where there is no such thing; then readers outlive transactions.
+	 */
+	char	   *(*read_position) (SagazReader *reader);
 
 	/* How many match; exact. */
 	int64		(*count) (SagazStore *store, SagazKind kind,
@@ -351,7 +396,22 @@ extern void sagaz_check_holder(const SagazEvent *event, int64 batch_id,
 							   const char *worker_id);
 extern void sagaz_lost_lease(int64 batch_id, const char *detail);
 
+/* merge.c: merging and removing over put and edit, for backends that have no
+ * quicker way */
+extern void sagaz_merge_by_edit(SagazStore *store, SagazRecord *records,
+								int count, bool over_claims,
+								SagazMerged *merged);
+extern int64 sagaz_remove_by_edit(SagazStore *store, SagazKind kind,
+								  const char *const *keys, int nkeys);
+extern bool sagaz_is_kept(const SagazRecord *there, const SagazRecord *ours,
+						  bool over_claims);
+
+#define SAGAZ_MERGES_BY_EDIT \
+	.merge = sagaz_merge_by_edit, .remove = sagaz_remove_by_edit
+
 /* registry.c: what a backend has that has none of it */
+extern char *sagaz_fits(SagazStore *store, const SagazRecord *record);
+extern char *sagaz_no_position(SagazReader *reader);
 extern bool sagaz_no_call(SagazStore *store, const SagazCall *call);
 extern void sagaz_no_publish(SagazStore *store, SagazRecord *records, int count);
 extern SagazStreamId sagaz_no_stream_end(SagazStore *store);

@@ -125,7 +125,8 @@ sagaz_record_compare(const SagazRecord *a, const SagazRecord *b,
 	TimestampTz y = sagaz_real_time(b->kind == SAGAZ_SAGA ? b->saga.created_at :
 									b->event.created_at);
 
-	if (order == SAGAZ_BY_KEY || order == SAGAZ_ANY_ORDER || x == y)
+	if (order == SAGAZ_BY_KEY || order == SAGAZ_ANY_ORDER || x == y ||
+		(order == SAGAZ_FOR_COPY && a->kind == SAGAZ_SAGA))
 		return by_key;
 	return ((x > y) - (x < y)) * (order == SAGAZ_NEWEST_FIRST ? -1 : 1);
 }

@@ -95,6 +95,12 @@ memory_ping(SagazStore *base)
 {
 }
 
+static char *
+memory_identity(SagazStore *base)
+{
+	return psprintf("memory:%p", (void *) base);
+}
+
 static MemoryEntry *
 find_entry(SagazStore *base, SagazKind kind, const char *key)
 {
@@ -218,23 +224,45 @@ compare_found(const void *a, const void *b, void *arg)
 								*(SagazOrder *) arg);
 }
 
+/* Find those among the filter's keys that match. */
+static int
+find_by_keys(SagazStore *store, SagazKind kind, const SagazFilter *filter,
+			 SagazRecord **found)
+{
+	int			count = 0;
+
+	for (int i = 0; i < filter->nkeys; i++)
+	{
+		MemoryEntry *entry = find_entry(store, kind, filter->keys[i]);
+
+		if (entry && sagaz_filter_matches(filter, entry->record))
+			found[count++] = entry->record;
+	}
+	return count;
+}
+
 /* The stored records that match, in order, not more than the limit. */
 static SagazRecord **
 find_records(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 			 int *count)
 {
 	HTAB	   *entries = ((MemoryStore *) store)->entries[kind];
-	SagazRecord **found = palloc((hash_get_num_entries(entries) + 1) *
+	SagazRecord **found = palloc((Max(hash_get_num_entries(entries), filter->nkeys) + 1) *
 								 sizeof(SagazRecord *));
 	SagazOrder	order = filter->order;
 	HASH_SEQ_STATUS scan;
 	MemoryEntry *entry;
 
 	*count = 0;
-	hash_seq_init(&scan, entries);
-	while ((entry = hash_seq_search(&scan)) != NULL)
-		if (sagaz_filter_matches(filter, entry->record))
-			found[(*count)++] = entry->record;
+	if (filter->nkeys > 0)
+		*count = find_by_keys(store, kind, filter, found);
+	else
+	{
+		hash_seq_init(&scan, entries);
+		while ((entry = hash_seq_search(&scan)) != NULL)
+			if (sagaz_filter_matches(filter, entry->record))
+				found[(*count)++] = entry->record;
+	}
 	qsort_arg(found, *count, sizeof(SagazRecord *), compare_found, &order);
 	if (filter->limit > 0)
 		*count = Min(*count, filter->limit);
@@ -353,11 +381,15 @@ const SagazBackend sagaz_memory_backend = {
 	.read_url = memory_read_url,
 	.open = memory_open,
 	.ping = memory_ping,
+	.identity = memory_identity,
+	.unfit = sagaz_fits,
 	.put = memory_put,
 	.edit = memory_edit,
+	SAGAZ_MERGES_BY_EDIT,
 	.read_begin = memory_read_begin,
 	.read_next = memory_read_next,
 	.read_end = memory_read_end,
+	.read_position = sagaz_no_position,
 	.count = memory_count,
 	SAGAZ_CLAIMS_BY_EDIT,
 	.call = sagaz_no_call,

@@ -10,6 +10,7 @@
  */
 #include "backend.h"
 
+#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -57,6 +58,13 @@ native_open(SagazStore *store)
 static void
 native_ping(SagazStore *store)
 {
+}
+
+static char *
+native_identity(SagazStore *store)
+{
+	return psprintf("postgresql:" UINT64_FORMAT ":%u:sagaz",
+					GetSystemIdentifier(), MyDatabaseId);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -209,11 +217,15 @@ const SagazBackend sagaz_native_backend = {
 	.read_url = native_read_url,
 	.open = native_open,
 	.ping = native_ping,
+	.identity = native_identity,
+	.unfit = sagaz_fits,
 	.put = native_put,
 	.edit = native_edit,
+	SAGAZ_MERGES_BY_EDIT,
 	.read_begin = native_read_begin,
 	.read_next = native_read_next,
 	.read_end = native_read_end,
+	.read_position = sagaz_no_position,
 	.count = sagaz_count_by_reading,
 	SAGAZ_CLAIMS_BY_EDIT,
 	.call = sagaz_no_call,

@@ -327,6 +327,23 @@ postgres_describe(SagazStore *base, JsonbParseState **state)
 	sagaz_push_string(state, "layout", words[((PostgresStore *) base)->layout]);
 }
 
+static char *
+postgres_identity(SagazStore *base)
+{
+	PostgresStore *store = (PostgresStore *) base;
+	PostgresResult *answer;
+
+	(void) operations_of(store);
+	answer = postgres_query(store,
+							"SELECT c.system_identifier, d.oid"
+							" FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d"
+							" WHERE d.datname = pg_catalog.current_database()", 0, NULL, NULL);
+	return psprintf("postgresql:%s:%s:%s", postgres_value(answer, 0, 0),
+					postgres_value(answer, 0, 1),
+					store->layout == LAYOUT_SAGAZ ? "sagaz" :
+					psprintf("library:%s", store->schema));
+}
+
 static int64
 postgres_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
 {
@@ -382,13 +399,14 @@ fetch(PostgresReader *reader)
 	const PostgresOperations *operations;
 	MemoryContext outer;
 	bool		in_chunks = filter->order == SAGAZ_ANY_ORDER || filter->order == SAGAZ_BY_KEY;
-	int64		count = in_chunks ? READ_CHUNK : INT_MAX;
+	int			chunk = filter->chunk > 0 ? filter->chunk : READ_CHUNK;
+	int64		count = in_chunks ? chunk : INT_MAX;
 
 	MemoryContextReset(reader->chunk);
 	outer = MemoryContextSwitchTo(reader->chunk);
 	operations = operations_of(store);
 	if (operations == &postgres_sagaz_operations)
-		reader->records = postgres_sagaz_fetch(reader, READ_CHUNK);
+		reader->records = postgres_sagaz_fetch(reader, chunk);
 	else
 	{
 		if (filter->limit > 0)
@@ -448,11 +466,15 @@ const SagazBackend sagaz_postgresql_backend = {
 	.open = postgres_open,
 	.ping = postgres_ping,
 	.describe = postgres_describe,
+	.identity = postgres_identity,
+	.unfit = sagaz_fits,
 	.put = postgres_put,
 	.edit = postgres_edit,
+	SAGAZ_MERGES_BY_EDIT,
 	.read_begin = postgres_read_begin,
 	.read_next = postgres_read_next,
 	.read_end = postgres_read_end,
+	.read_position = sagaz_no_position,
 	.count = postgres_count,
 	SAGAZ_CLAIMS_BY_EDIT,
 	.call = postgres_call,

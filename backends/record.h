@@ -17,6 +17,7 @@ extern void sagaz_record_from_json(SagazKind kind, Jsonb *json,
 								   SagazRecord *record);
 extern void sagaz_record_check(SagazRecord *record);
 extern void sagaz_record_copy(const SagazRecord *from, SagazRecord *to);
+extern bool sagaz_record_same(const SagazRecord *a, const SagazRecord *b);
 extern bool sagaz_saga_same(const SagazSaga *a, const SagazSaga *b);
 
 extern Jsonb *sagaz_normal_json(Jsonb *json);

@@ -303,6 +303,48 @@ redis_ping(SagazStore *base)
 	redis_expect(store, reply, REDIS_STATUS);
 }
 
+/* The number by which a server tells itself from others, NULL if it does not say. */
+static char *
+run_id(RedisStore *store)
+{
+	RedisCommand *command = redis_command("INFO");
+	RedisReply **replies;
+	const char *field = "run_id:";
+	char	   *start;
+	int			count;
+
+	redis_add(command, "server");
+	redis_queue(store, command);
+	replies = redis_exchange(store, &count);
+	if (count != 1 || replies[0]->type != REDIS_STRING)
+		return NULL;
+	start = strstr(replies[0]->str, field);
+	return start ? pnstrdup(start + strlen(field), strcspn(start + strlen(field), "\r\n")) :
+		NULL;
+}
+
+static char *
+redis_identity(SagazStore *base)
+{
+	RedisStore *store = (RedisStore *) base;
+	const char *database = sagaz_store_option(base, "database");
+	char	   *server;
+
+	redis_ready(store);
+	server = run_id(store);
+	if (server == NULL)
+	{
+		const char *path = sagaz_store_option(base, "path");
+		const char *host = sagaz_store_option(base, "host");
+		const char *port = sagaz_store_option(base, "port");
+
+		server = path ? pstrdup(path) :
+			psprintf("%s:%s", host ? host : "localhost", port ? port : "6379");
+	}
+	return psprintf("redis:%s:%d:%s:%s", server, database ? atoi(database) : 0,
+					store->saga_prefix, store->outbox_prefix);
+}
+
 static int64
 redis_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
 {
@@ -351,11 +393,15 @@ const SagazBackend sagaz_redis_backend = {
 	.read_url = redis_read_url,
 	.open = redis_open,
 	.ping = redis_ping,
+	.identity = redis_identity,
+	.unfit = sagaz_fits,
 	.put = redis_put,
 	.edit = redis_edit,
+	SAGAZ_MERGES_BY_EDIT,
 	.read_begin = redis_read_begin,
 	.read_next = redis_read_next,
 	.read_end = redis_read_end,
+	.read_position = sagaz_no_position,
 	.count = sagaz_count_by_reading,
 	.claim = redis_claim,
 	.finish = redis_finish,

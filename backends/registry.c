@@ -102,6 +102,18 @@ sagaz_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilter *fil
 	return count;
 }
 
+char *
+sagaz_fits(SagazStore *store, const SagazRecord *record)
+{
+	return NULL;
+}
+
+char *
+sagaz_no_position(SagazReader *reader)
+{
+	return NULL;
+}
+
 bool
 sagaz_no_call(SagazStore *store, const SagazCall *call)
 {

@@ -10,6 +10,8 @@
  */
 #include "sqlite.h"
 
+#include <sys/stat.h>
+
 #include "commands/defrem.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -53,6 +55,19 @@ static void
 sqlite_ping(SagazStore *base)
 {
 	sqlite_look((SqliteStore *) base);
+}
+
+/* The file, by whichever of its names it was opened. */
+static char *
+sqlite_identity(SagazStore *base)
+{
+	const char *path = sagaz_store_option(base, "path");
+	struct stat st;
+
+	if (stat(path, &st) != 0)
+		return psprintf("sqlite:%s", path);
+	return psprintf("sqlite:" UINT64_FORMAT ":" UINT64_FORMAT,
+					(uint64) st.st_dev, (uint64) st.st_ino);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -626,11 +641,15 @@ const SagazBackend sagaz_sqlite_backend = {
 	.read_url = sqlite_read_url,
 	.open = sqlite_open,
 	.ping = sqlite_ping,
+	.identity = sqlite_identity,
+	.unfit = sagaz_fits,
 	.put = sqlite_put,
 	.edit = sqlite_edit,
+	SAGAZ_MERGES_BY_EDIT,
 	.read_begin = sqlite_read_begin,
 	.read_next = sqlite_read_next,
 	.read_end = sqlite_read_end,
+	.read_position = sagaz_no_position,
 	.count = sagaz_count_by_reading,
 	SAGAZ_CLAIMS_BY_EDIT,
 	.call = sagaz_no_call,
