@@ -218,7 +218,8 @@ typedef struct SagazOption
 
 /* What every backend takes, and the end of the list. */
 #define SAGAZ_COMMON_OPTIONS \
-	{.name = "consumer_group"}, {.name = "storage_type"}, {.name = NULL}
+	{.name = "consumer_group"}, {.name = "storage_type"}, {.name = "closed"}, \
+	{.name = NULL}
 
 /* What a claim wants; the batch's number is the caller's choice. */
 typedef struct SagazClaimOrder

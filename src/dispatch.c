@@ -23,6 +23,8 @@
 		SagazStore *store = sagaz_store_of(fcinfo, setting, kind); \
 		Datum		value; \
 		\
+		if (store && sagaz_foreign_##name == sagaz_foreign_claim_batch) \
+			sagaz_store_check_open(store); \
 		if (store && sagaz_call_there(fcinfo, store, &value)) \
 			return value; \
 		return store ? sagaz_foreign_##name(fcinfo, store) : \

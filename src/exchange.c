@@ -14,8 +14,8 @@
 #include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
+#include "digest.h"
 #include "foreign.h"
-#include "group.h"
 #include "record.h"
 #include "rows.h"
 #include "saga.h"
@@ -28,22 +28,6 @@ PG_FUNCTION_INFO_V1(sagaz_import_records);
 PG_FUNCTION_INFO_V1(sagaz_count_records);
 PG_FUNCTION_INFO_V1(sagaz_checksum);
 
-#define DIGEST_SIZE 32
-
-/* The native tables as a store; it holds nothing open. */
-static SagazStore *
-native_store(void)
-{
-	SagazStore *store = palloc0(sizeof(SagazStore));
-
-	store->backend = sagaz_backend_find("native");
-	store->context = CurrentMemoryContext;
-	store->name = "native";
-	store->owner = GetUserId();
-	store->consumer_group = SAGAZ_DEFAULT_GROUP;
-	return store;
-}
-
 /* The storage of the last argument, and the kind of records. */
 static SagazStore *
 store_argument(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
@@ -53,7 +37,7 @@ store_argument(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
 	*kind = sagaz_kind_of(sagaz_text_argument(fcinfo, type_argno, "type"));
 	store = sagaz_store_of(fcinfo, *kind == SAGAZ_SAGA ? sagaz_saga_storage :
 						   sagaz_outbox_storage, *kind);
-	return store ? store : native_store();
+	return store ? store : sagaz_native_store();
 }
 
 /* One that cannot be read is left out, with a word of why. */
@@ -256,30 +240,7 @@ sagaz_count_records(PG_FUNCTION_ARGS)
 	return sagaz_with_storage(fcinfo, count_records);
 }
 
-/* Add a record's digest to the sum, as numbers of 256 bits. */
-static void
-add_digest(uint8 *sum, const SagazRecord *record)
-{
-	Jsonb	   *json = sagaz_record_to_json(record);
-	char	   *text = JsonbToCString(NULL, &json->root, VARSIZE(json));
-	bytea	   *digest =
-		DatumGetByteaPP(DirectFunctionCall1(sha256_bytea,
-											PointerGetDatum(cstring_to_text(text))));
-	const uint8 *bytes = (const uint8 *) VARDATA_ANY(digest);
-	int			carry = 0;
-
-	for (int i = DIGEST_SIZE - 1; i >= 0; i--)
-	{
-		carry += sum[i] + bytes[i];
-		sum[i] = carry & 0xff;
-		carry >>= 8;
-	}
-}
-
-/*
- * checksum(type, storage): the sum of the records' SHA-256, so that the order
- * in which a storage yields them makes no difference.
- */
+/* checksum(type, storage) */
 static Datum
 checksum(FunctionCallInfo fcinfo)
 {
@@ -290,8 +251,7 @@ checksum(FunctionCallInfo fcinfo)
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz checksum", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer;
-	uint8		sum[DIGEST_SIZE] = {0};
-	char		hex[2 * DIGEST_SIZE + 1];
+	SagazDigest sum = {0};
 	SagazRecord record;
 	Datum		value;
 
@@ -304,14 +264,17 @@ checksum(FunctionCallInfo fcinfo)
 		if (record.problem)
 			warn_refused(store, &record);
 		else
-			add_digest(sum, &record);
+		{
+			SagazDigest digest;
+
+			sagaz_digest(&record, &digest);
+			sagaz_digest_add(&sum, &digest);
+		}
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(outer);
 	sagaz_read_end(reader);
-	hex_encode((const char *) sum, DIGEST_SIZE, hex);
-	hex[2 * DIGEST_SIZE] = '\0';
-	PG_RETURN_TEXT_P(cstring_to_text(hex));
+	PG_RETURN_TEXT_P(cstring_to_text(sagaz_digest_text(&sum)));
 }
 
 Datum

@@ -20,6 +20,7 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "group.h"
 #include "rows.h"
 #include "storage.h"
 
@@ -240,6 +241,20 @@ check_kind(const SagazStore *store, SagazKind kind)
 			 errhint("See the option storage_type of the storage.")));
 }
 
+/* The native tables as a store; it holds nothing open. */
+SagazStore *
+sagaz_native_store(void)
+{
+	SagazStore *store = palloc0(sizeof(SagazStore));
+
+	store->backend = get_backend("native");
+	store->context = CurrentMemoryContext;
+	store->name = "native";
+	store->owner = GetUserId();
+	store->consumer_group = SAGAZ_DEFAULT_GROUP;
+	return store;
+}
+
 /* Open a storage that was found; no transaction is needed for that. */
 SagazStore *
 sagaz_storage_open(const SagazStorage *storage, const char *name, SagazKind kind)
@@ -316,6 +331,23 @@ sagaz_store_check_group(const SagazStore *store, const char *group)
 			 errmsg("storage \"%s\" has no consumer group \"%s\"", store->name, group),
 			 errhint("It has one group, \"%s\", which its option consumer_group names.",
 					 store->consumer_group)));
+}
+
+/* A storage that was migrated away from hands out no events. */
+void
+sagaz_store_check_open(const SagazStore *store)
+{
+	const char *closed = sagaz_store_option(store, "closed");
+	bool		is_closed;
+
+	if (closed == NULL || !parse_bool(closed, &is_closed) || !is_closed)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" is closed", store->name),
+			 errdetail("Its events were migrated to another storage."),
+			 errhint("ALTER SERVER %s OPTIONS (DROP closed) opens it.",
+					 quote_identifier(store->name))));
 }
 
 static ArrayType *

@@ -22,6 +22,7 @@ typedef struct SagazStorage
 } SagazStorage;
 
 extern void sagaz_storage_find(const char *name, SagazStorage *storage);
+extern SagazStore *sagaz_native_store(void);
 extern SagazStore *sagaz_storage_open(const SagazStorage *storage,
 									  const char *name, SagazKind kind);
 extern SagazStore *sagaz_store_open(const char *name, SagazKind kind);
@@ -35,6 +36,7 @@ extern bool sagaz_option_is_secret(const SagazBackend *backend,
 extern Datum sagaz_hiding_statement(FunctionCallInfo fcinfo,
 									PGFunction function);
 extern Datum sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function);
+extern void sagaz_store_check_open(const SagazStore *store);
 extern void sagaz_store_check_group(const SagazStore *store, const char *group);
 
 /* storage_cache.c */

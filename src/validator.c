@@ -80,6 +80,8 @@ check_common(const DefElem *option)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("storage_type \"%s\" is unknown", value),
 				 errhint("Say 'saga', 'outbox' or 'both'.")));
+	if (strcmp(option->defname, "closed") == 0)
+		(void) defGetBoolean(unconstify(DefElem *, option));
 	if (strcmp(option->defname, "consumer_group") == 0 && value[0] == '\0')
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

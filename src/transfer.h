@@ -1,0 +1,171 @@
+/*
+ * transfer.h
+ *		What the files of transfer() and migrate() share.
+ *
+ * A transfer is a row of sagaz.transfer and, while it runs, a SagazTransfer.
+ * It works in steps, each in a subtransaction of its own, and commits after
+ * each, unless it runs in the caller's transaction.
+ */
+#ifndef SAGAZ_TRANSFER_H
+#define SAGAZ_TRANSFER_H
+
+#include "backend.h"
+#include "digest.h"
+#include "storage.h"
+
+typedef enum SagazOnError
+{
+	ON_ERROR_FAIL,
+	ON_ERROR_SKIP,
+	ON_ERROR_RETRY
+} SagazOnError;
+
+typedef enum SagazPhase
+{
+	PHASE_PREPARE,
+	PHASE_COPY,
+	PHASE_PASS,
+	PHASE_VERIFY,
+	PHASE_SWITCH,
+	PHASE_DONE
+} SagazPhase;
+
+/* One of the two ends. */
+typedef struct SagazEnd
+{
+	const char *role;			/* "source" or "target" */
+	char	   *name;			/* as given; may hold a secret */
+	char	   *shown;			/* what may be seen of it */
+	bool		is_native;
+	SagazStorage storage;		/* of one that is not */
+	char	   *layout;
+} SagazEnd;
+
+/* A record that cannot be moved. */
+typedef struct SagazRefusal
+{
+	const SagazRecord *record;
+	char	   *message;
+	int			sqlerrcode;
+} SagazRefusal;
+
+/* What sagaz.transfer counts. */
+typedef struct SagazCounts
+{
+	int64		total;
+	int64		processed;		/* of the source's records, in this pass */
+	int64		transferred;
+	int64		unchanged;
+	int64		kept;
+	int64		failed;
+	int64		skipped;
+	int64		removed;
+} SagazCounts;
+
+typedef struct SagazTransfer
+{
+	int64		id;
+	bool		is_migration;
+	SagazEnd	source;
+	SagazEnd	target;
+	char	   *type;			/* saga, outbox or both */
+	int			batch_size;
+	SagazOnError on_error;
+	bool		validate;
+	bool		switches;
+
+	bool		atomic;			/* in the caller's transaction */
+	bool		holds_commit;	/* for now, all is to be one transaction */
+	SagazPhase	phase;
+	SagazKind	kind;			/* what is being moved */
+	bool		done[SAGAZ_EVENT + 1];	/* copied in the present pass */
+	int			pass;
+	SagazCounts counts;
+	char	   *last_key;
+	char	   *position;		/* up to where all is written; NULL: nothing is */
+	char	   *next_position;	/* up to where it is read */
+	char	   *verification;	/* JSON */
+	char	   *complaint;		/* what it waits for */
+	TimestampTz began_at;
+	int64		elapsed_us;		/* of earlier runs */
+	TimestampTz reported_at;
+	int			attempts;		/* of what did not work, one after the other */
+	bool		cancelled;
+	int64		changes;		/* in the present pass */
+	int64		seen;			/* fit records of the kind, in the present pass */
+	List	   *differing[SAGAZ_EVENT + 1]; /* keys, found by comparing */
+
+	int64		totals[SAGAZ_EVENT + 1];
+	SagazEnd   *checked;		/* the one that validate_transfer() looks at */
+	MemoryContext context;
+
+	/* transfer_copy.c: the records between two commits */
+	MemoryContext batch;
+	SagazReader *reader;		/* of a source whose readers outlive batches */
+	SagazStore *read_store;		/* of which it is a reader */
+	bool		at_end;			/* the reader is */
+	SagazRecord *records;
+	int			nrecords;
+	int			nread;			/* with those that turned out to need nothing */
+	int			from;			/* a range of them */
+	int			to;
+	SagazDigest *digests;		/* of a migration's records */
+	List	   *refusals;		/* SagazRefusal */
+} SagazTransfer;
+
+extern const char *const sagaz_phase_words[];
+extern const char *const sagaz_type_words[];
+
+static inline bool
+sagaz_transfer_has(const SagazTransfer *transfer, SagazKind kind)
+{
+	return strcmp(transfer->type, "both") == 0 ||
+		strcmp(transfer->type, sagaz_type_words[kind]) == 0;
+}
+
+/* transfer_end.c: the two storages */
+extern void sagaz_end_find(SagazEnd *end, const char *role, const char *name);
+extern SagazStore *sagaz_end_open(SagazEnd *end, SagazKind kind);
+extern void sagaz_end_look(SagazEnd *end, SagazKind kind);
+extern void sagaz_ends_differ(SagazTransfer *transfer);
+
+/* transfer_row.c: the row in sagaz.transfer, and refused records */
+extern void sagaz_transfer_insert(SagazTransfer *transfer);
+extern SagazTransfer *sagaz_transfer_load(int64 id, MemoryContext context);
+extern void sagaz_transfer_take(SagazTransfer *transfer);
+extern void sagaz_transfer_save(SagazTransfer *transfer);
+extern void sagaz_transfer_close(SagazTransfer *transfer, const char *state,
+								 const char *error);
+extern void sagaz_transfer_note_refused(SagazTransfer *transfer,
+										const SagazRecord *record,
+										const char *message, int sqlerrcode);
+extern void sagaz_transfer_forget_refused(SagazTransfer *transfer,
+										  SagazKind kind, const char *key);
+extern List *sagaz_transfer_refused(SagazTransfer *transfer, SagazKind kind);
+extern void sagaz_as_owner(const char *sql, int nargs, Oid *types,
+						   Datum *values, const char *nulls, int expected);
+
+/* transfer_step.c: steps, commits, errors and waiting */
+typedef void (*SagazStep) (SagazTransfer *transfer);
+extern ErrorData *sagaz_attempt(SagazTransfer *transfer, SagazStep step);
+extern void sagaz_insist(SagazTransfer *transfer, SagazStep step);
+extern void sagaz_transfer_commit(SagazTransfer *transfer);
+extern bool sagaz_is_about_record(const ErrorData *error);
+extern void sagaz_transfer_wait(SagazTransfer *transfer, ErrorData *error);
+extern void sagaz_transfer_give_up(SagazTransfer *transfer, ErrorData *error);
+
+/* transfer_copy.c: batches from the source to the target */
+extern void sagaz_copy_kind(SagazTransfer *transfer, SagazKind kind);
+extern void sagaz_write_batch(SagazTransfer *transfer);
+extern void sagaz_refuse(SagazTransfer *transfer, const SagazRecord *record,
+						 char *message, int sqlerrcode);
+
+/* transfer_verify.c: comparing both sides */
+extern bool sagaz_transfer_verify(SagazTransfer *transfer);
+
+/* migrate.c: a source that changes meanwhile */
+extern void sagaz_migrate_choose(SagazTransfer *transfer);
+extern void sagaz_migrate_note(SagazTransfer *transfer);
+extern void sagaz_migrate_run(SagazTransfer *transfer);
+
+#endif							/* SAGAZ_TRANSFER_H */

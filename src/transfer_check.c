@@ -1,0 +1,245 @@
+/*
+ * transfer_check.c
+ *		validate_transfer(): what would be in the way of a transfer.
+ */
+#include "sagaz.h"
+
+#include "access/htup_details.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "record.h"
+#include "transfer.h"
+
+PG_FUNCTION_INFO_V1(sagaz_validate_transfer);
+
+#define SAMPLES 5
+
+typedef struct Findings
+{
+	JsonbParseState *issues;
+	bool		compatible;
+} Findings;
+
+/* Records of a kind that have one thing in common. */
+typedef struct Problem
+{
+	int64		count;
+	char	   *first;			/* why the first of them is refused */
+	List	   *samples;
+} Problem;
+
+static void
+begin_issue(Findings *findings, const char *severity, const char *code,
+			const char *message)
+{
+	if (strcmp(severity, "error") == 0)
+		findings->compatible = false;
+	pushJsonbValue(&findings->issues, WJB_BEGIN_OBJECT, NULL);
+	sagaz_push_string(&findings->issues, "severity", severity);
+	sagaz_push_string(&findings->issues, "code", code);
+	sagaz_push_string(&findings->issues, "message", message);
+}
+
+static void
+add_issue(Findings *findings, const char *severity, const char *code,
+		  const char *message)
+{
+	begin_issue(findings, severity, code, message);
+	pushJsonbValue(&findings->issues, WJB_END_OBJECT, NULL);
+}
+
+static void
+add_problem(Findings *findings, SagazKind kind, const char *code,
+			const Problem *problem)
+{
+	ListCell   *cell;
+
+	if (problem->count == 0)
+		return;
+	begin_issue(findings, "error", code, problem->first);
+	sagaz_push_string(&findings->issues, "record_type", sagaz_type_words[kind]);
+	sagaz_push_int(&findings->issues, "count", problem->count);
+	sagaz_push_key(&findings->issues, "samples");
+	pushJsonbValue(&findings->issues, WJB_BEGIN_ARRAY, NULL);
+	foreach(cell, problem->samples)
+	{
+		JsonbValue	value;
+
+		value.type = jbvString;
+		value.val.string.val = lfirst(cell);
+		value.val.string.len = strlen(lfirst(cell));
+		pushJsonbValue(&findings->issues, WJB_ELEM, &value);
+	}
+	pushJsonbValue(&findings->issues, WJB_END_ARRAY, NULL);
+	pushJsonbValue(&findings->issues, WJB_END_OBJECT, NULL);
+}
+
+/* The problem lasts as long as "kept". */
+static void
+count_problem(Problem *problem, const SagazRecord *record, const char *why,
+			  MemoryContext kept)
+{
+	MemoryContext outer = MemoryContextSwitchTo(kept);
+	const char *key = sagaz_record_key(record);
+
+	if (problem->count++ == 0)
+		problem->first = pstrdup(why);
+	if (list_length(problem->samples) < SAMPLES)
+		problem->samples = lappend(problem->samples, pstrdup(key ? key : ""));
+	MemoryContextSwitchTo(outer);
+}
+
+/* Is there a record that the target could not take, or the source not give? */
+static void
+check_records(SagazTransfer *transfer, SagazKind kind, Findings *findings)
+{
+	SagazStore *source = sagaz_end_open(&transfer->source, kind);
+	SagazStore *target = sagaz_end_open(&transfer->target, kind);
+	SagazFilter filter = {0};
+	MemoryContext kept = CurrentMemoryContext;
+	MemoryContext part = AllocSetContextCreate(kept, "sagaz validation",
+											   ALLOCSET_DEFAULT_SIZES);
+	Problem		unreadable = {0};
+	Problem		unfit = {0};
+	SagazReader *reader;
+	SagazRecord record;
+
+	if (transfer->source.is_native)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	reader = sagaz_read_begin(source, kind, &filter);
+	MemoryContextSwitchTo(part);
+	while (sagaz_read_next(reader, &record))
+	{
+		char	   *why;
+
+		CHECK_FOR_INTERRUPTS();
+		if (record.problem)
+			count_problem(&unreadable, &record, record.problem, kept);
+		else if ((why = target->backend->unfit(target, &record)) != NULL)
+			count_problem(&unfit, &record, why, kept);
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(kept);
+	sagaz_read_end(reader);
+	MemoryContextDelete(part);
+	if (transfer->source.is_native)
+		PopActiveSnapshot();
+	add_problem(findings, kind, "unreadable", &unreadable);
+	add_problem(findings, kind, "unfit", &unfit);
+}
+
+static SagazVerdict
+change_nothing(SagazRecord *record, bool exists, void *arg)
+{
+	return SAGAZ_KEEP;
+}
+
+/* Get as far as one can get with writing without writing anything. */
+static void
+try_to_write(SagazTransfer *transfer, SagazKind kind)
+{
+	SagazStore *store = sagaz_end_open(&transfer->target, kind);
+	SagazFilter filter = {.key = "00000000-0000-0000-0000-000000000000"};
+
+	if (store->backend->merge == sagaz_merge_by_edit)
+		(void) sagaz_edit(store, kind, &filter, true, change_nothing, NULL);
+}
+
+/* What is wrong with a call is said as an issue; a cancel is passed on. */
+static bool
+is_finding(const ErrorData *error)
+{
+	return error->sqlerrcode != ERRCODE_QUERY_CANCELED;
+}
+
+static void
+step_of_check(SagazTransfer *transfer)
+{
+	sagaz_end_look(transfer->checked, transfer->kind);
+	if (transfer->checked == &transfer->target)
+		try_to_write(transfer, transfer->kind);
+}
+
+/* Does an end answer, and may it be used for this kind of records? */
+static bool
+check_end(SagazTransfer *transfer, SagazEnd *end, SagazKind kind,
+		  Findings *findings)
+{
+	ErrorData  *error;
+
+	transfer->checked = end;
+	transfer->kind = kind;
+	error = sagaz_attempt(transfer, step_of_check);
+	if (error == NULL)
+		return true;
+	if (!is_finding(error))
+		ReThrowError(error);
+	add_issue(findings, "error",
+			  error->sqlerrcode == ERRCODE_SAGAZ_CONNECTION ? "unreachable" :
+			  error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ? "privilege" : "storage",
+			  psprintf("%s: %s", end->role, error->message));
+	return false;
+}
+
+static void
+check_transfer(SagazTransfer *transfer, Findings *findings)
+{
+	ErrorData  *error;
+
+	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
+	{
+		bool		both;
+
+		if (!sagaz_transfer_has(transfer, kind))
+			continue;
+		both = check_end(transfer, &transfer->source, kind, findings);
+		both &= check_end(transfer, &transfer->target, kind, findings);
+		if (both)
+			check_records(transfer, kind, findings);
+	}
+	if (!findings->compatible)
+		return;
+	error = sagaz_attempt(transfer, sagaz_ends_differ);
+	if (error)
+		add_issue(findings, "error", "same_storage", error->message);
+	if (!transfer->target.is_native &&
+		(transfer->target.storage.backend->capabilities & SAGAZ_OUTLIVES_SESSION) == 0)
+		add_issue(findings, "warning", "not_durable",
+				  "what the target holds goes with this session");
+}
+
+/* validate_transfer(source, target, type) */
+static Datum
+validate_transfer(FunctionCallInfo fcinfo)
+{
+	SagazTransfer transfer = {.context = CurrentMemoryContext,.atomic = true};
+	Findings	findings = {.compatible = true};
+	TupleDesc	row_type;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	transfer.type = sagaz_text_argument(fcinfo, 2, "type");
+	if (strcmp(transfer.type, "both") != 0)
+		(void) sagaz_kind_of(transfer.type);
+	sagaz_end_find(&transfer.source, "source", sagaz_text_argument(fcinfo, 0, "source"));
+	sagaz_end_find(&transfer.target, "target", sagaz_text_argument(fcinfo, 1, "target"));
+	pushJsonbValue(&findings.issues, WJB_BEGIN_ARRAY, NULL);
+	check_transfer(&transfer, &findings);
+	values[0] = BoolGetDatum(findings.compatible);
+	values[1] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&findings.issues,
+																WJB_END_ARRAY, NULL)));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
+													  values, nulls)));
+}
+
+Datum
+sagaz_validate_transfer(PG_FUNCTION_ARGS)
+{
+	return sagaz_hiding_statement(fcinfo, validate_transfer);
+}

@@ -1,0 +1,319 @@
+/*
+ * transfer_copy.c
+ *		Batches of records from the source of a transfer to its target.
+ *
+ * A batch is read, then written, each in steps of their own, so that it can
+ * be written again, or in parts, when that fails.  It ends early where its
+ * records are large, so that memory stays bounded.
+ */
+#include "sagaz.h"
+
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "record.h"
+#include "transfer.h"
+
+#define BATCH_BYTES (16 * 1024 * 1024)
+
+/* ---------------------------------------------------------------------- */
+/* Reading */
+
+/* Read the kind from its beginning, or from the position that is noted. */
+static void
+restart(SagazTransfer *transfer)
+{
+	if (transfer->reader)
+		MemoryContextDelete(transfer->reader->context);
+	transfer->reader = NULL;
+	transfer->at_end = false;
+	if (transfer->position == NULL)
+		transfer->counts.processed =
+			transfer->kind == SAGAZ_EVENT && sagaz_transfer_has(transfer, SAGAZ_SAGA) ?
+			transfer->totals[SAGAZ_SAGA] : 0;
+}
+
+static void
+begin_reader(SagazTransfer *transfer, SagazStore *store)
+{
+	SagazFilter filter = {.order = SAGAZ_FOR_COPY};
+
+	filter.chunk = transfer->batch_size;
+	filter.position = transfer->position;
+	transfer->read_store = store;
+	MemoryContextSwitchTo(transfer->context);
+	transfer->reader = sagaz_read_begin(store, transfer->kind, &filter);
+	MemoryContextSwitchTo(transfer->batch);
+}
+
+static void
+read_records(SagazTransfer *transfer)
+{
+	transfer->records = palloc(transfer->batch_size * sizeof(SagazRecord));
+	while (transfer->nread < transfer->batch_size &&
+		   MemoryContextMemAllocated(transfer->batch, true) < BATCH_BYTES)
+	{
+		SagazRecord *record = &transfer->records[transfer->nread];
+
+		if (!sagaz_read_next(transfer->reader, record))
+		{
+			transfer->at_end = true;
+			break;
+		}
+		transfer->nread++;
+	}
+	transfer->nrecords = transfer->nread;
+}
+
+static char *
+copy_to(MemoryContext context, const char *text)
+{
+	return text ? MemoryContextStrdup(context, text) : NULL;
+}
+
+/*
+ * Note where the batch ends.  A reader that can be replaced by one that goes
+ * on from there does not outlive the transaction; others must.
+ */
+static void
+note_end(SagazTransfer *transfer)
+{
+	char	   *position = transfer->nread == 0 ? NULL :
+		transfer->reader->store->backend->read_position(transfer->reader);
+
+	if (transfer->nread > 0)
+		transfer->last_key =
+			copy_to(transfer->context,
+					sagaz_record_key(&transfer->records[transfer->nread - 1]));
+	transfer->next_position = copy_to(transfer->context, position);
+	if (position || transfer->at_end)
+	{
+		sagaz_read_end(transfer->reader);
+		transfer->reader = NULL;
+	}
+}
+
+/* Read the next records. */
+static void
+read_batch(SagazTransfer *transfer)
+{
+	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
+	SagazStore *store;
+
+	MemoryContextReset(transfer->batch);
+	transfer->nread = transfer->nrecords = 0;
+	transfer->refusals = NIL;
+	store = sagaz_end_open(&transfer->source, transfer->kind);
+	if (transfer->source.is_native)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	else if (transfer->reader && transfer->read_store != store)
+		restart(transfer);
+	if (transfer->reader == NULL)
+		begin_reader(transfer, store);
+	read_records(transfer);
+	note_end(transfer);
+	if (transfer->source.is_native)
+		PopActiveSnapshot();
+	MemoryContextSwitchTo(outer);
+}
+
+/* Read them again from where we are sure of, whatever has gone wrong. */
+static void
+read_batch_anew(SagazTransfer *transfer)
+{
+	ErrorData  *error;
+
+	while ((error = sagaz_attempt(transfer, read_batch)) != NULL)
+	{
+		restart(transfer);
+		sagaz_transfer_wait(transfer, error);
+	}
+	transfer->attempts = 0;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Writing */
+
+/* The record stays where it is; what is done about it is the policy's. */
+void
+sagaz_refuse(SagazTransfer *transfer, const SagazRecord *record, char *message,
+			 int sqlerrcode)
+{
+	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
+	SagazRefusal *refusal = palloc(sizeof(SagazRefusal));
+
+	refusal->record = memcpy(palloc(sizeof(SagazRecord)), record, sizeof(SagazRecord));
+	refusal->message = pstrdup(message);
+	refusal->sqlerrcode = sqlerrcode;
+	transfer->refusals = lappend(transfer->refusals, refusal);
+	MemoryContextSwitchTo(outer);
+}
+
+/* Sort out what cannot be read or written, before anything is. */
+static void
+sort_out(SagazTransfer *transfer)
+{
+	SagazStore *store = sagaz_end_open(&transfer->target, transfer->kind);
+	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
+	int			kept = 0;
+
+	transfer->refusals = NIL;
+	for (int i = 0; i < transfer->nrecords; i++)
+	{
+		SagazRecord *record = &transfer->records[i];
+		char	   *why = record->problem ? record->problem :
+			store->backend->unfit(store, record);
+
+		if (why)
+		{
+			sagaz_refuse(transfer, record, why, ERRCODE_SAGAZ_SERIALIZATION);
+			continue;
+		}
+		/* the batch and lease were the source's */
+		if (record->kind == SAGAZ_EVENT)
+			record->event.batch_id = 0;
+		transfer->records[kept++] = *record;
+	}
+	transfer->nrecords = kept;
+	MemoryContextSwitchTo(outer);
+}
+
+static void
+merge_range(SagazTransfer *transfer)
+{
+	SagazStore *store = sagaz_end_open(&transfer->target, transfer->kind);
+	MemoryContext part = AllocSetContextCreate(transfer->batch, "sagaz merge",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+	SagazMerged merged = {0};
+
+	store->backend->merge(store, transfer->records + transfer->from,
+						  transfer->to - transfer->from, transfer->is_migration,
+						  &merged);
+	transfer->counts.transferred += merged.added + merged.changed;
+	transfer->counts.unchanged += merged.unchanged;
+	transfer->counts.kept += merged.kept;
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
+}
+
+static bool
+must_stop(const SagazTransfer *transfer)
+{
+	return transfer->refusals != NIL && transfer->on_error != ON_ERROR_SKIP;
+}
+
+static char *
+complaint_of(const ErrorData *error)
+{
+	return error->detail ? psprintf("%s: %s", error->message, error->detail) :
+		error->message;
+}
+
+/* Write a range of the batch; halve it where one of them is refused. */
+static void
+write_range(SagazTransfer *transfer, int from, int to)
+{
+	ErrorData  *error = NULL;
+	int			middle = from + (to - from) / 2;
+
+	while (from < to && !must_stop(transfer))
+	{
+		transfer->from = from;
+		transfer->to = to;
+		error = sagaz_attempt(transfer, merge_range);
+		if (error == NULL || sagaz_is_about_record(error))
+			break;
+		sagaz_transfer_wait(transfer, error);
+	}
+	transfer->attempts = 0;
+	if (error == NULL || from == to || must_stop(transfer))
+		return;
+	if (to - from == 1)
+		sagaz_refuse(transfer, &transfer->records[from], complaint_of(error),
+					 error->sqlerrcode);
+	else
+	{
+		write_range(transfer, from, middle);
+		write_range(transfer, middle, to);
+	}
+}
+
+/* Write down what became of the batch. */
+static void
+note_batch(SagazTransfer *transfer)
+{
+	ListCell   *cell;
+
+	foreach(cell, transfer->refusals)
+	{
+		SagazRefusal *refusal = lfirst(cell);
+
+		if (transfer->on_error == ON_ERROR_SKIP)
+			transfer->counts.skipped++;
+		else
+			transfer->counts.failed++;
+		sagaz_transfer_note_refused(transfer, refusal->record, refusal->message,
+									refusal->sqlerrcode);
+	}
+	if (transfer->is_migration && !must_stop(transfer))
+		sagaz_migrate_note(transfer);
+	transfer->counts.processed += transfer->nread;
+	if (transfer->next_position && !must_stop(transfer))
+		transfer->position = transfer->next_position;
+	sagaz_transfer_save(transfer);
+}
+
+static void
+stop_at(SagazTransfer *transfer, const SagazRefusal *refusal)
+{
+	const char *key = sagaz_record_key(refusal->record);
+	ErrorData  *error = MemoryContextAllocZero(transfer->context, sizeof(ErrorData));
+	MemoryContext outer = MemoryContextSwitchTo(transfer->context);
+
+	error->elevel = ERROR;
+	error->sqlerrcode = ERRCODE_SAGAZ_TRANSFER;
+	error->message = psprintf("record \"%s\" is refused", key ? key : "");
+	error->detail = psprintf("%s.", refusal->message);
+	error->hint = "It is kept in sagaz.transfer_error; with on_error 'skip' the others are moved.";
+	error->assoc_context = transfer->context;
+	MemoryContextSwitchTo(outer);
+	sagaz_transfer_give_up(transfer, error);
+}
+
+/* Write the batch that was read, and commit. */
+void
+sagaz_write_batch(SagazTransfer *transfer)
+{
+	ErrorData  *error;
+
+	while ((error = sagaz_attempt(transfer, sort_out)) != NULL)
+		sagaz_transfer_wait(transfer, error);
+	if (!must_stop(transfer))
+	{
+		if (transfer->is_migration &&
+			(error = sagaz_attempt(transfer, sagaz_migrate_choose)) != NULL)
+			sagaz_transfer_give_up(transfer, error);
+		write_range(transfer, 0, transfer->nrecords);
+	}
+	sagaz_insist(transfer, note_batch);
+	if (must_stop(transfer))
+		stop_at(transfer, linitial(transfer->refusals));
+}
+
+/* Move all records of a kind. */
+void
+sagaz_copy_kind(SagazTransfer *transfer, SagazKind kind)
+{
+	if (transfer->kind != kind)
+		transfer->position = NULL;
+	transfer->kind = kind;
+	restart(transfer);
+	do
+	{
+		read_batch_anew(transfer);
+		sagaz_write_batch(transfer);
+	} while (!transfer->at_end);
+	transfer->position = NULL;
+	transfer->done[kind] = true;
+}
