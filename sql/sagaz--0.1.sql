@@ -1715,6 +1715,9 @@ CREATE TABLE sagaz.transfer (
 COMMENT ON TABLE sagaz.transfer IS
 	'each run of transfer() and migrate(), with its progress as of the last commit. Storages given by a URL are named without what is secret in it';
 
+COMMENT ON SEQUENCE sagaz.transfer_transfer_id_seq IS
+	'numbers the transfers';
+
 CREATE TABLE sagaz.transfer_error (
 	transfer_id bigint NOT NULL REFERENCES sagaz.transfer ON DELETE CASCADE,
 	record_type text NOT NULL,

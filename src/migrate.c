@@ -83,7 +83,7 @@ sagaz_migrate_choose(SagazTransfer *transfer)
 	values[1] = CStringGetTextDatum(sagaz_type_words[transfer->kind]);
 	values[2] = PointerGetDatum(record_keys(transfer));
 	values[3] = PointerGetDatum(record_digests(transfer));
-	sagaz_as_owner("SELECT u.place::integer FROM ROWS FROM (pg_catalog.unnest($3),"
+	sagaz_as_owner("SELECT u.place::pg_catalog.int4 FROM ROWS FROM (pg_catalog.unnest($3),"
 				   " pg_catalog.unnest($4)) WITH ORDINALITY AS u (record_key, digest, place)"
 				   " JOIN sagaz.transfer_record AS r"
 				   " ON r.record_key OPERATOR(pg_catalog.=) u.record_key"

@@ -139,8 +139,8 @@ sagaz_transfer_insert(SagazTransfer *transfer)
 	execute("INSERT INTO sagaz.transfer (operation, source, target, record_type,"
 			" batch_size, on_error, validate, switch, state, phase, started_by, pid,"
 			" backend_start, source_layout, target_layout, started_at, updated_at)"
-			" VALUES ($1, $2, $3, $4, $5::integer, $6, $7, $8, 'running', 'prepare',"
-			" $9, $10::integer, $11, $12, $13, pg_catalog.clock_timestamp(),"
+			" VALUES ($1, $2, $3, $4, $5::pg_catalog.int4, $6, $7, $8, 'running', 'prepare',"
+			" $9, $10::pg_catalog.int4, $11, $12, $13, pg_catalog.clock_timestamp(),"
 			" pg_catalog.clock_timestamp()) RETURNING transfer_id",
 			&p, SPI_OK_INSERT_RETURNING);
 	transfer->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
@@ -198,10 +198,10 @@ sagaz_transfer_save(SagazTransfer *transfer)
 	add(&p, TEXTARRAYOID, done_types(transfer), false);
 	add(&p, INTERVALOID, elapsed(transfer), false);
 	execute("UPDATE sagaz.transfer SET phase = $2, current_type = $3,"
-			" pass = $4::integer, total = $5, processed = $6, transferred = $7,"
+			" pass = $4::pg_catalog.int4, total = $5, processed = $6, transferred = $7,"
 			" unchanged = $8, kept = $9, failed = $10, skipped = $11,"
 			" removed = $12, last_key = $13, \"position\" = $14,"
-			" verification = $15::jsonb, error = $16, done_types = $17,"
+			" verification = $15::pg_catalog.jsonb, error = $16, done_types = $17,"
 			" elapsed = $18, updated_at = pg_catalog.clock_timestamp()"
 			" WHERE transfer_id OPERATOR(pg_catalog.=) $1"
 			" RETURNING cancel_requested",
@@ -346,7 +346,7 @@ sagaz_transfer_load(int64 id, MemoryContext context)
 	execute("SELECT t.*, 'saga' OPERATOR(pg_catalog.=) ANY (done_types) AS saga_done,"
 			" 'outbox' OPERATOR(pg_catalog.=) ANY (done_types) AS outbox_done,"
 			" current_type OPERATOR(pg_catalog.=) 'outbox' AS in_outbox,"
-			" (EXTRACT(epoch FROM elapsed) OPERATOR(pg_catalog.*) 1000000)::bigint AS elapsed_us,"
+			" (EXTRACT(epoch FROM elapsed) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS elapsed_us,"
 			" sagaz.transfer_is_alive(pid, backend_start) AS alive"
 			" FROM sagaz.transfer AS t"
 			" WHERE transfer_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
@@ -368,7 +368,7 @@ sagaz_transfer_take(SagazTransfer *transfer)
 	add_int(&p, transfer->id);
 	add_int(&p, MyProcPid);
 	add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(backend_start()), false);
-	execute("UPDATE sagaz.transfer SET state = 'running', pid = $2::integer,"
+	execute("UPDATE sagaz.transfer SET state = 'running', pid = $2::pg_catalog.int4,"
 			" backend_start = $3, cancel_requested = false, error = NULL,"
 			" finished_at = NULL, updated_at = pg_catalog.clock_timestamp()"
 			" WHERE transfer_id OPERATOR(pg_catalog.=) $1",

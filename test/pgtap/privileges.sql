@@ -43,6 +43,13 @@ INSERT INTO expected_routine VALUES
 	('import_records',			'operator'),
 	('count_records',			'monitor operator'),
 	('checksum',				'monitor operator'),
+	('transfer',				'operator'),
+	('migrate',					'operator'),
+	('resume_transfer',			'operator'),
+	('retry_transfer_errors',	'operator'),
+	('cancel_transfer',			'operator'),
+	('validate_transfer',		'operator'),
+	('transfer_is_alive',		'monitor operator'),
 	('backends',				'consumer monitor operator producer'),
 	('requeue_dead_letters',	'operator'),
 	('release_stuck_events',	'operator'),
@@ -113,6 +120,8 @@ INSERT INTO expected_relation VALUES
 	('outbox_events',		'SELECT',		'monitor operator'),
 	('storages',			'SELECT',		'consumer monitor operator producer'),
 	('saga_steps',			'SELECT',		'monitor operator'),
+	('transfers',			'SELECT',		'monitor operator'),
+	('transfer_error',		'SELECT',		'operator'),
 	('sagas',				'SELECT',		'monitor operator');
 
 CREATE TEMP VIEW routine AS

@@ -47,10 +47,11 @@ sub signatures
 {
 	my @found;
 
-	while ($reference =~ /^    (?:CALL )?(\w+\(.*(?:\n {5,}.*)*)/mg)
+	while ($reference =~ /^    (CALL )?(\w+\(.*(?:\n {5,}.*)*)/mg)
 	{
-		my $text = $1 =~ s/\s+/ /gr;
-		push @found, $text if $text =~ / → / || $text =~ /INOUT/;
+		my ($is_procedure, $text) = ($1, $2);
+		$text =~ s/\s+/ /g;
+		push @found, $text if $text =~ / → / || $is_procedure;
 	}
 	return @found;
 }

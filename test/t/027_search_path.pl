@@ -129,6 +129,13 @@ SELECT sagaz.import_record('{"event_id": "44444444-4444-7444-8444-444444444444",
 SELECT sagaz.import_records('[{"saga_id": "s2", "saga_name": "n", "status": "pending"}]', 'saga', 'skip', name) FROM (VALUES ('m'), ('native')) v (name);
 SELECT sagaz.export_all('saga'), sagaz.export_all('saga', 'm');
 SELECT sagaz.count_records('saga'), sagaz.checksum('saga');
+SELECT * FROM sagaz.validate_transfer('native', 'm');
+CALL sagaz.transfer('native', 'm', 'saga');
+CALL sagaz.migrate('m', 'memory://other');
+SELECT sagaz.cancel_transfer(transfer_id) FROM sagaz.transfers;
+UPDATE sagaz.transfer SET state = 'failed', phase = 'copy' WHERE operation OPERATOR(pg_catalog.=) 'transfer';
+CALL sagaz.resume_transfer(1);
+CALL sagaz.retry_transfer_errors(1);
 SELECT sagaz.create_delivery('g', 'public.handle(sagaz.outbox_event[])'::regprocedure), sagaz.drop_delivery('g');
 SELECT sagaz.create_delivery('f', 'file'), sagaz.drop_delivery('f');
 SELECT sagaz.drop_storage('m'), sagaz.drop_storage('file');
