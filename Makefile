@@ -13,7 +13,7 @@ POSTGRES = $(if $(WITHOUT_POSTGRES),,1)
 OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(SQLITE),,backends/sqlite%) \
 	$(if $(REDIS),,backends/redis%) $(if $(POSTGRES),,backends/postgres%), \
 	$(wildcard src/*.c backends/*.c)))
-SCRIPTS = $(patsubst %,%.h,$(wildcard backends/*.lua))
+LUA_HEADERS = $(patsubst %,%.h,$(wildcard backends/*.lua))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
 PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
@@ -22,7 +22,12 @@ PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
 	$(if $(POSTGRES),-I$(libpq_srcdir),-DSAGAZ_WITHOUT_POSTGRES)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
 SHLIB_LINK = $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis) $(if $(POSTGRES),$(libpq))
-EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) $(SCRIPTS) .flags
+EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS) $(CLI_OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) \
+	$(LUA_HEADERS) $(CLI) $(CLI_OBJS) .flags
+
+# The program; PGXS makes a module or a program, so it has rules of its own below.
+CLI = $(if $(POSTGRES),src/cli/sagaz)
+CLI_OBJS = $(patsubst %.c,%.o,$(wildcard src/cli/*.c))
 
 REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
 REGRESS_OPTS = --inputdir=test --load-extension=$(EXTENSION)
@@ -42,7 +47,7 @@ endif
 include $(PGXS)
 
 override BITCODE_CFLAGS += $(WARNINGS) -MMD -MP -MF $(@:=.d)
--include $(wildcard src/*.d backends/*.d)
+-include $(wildcard src/*.d src/cli/*.d backends/*.d)
 
 all: META.json
 META.json: sagaz.control
@@ -52,13 +57,35 @@ META.json: sagaz.control
 # The scripts for Redis, as C strings.
 backends/%.lua.h: backends/%.lua
 	sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $< >$@
-backends/redis_scripts.o backends/redis_scripts.bc: $(SCRIPTS)
+backends/redis_scripts.o backends/redis_scripts.bc: $(LUA_HEADERS)
+
+# Only what psql's own tables and prompts need is linked, no library that the
+# server was built with.
+all: $(CLI)
+$(CLI_OBJS): override CPPFLAGS += -I$(libpq_srcdir)
+src/cli/sagaz: $(CLI_OBJS)
+	$(CC) $(CFLAGS) $(CLI_OBJS) $(LDFLAGS) $(LDFLAGS_EX) -L$(pkglibdir) -lpgfeutils \
+		$(libpq_pgport) -lm -o $@
+
+completionsdir = $(datadir)/bash-completion/completions
+ifneq ($(CLI),)
+install: install-cli
+uninstall: uninstall-cli
+endif
+install-cli: all
+	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1' '$(DESTDIR)$(completionsdir)'
+	$(INSTALL_PROGRAM) $(CLI) '$(DESTDIR)$(bindir)/sagaz'
+	$(INSTALL_DATA) $(srcdir)/doc/sagaz.1 '$(DESTDIR)$(mandir)/man1/sagaz.1'
+	$(INSTALL_DATA) $(srcdir)/src/cli/completion.bash '$(DESTDIR)$(completionsdir)/sagaz'
+uninstall-cli:
+	rm -f '$(DESTDIR)$(bindir)/sagaz' '$(DESTDIR)$(mandir)/man1/sagaz.1' \
+		'$(DESTDIR)$(completionsdir)/sagaz'
 
 # Objects made with other flags are made again.
 ifneq ($(file <.flags),$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE) $(REDIS) $(POSTGRES))
 $(file >.flags,$(PG_CONFIG) $(STRICT) $(COPT) $(SQLITE) $(REDIS) $(POSTGRES))
 endif
-$(OBJS) $(OBJS:.o=.bc): .flags
+$(OBJS) $(OBJS:.o=.bc) $(CLI_OBJS): .flags
 
 # Each test has a database of its own, as in "make check".
 installcheck:
@@ -85,4 +112,4 @@ demo bench: deps
 check-mutants: deps
 	@test/run mutants
 
-.PHONY: $(BARE) installcheck
+.PHONY: $(BARE) installcheck install-cli uninstall-cli

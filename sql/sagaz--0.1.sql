@@ -1061,6 +1061,7 @@ CREATE FUNCTION sagaz.access_list()
 		('get_stuck_events', 'EXECUTE', '{operator, monitor}'),
 		('get_dead_letter_events', 'EXECUTE', '{operator, monitor}'),
 		('explain_event', 'EXECUTE', '{operator, monitor}'),
+		('new_events', 'EXECUTE', '{operator, monitor}'),
 		('health_check', 'EXECUTE', '{operator, monitor}'),
 		('outbox_events', 'SELECT', '{operator, monitor}'),
 		('sagas', 'SELECT', '{operator, monitor}'),
@@ -1847,6 +1848,48 @@ CREATE FUNCTION sagaz.validate_transfer(source text, target text,
 	AS 'MODULE_PATHNAME', 'sagaz_validate_transfer' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.validate_transfer(text, text, text) IS
 	'would transfer() work? Reads the whole source and writes nothing';
+
+-- Following the log
+---------------------------------------------------------------------------
+
+-- What a snapshot did not see has a position at or above its xmin, so the index
+-- on pos leads there, if the planner knows the value and is not put off by old
+-- statistics.  Rows of earlier epochs have positions of other clusters; they were
+-- there before this database was.
+CREATE FUNCTION sagaz.new_events(since pg_snapshot DEFAULT NULL,
+		max_rows integer DEFAULT NULL)
+	RETURNS TABLE (event_id uuid, saga_id text, aggregate_type text,
+		aggregate_id text, event_type text, payload jsonb, headers jsonb,
+		routing_key text, partition_key text, created_at timestamptz)
+	LANGUAGE plpgsql STABLE PARALLEL RESTRICTED SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_custom_plan
+	SET enable_seqscan = off SET jit = off
+	AS $$
+BEGIN
+	IF since IS NOT NULL THEN
+		RETURN QUERY SELECT o.event_id, o.saga_id, o.aggregate_type,
+				coalesce(o.aggregate_id, o.saga_id), o.event_type, o.payload, o.headers,
+				o.routing_key, o.partition_key, o.created_at
+			FROM sagaz.outbox AS o
+			WHERE o.pos >= pg_snapshot_xmin(since)
+				AND NOT pg_visible_in_snapshot(o.pos, since)
+				AND o.seq > (SELECT coalesce(max(c.boundary_seq), 0) FROM sagaz.cluster AS c)
+			ORDER BY o.seq LIMIT max_rows;
+	ELSE
+		RETURN QUERY SELECT o.event_id, o.saga_id, o.aggregate_type,
+				coalesce(o.aggregate_id, o.saga_id), o.event_type, o.payload, o.headers,
+				o.routing_key, o.partition_key, o.created_at
+			FROM (
+				SELECT l.* FROM (SELECT coalesce(max(c.lanes), 4) AS lanes FROM sagaz.cluster AS c) AS c,
+						generate_series(0, c.lanes - 1) AS n,
+						LATERAL (SELECT * FROM sagaz.outbox AS l WHERE l.lane = n::smallint
+							ORDER BY l.seq DESC LIMIT max_rows) AS l
+					ORDER BY l.seq DESC LIMIT max_rows) AS o
+			ORDER BY o.seq;
+	END IF;
+END $$;
+COMMENT ON FUNCTION sagaz.new_events(pg_snapshot, integer) IS
+	'events of the log that a snapshot did not see, whatever group has them; without a snapshot the last max_rows';
 
 ---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need

@@ -74,6 +74,7 @@ INSERT INTO expected_routine VALUES
 	('get_stuck_events',		'monitor operator'),
 	('get_dead_letter_events',	'monitor operator'),
 	('explain_event',			'monitor operator'),
+	('new_events',				'monitor operator'),
 	('health_check',			'monitor operator'),
 	-- the owner's
 	('grant_access',			''),

@@ -1,0 +1,101 @@
+/*
+ * transfer.c
+ *		sagaz storage transfer and migrate: make the CALL, and tell in the end
+ *		what came of it and how to go on where it did not come to the end.
+ *
+ * URLs go to the server as parameters, so that no view of its statements has
+ * them, and never into what is printed: that has the names as the server
+ * gives them, without secrets.
+ */
+#include "cli.h"
+
+#include "outcome.h"
+#include "watch.h"
+
+/* Which of the four calls it is to be, and its values. */
+static void
+prepare_call(CliCall *call, const char *source, const char *target)
+{
+	const char *batch_size = cli.batch_size ? cli.batch_size : "500";
+	const char *on_error = cli.on_error ? cli.on_error : "fail";
+
+	if (cli.resume || cli.retry_errors)
+		*call = (CliCall) {
+			.sql = cli.resume ? "CALL sagaz.resume_transfer($1::bigint, $2::text, $3::text)"
+				: "CALL sagaz.retry_transfer_errors($1::bigint, $2::text, $3::text)",
+			.nvalues = 3,
+			.values = {cli.resume ? cli.resume : cli.retry_errors, source, target},
+			.transfer_id = cli.resume ? cli.resume : cli.retry_errors
+		};
+	else if (cli.command->bit == CLI_MIGRATE)
+		*call = (CliCall) {
+			.sql = "CALL sagaz.migrate($1::text, $2::text, $3::boolean, $4::integer, $5::text, NULL)",
+			.nvalues = 5,
+			.values = {source, target, cli.switch_over ? "true" : "false", batch_size, on_error}
+		};
+	else
+		*call = (CliCall) {
+			.sql = "CALL sagaz.transfer($1::text, $2::text, $3::text, $4::integer, $5::text, $6::boolean, NULL)",
+			.nvalues = 6,
+			.values = {source, target, cli.type ? cli.type : "both", batch_size,
+			on_error, cli.no_validate ? "false" : "true"}
+		};
+}
+
+static void
+check_usage(const char *source, const char *target)
+{
+	bool		again = cli.resume || cli.retry_errors;
+
+	if (cli.resume && cli.retry_errors)
+		cli_usage_error("--resume and --retry-errors exclude each other");
+	if (again && (cli.type || cli.batch_size || cli.on_error || cli.no_validate ||
+				  cli.dry_run))
+		cli_usage_error("a transfer goes on as it was begun: only --source and --target can be given again");
+	if (!again && (source == NULL || target == NULL))
+		cli_usage_error("--source and --target are needed");
+}
+
+/* Note what tells this call's row from others. */
+static void
+note_process(PGconn *conn, CliCall *call)
+{
+	PGresult   *result = cli_ask(conn, "SELECT pg_backend_pid(), clock_timestamp()",
+								 0, NULL);
+
+	call->pid = pg_strdup(PQgetvalue(result, 0, 0));
+	call->since = pg_strdup(PQgetvalue(result, 0, 1));
+	PQclear(result);
+}
+
+static int
+run(void)
+{
+	char	   *source = cli_place(&cli.source, "source");
+	char	   *target = cli_place(&cli.target, "target");
+	PGconn	   *conn;
+	PGresult   *result;
+	CliCall		call;
+
+	check_usage(source, target);
+	conn = cli_connect();
+	if (cli.dry_run)
+		return cli_check_transfer(conn, source, target,
+								  cli.type ? cli.type : "both", true);
+	prepare_call(&call, source, target);
+	note_process(conn, &call);
+	result = cli_watch_call(conn, &call);
+	return cli_outcome(conn, &call, result, source, target);
+}
+
+int
+cli_storage_transfer(int argc, char **argv)
+{
+	return run();
+}
+
+int
+cli_storage_migrate(int argc, char **argv)
+{
+	return run();
+}
