@@ -1849,6 +1849,7 @@ CREATE FUNCTION sagaz.validate_transfer(source text, target text,
 COMMENT ON FUNCTION sagaz.validate_transfer(text, text, text) IS
 	'would transfer() work? Reads the whole source and writes nothing';
 
+---------------------------------------------------------------------------
 -- Following the log
 ---------------------------------------------------------------------------
 

@@ -259,13 +259,13 @@ SELECT is_empty('SELECT * FROM public_grant',
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p
 		WHERE pronamespace = 'sagaz'::regnamespace AND prosecdef
-			AND proconfig IS DISTINCT FROM '{"search_path=pg_catalog, pg_temp"}'
+			AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)
 	$$, 'SECURITY DEFINER comes with a search_path');
 SELECT is_empty($$
 	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = prolang
 		WHERE pronamespace = 'sagaz'::regnamespace AND lanname <> 'c'
 			AND prosqlbody IS NULL
-			AND proconfig IS DISTINCT FROM '{"search_path=pg_catalog, pg_temp"}'
+			AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)
 	$$, 'so does a body in text');
 SELECT is_empty($$
 	SELECT c.relname FROM pg_class c
