@@ -1753,7 +1753,8 @@ CREATE FUNCTION sagaz.transfer_is_alive(pid integer, backend_start timestamptz)
 	SET search_path = pg_catalog, pg_temp
 	AS $$
 		SELECT EXISTS (SELECT FROM pg_stat_get_activity(pid) AS a
-			WHERE a.backend_start = transfer_is_alive.backend_start)
+			WHERE a.backend_start IS NULL
+				OR a.backend_start = transfer_is_alive.backend_start)
 	$$;
 COMMENT ON FUNCTION sagaz.transfer_is_alive(integer, timestamptz) IS
 	'part of transfers: is the session still there that a transfer runs in?';

@@ -151,7 +151,11 @@ look_at_ends(SagazTransfer *transfer)
 		sagaz_end_look(&transfer->source, kind);
 		sagaz_end_look(&transfer->target, kind);
 	}
-	sagaz_ends_differ(transfer);
+	if (sagaz_ends_are_same(transfer))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("source and target are the same storage"),
+				 errhint("Name two storages.")));
 	MemoryContextSwitchTo(outer);
 }
 

@@ -127,7 +127,7 @@ sagaz_transfer_has(const SagazTransfer *transfer, SagazKind kind)
 extern void sagaz_end_find(SagazEnd *end, const char *role, const char *name);
 extern SagazStore *sagaz_end_open(SagazEnd *end, SagazKind kind);
 extern void sagaz_end_look(SagazEnd *end, SagazKind kind);
-extern void sagaz_ends_differ(SagazTransfer *transfer);
+extern bool sagaz_ends_are_same(SagazTransfer *transfer);
 
 /* transfer_row.c: the row in sagaz.transfer, and refused records */
 extern void sagaz_transfer_insert(SagazTransfer *transfer);

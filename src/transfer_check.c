@@ -149,63 +149,80 @@ try_to_write(SagazTransfer *transfer, SagazKind kind)
 		(void) sagaz_edit(store, kind, &filter, true, change_nothing, NULL);
 }
 
-/* What is wrong with a call is said as an issue; a cancel is passed on. */
-static bool
-is_finding(const ErrorData *error)
+static void
+step_of_finding(SagazTransfer *transfer)
 {
-	return error->sqlerrcode != ERRCODE_QUERY_CANCELED;
+	MemoryContext outer = MemoryContextSwitchTo(transfer->context);
+
+	sagaz_end_find(transfer->checked, transfer->checked->role, transfer->checked->name);
+	MemoryContextSwitchTo(outer);
 }
 
 static void
-step_of_check(SagazTransfer *transfer)
+step_of_looking(SagazTransfer *transfer)
 {
 	sagaz_end_look(transfer->checked, transfer->kind);
 	if (transfer->checked == &transfer->target)
 		try_to_write(transfer, transfer->kind);
 }
 
-/* Does an end answer, and may it be used for this kind of records? */
+/* What was said of an end is a finding, but for words that name nothing. */
 static bool
-check_end(SagazTransfer *transfer, SagazEnd *end, SagazKind kind,
-		  Findings *findings)
+is_well(SagazTransfer *transfer, SagazEnd *end, SagazStep step, Findings *findings)
 {
 	ErrorData  *error;
 
 	transfer->checked = end;
-	transfer->kind = kind;
-	error = sagaz_attempt(transfer, step_of_check);
+	error = sagaz_attempt(transfer, step);
 	if (error == NULL)
 		return true;
-	if (!is_finding(error))
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		error->sqlerrcode == ERRCODE_SAGAZ_NOT_FOUND ||
+		error->sqlerrcode == ERRCODE_SAGAZ_INPUT)
 		ReThrowError(error);
 	add_issue(findings, "error",
 			  error->sqlerrcode == ERRCODE_SAGAZ_CONNECTION ? "unreachable" :
 			  error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ? "privilege" : "storage",
-			  psprintf("%s: %s", end->role, error->message));
+			  psprintf("%s: %s%s%s", end->role, error->message,
+					   error->detail ? ": " : "", error->detail ? error->detail : ""));
 	return false;
+}
+
+static bool
+find_ends(SagazTransfer *transfer, Findings *findings)
+{
+	bool		source = is_well(transfer, &transfer->source, step_of_finding, findings);
+	bool		target = is_well(transfer, &transfer->target, step_of_finding, findings);
+
+	return source && target;
+}
+
+static void
+check_kind(SagazTransfer *transfer, SagazKind kind, Findings *findings)
+{
+	bool		source;
+	bool		target;
+
+	transfer->kind = kind;
+	source = is_well(transfer, &transfer->source, step_of_looking, findings);
+	target = is_well(transfer, &transfer->target, step_of_looking, findings);
+	if (source && target)
+		check_records(transfer, kind, findings);
 }
 
 static void
 check_transfer(SagazTransfer *transfer, Findings *findings)
 {
-	ErrorData  *error;
-
+	if (!find_ends(transfer, findings))
+		return;
 	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
-	{
-		bool		both;
-
-		if (!sagaz_transfer_has(transfer, kind))
-			continue;
-		both = check_end(transfer, &transfer->source, kind, findings);
-		both &= check_end(transfer, &transfer->target, kind, findings);
-		if (both)
-			check_records(transfer, kind, findings);
-	}
+		if (sagaz_transfer_has(transfer, kind))
+			check_kind(transfer, kind, findings);
 	if (!findings->compatible)
 		return;
-	error = sagaz_attempt(transfer, sagaz_ends_differ);
-	if (error)
-		add_issue(findings, "error", "same_storage", error->message);
+	if (sagaz_ends_are_same(transfer))
+		add_issue(findings, "error", "same_storage",
+				  "source and target are the same storage");
 	if (!transfer->target.is_native &&
 		(transfer->target.storage.backend->capabilities & SAGAZ_OUTLIVES_SESSION) == 0)
 		add_issue(findings, "warning", "not_durable",
@@ -227,8 +244,10 @@ validate_transfer(FunctionCallInfo fcinfo)
 	transfer.type = sagaz_text_argument(fcinfo, 2, "type");
 	if (strcmp(transfer.type, "both") != 0)
 		(void) sagaz_kind_of(transfer.type);
-	sagaz_end_find(&transfer.source, "source", sagaz_text_argument(fcinfo, 0, "source"));
-	sagaz_end_find(&transfer.target, "target", sagaz_text_argument(fcinfo, 1, "target"));
+	transfer.source.role = "source";
+	transfer.source.name = sagaz_text_argument(fcinfo, 0, "source");
+	transfer.target.role = "target";
+	transfer.target.name = sagaz_text_argument(fcinfo, 1, "target");
 	pushJsonbValue(&findings.issues, WJB_BEGIN_ARRAY, NULL);
 	check_transfer(&transfer, &findings);
 	values[0] = BoolGetDatum(findings.compatible);

@@ -49,9 +49,11 @@ begin_reader(SagazTransfer *transfer, SagazStore *store)
 static void
 read_records(SagazTransfer *transfer)
 {
+	Size		before;
+
 	transfer->records = palloc(transfer->batch_size * sizeof(SagazRecord));
-	while (transfer->nread < transfer->batch_size &&
-		   MemoryContextMemAllocated(transfer->batch, true) < BATCH_BYTES)
+	before = MemoryContextMemAllocated(transfer->batch, true);
+	do
 	{
 		SagazRecord *record = &transfer->records[transfer->nread];
 
@@ -61,7 +63,8 @@ read_records(SagazTransfer *transfer)
 			break;
 		}
 		transfer->nread++;
-	}
+	} while (transfer->nread < transfer->batch_size &&
+			 MemoryContextMemAllocated(transfer->batch, true) - before < BATCH_BYTES);
 	transfer->nrecords = transfer->nread;
 }
 

@@ -79,19 +79,14 @@ sagaz_end_look(SagazEnd *end, SagazKind kind)
 		end->layout = pstrdup(end->is_native ? "sagaz" : "library");
 }
 
-/* A storage is not copied to itself, under whatever names. */
-void
-sagaz_ends_differ(SagazTransfer *transfer)
+/* Are both the same place, under whatever names? */
+bool
+sagaz_ends_are_same(SagazTransfer *transfer)
 {
 	SagazKind	kind = sagaz_transfer_has(transfer, SAGAZ_SAGA) ? SAGAZ_SAGA : SAGAZ_EVENT;
 	SagazStore *source = sagaz_end_open(&transfer->source, kind);
 	SagazStore *target = sagaz_end_open(&transfer->target, kind);
 
-	if (source != target &&
-		strcmp(source->backend->identity(source), target->backend->identity(target)) != 0)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_INPUT),
-			 errmsg("source and target are the same storage"),
-			 errhint("Name two storages.")));
+	return source == target ||
+		strcmp(source->backend->identity(source), target->backend->identity(target)) == 0;
 }
