@@ -12,6 +12,9 @@
 #include "fmgr.h"
 #include "utils/elog.h"
 #include "utils/rel.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #define SAGAZ_SCHEMA "sagaz"
 

@@ -13,7 +13,7 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
-#include "utils/backend_status.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
