@@ -64,8 +64,8 @@ backends/redis_scripts.o backends/redis_scripts.bc: $(LUA_HEADERS)
 all: $(CLI)
 $(CLI_OBJS): override CPPFLAGS += -I$(libpq_srcdir)
 src/cli/sagaz: $(CLI_OBJS)
-	$(CC) $(CFLAGS) $(CLI_OBJS) $(LDFLAGS) $(LDFLAGS_EX) -L$(pkglibdir) -lpgfeutils \
-		$(libpq_pgport) -lm -o $@
+	$(CC) $(CFLAGS) $(CLI_OBJS) $(LDFLAGS) $(LDFLAGS_EX) -L$(pkglibdir) -lpgfeutils -lpgcommon \
+		-lpgport $(libpq) -lm -o $@
 
 completionsdir = $(datadir)/bash-completion/completions
 ifneq ($(CLI),)
