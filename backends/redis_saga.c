@@ -404,6 +404,7 @@ find_watched(RedisStore *store, const SagazFilter *filter)
 	{
 		found = redis_find(store, SAGAZ_SAGA, filter);
 		keys = palloc((list_length(found) + 1) * sizeof(char *));
+		again.nkeys = 0;
 		foreach(cell, found)
 		{
 			const char *id = ((RedisFound *) lfirst(cell))->record.saga.saga_id;
