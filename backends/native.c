@@ -4,39 +4,19 @@
  *		putting whole records, for copies.
  *
  * A thin adapter over src/; the SQL functions on the native tables do not
- * come this way.  An event that is put goes where adopt() puts one: into the
- * archive if it is sent, else into the log, with a retry row unless it is
- * plainly pending.
+ * come this way.
  */
-#include "backend.h"
+#include "sagaz.h"
 
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
-#include "utils/memutils.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
-#include "event_record.h"
-#include "event_scan.h"
-#include "outbox.h"
+#include "group.h"
+#include "native_store.h"
 #include "owner.h"
-#include "record.h"
-#include "saga.h"
-#include "wake.h"
-
-typedef struct NativeReader
-{
-	SagazReader base;
-	Snapshot	snapshot;
-	SagazScan  *sagas;
-	SagazStates *states;
-	SagazEventScan *events;
-	int64		count;
-} NativeReader;
 
 static const char *
 native_version(void)
@@ -67,126 +47,105 @@ native_identity(SagazStore *store)
 					GetSystemIdentifier(), MyDatabaseId);
 }
 
-/* ---------------------------------------------------------------------- */
-/* Reading */
-
 static void
-native_read_begin(SagazReader *base)
+do_put(NativePut *put, SagazRecord *records, int count)
 {
-	NativeReader *reader = (NativeReader *) base;
-
-	reader->snapshot = GetActiveSnapshot();
-	if (base->kind == SAGAZ_SAGA)
-		reader->sagas = sagaz_scan_begin("sagas", "sagas_pkey", reader->snapshot,
-										 NULL, 0, ForwardScanDirection);
+	if (records[0].kind == SAGAZ_SAGA)
+		native_put_sagas(put, records, count);
 	else
-	{
-		reader->states = sagaz_states_open(base->store->consumer_group,
-										   reader->snapshot);
-		reader->events = sagaz_scan_by_status(reader->states, ALL_STATUSES);
-	}
+		native_put_events(put, records, count);
 }
 
-static bool
-next_saga(NativeReader *reader, SagazRecord *record)
-{
-	SagaRow		row;
-
-	if (!sagaz_scan_next(reader->sagas))
-		return false;
-	for (int i = 0; i < saga_columns; i++)
-	{
-		row.values[i] = reader->sagas->slot->tts_values[i];
-		row.nulls[i] = reader->sagas->slot->tts_isnull[i];
-	}
-	sagaz_record_from_json(SAGAZ_SAGA, saga_load_json(&row, reader->snapshot),
-						   record);
-	record->saga.version = DatumGetInt64(saga_get(&row, saga_version));
-	return true;
-}
-
-static bool
-next_event(NativeReader *reader, SagazRecord *record)
-{
-	const SagazFoundEvent *found = sagaz_event_scan_next(reader->events);
-	Datum		values[event_columns];
-	bool		nulls[event_columns];
-
-	if (found == NULL)
-		return false;
-	sagaz_event_row(reader->states, found, values, nulls);
-	sagaz_event_of_columns(values, nulls, &record->event);
-	return true;
-}
-
-static bool
-native_read_next(SagazReader *base, SagazRecord *record)
-{
-	NativeReader *reader = (NativeReader *) base;
-
-	if (base->filter.limit > 0 && reader->count >= base->filter.limit)
-		return false;
-	while (base->kind == SAGAZ_SAGA ? next_saga(reader, record) :
-		   next_event(reader, record))
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (!sagaz_filter_matches(&base->filter, record))
-			continue;
-		reader->count++;
-		return true;
-	}
-	return false;
-}
-
-static void
-native_read_end(SagazReader *base)
-{
-	NativeReader *reader = (NativeReader *) base;
-
-	if (reader->sagas)
-		sagaz_scan_end(reader->sagas);
-	if (reader->events)
-		sagaz_event_scan_end(reader->events);
-	if (reader->states)
-		sagaz_states_close(reader->states);
-}
-
-/* ---------------------------------------------------------------------- */
-/* Writing */
-
-/* Its tables are the extension owner's, and so are the functions it calls. */
 static int64
 native_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
-	Oid			types[] = {JSONBOID, BOOLOID};
-	Datum		values[] = {
-		JsonbPGetDatum(sagaz_records_to_json(records, count)),
-		BoolGetDatum(mode == SAGAZ_PUT_ALWAYS)
-	};
+	NativePut	put = {.store = store,.mode = mode,.over_claims = true};
+
+	do_put(&put, records, count);
+	return put.merged.added + put.merged.changed;
+}
+
+static void
+native_merge(SagazStore *store, SagazRecord *records, int count,
+			 bool over_claims, SagazMerged *merged)
+{
+	NativePut	put = {.store = store,.mode = SAGAZ_PUT_ALWAYS,
+	.over_claims = over_claims};
+
+	if (count == 0)
+		return;
+	do_put(&put, records, count);
+	merged->added += put.merged.added;
+	merged->changed += put.merged.changed;
+	merged->unchanged += put.merged.unchanged;
+	merged->kept += put.merged.kept;
+}
+
+static int64
+native_remove(SagazStore *store, SagazKind kind, const char *const *keys,
+			  int nkeys)
+{
+	return kind == SAGAZ_SAGA ? native_remove_sagas(keys, nkeys) :
+		native_remove_events(store, keys, nkeys);
+}
+
+/*
+ * All records, counted by the index with the fewest pages.  Events that are
+ * none of the group's are not records: those that are never read off the log
+ * and have no retry row.
+ */
+static const char *const count_queries[] = {
+	[SAGAZ_SAGA] = "SELECT pg_catalog.count(*) FROM sagaz.sagas",
+	[SAGAZ_EVENT] = "SELECT (SELECT pg_catalog.count(*) FROM sagaz.outbox)"
+	" OPERATOR(pg_catalog.-) (SELECT pg_catalog.count(*) FROM sagaz.outbox AS o"
+	" WHERE o.pos OPERATOR(pg_catalog.<) '3'::pg_catalog.xid8 AND NOT EXISTS"
+	" (SELECT FROM sagaz.outbox_retry AS r WHERE r.group_no OPERATOR(pg_catalog.=) $1"
+	" AND r.seq OPERATOR(pg_catalog.=) o.seq))"
+	" OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM sagaz.outbox_archive)"
+};
+
+/* The tables are the extension owner's. */
+static int64
+count_all(SagazKind kind, int16 group_no)
+{
+	Oid			types[] = {INT2OID};
+	Datum		values[] = {Int16GetDatum(group_no)};
 	SagazUser	user;
 	bool		isnull;
-	int64		written;
+	int64		count;
 
 	sagaz_become_owner(&user);
 	SPI_connect();
-	if (SPI_execute_with_args(records[0].kind == SAGAZ_SAGA ?
-							  "SELECT sagaz.import_sagas($1, $2)" :
-							  "SELECT sagaz.import_events($1)",
-							  records[0].kind == SAGAZ_SAGA ? 2 : 1,
-							  types, values, NULL, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not import records");
-	written = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										  SPI_tuptable->tupdesc, 1, &isnull));
+	if (SPI_execute_with_args(count_queries[kind], kind == SAGAZ_SAGA ? 0 : 1,
+							  types, values, NULL, true, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not count records");
+	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+										SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
 	sagaz_become(&user);
-	if (mode == SAGAZ_PUT_NEW && written < count)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNIQUE_VIOLATION),
-				 errmsg("a record with such a key is there already"),
-				 errdetail("Of %d, " INT64_FORMAT " are new.", count, written)));
-	if (records[0].kind == SAGAZ_EVENT && written > 0)
-		sagaz_wake_at_commit();
-	return written;
+	return count;
+}
+
+/* A group that begins at some time has to be asked about each event. */
+static int64
+native_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	bool		all = filter->key == NULL && filter->nkeys == 0 &&
+		filter->nstatuses == 0 && filter->name_part == NULL &&
+		filter->saga_id == NULL && filter->event_type == NULL &&
+		filter->batch_id == 0 && filter->updated_before == 0 &&
+		filter->claimed_before == 0 && filter->sent_before == 0 &&
+		filter->claimable_at == 0 && filter->limit == 0 &&
+		filter->position == NULL;
+	SagazGroup	group = {0};
+
+	(void) sagaz_group_find_in(store->consumer_group, GetActiveSnapshot(), &group);
+	if (!all ||
+		(kind == SAGAZ_EVENT &&
+		 (group.start_time != 0 ||
+		  strcmp(store->consumer_group, SAGAZ_DEFAULT_GROUP) != 0)))
+		return sagaz_count_by_reading(store, kind, filter);
+	return count_all(kind, group.no);
 }
 
 static int64
@@ -218,15 +177,16 @@ const SagazBackend sagaz_native_backend = {
 	.open = native_open,
 	.ping = native_ping,
 	.identity = native_identity,
-	.unfit = sagaz_fits,
+	.unfit = native_unfit,
 	.put = native_put,
 	.edit = native_edit,
-	SAGAZ_MERGES_BY_EDIT,
+	.merge = native_merge,
+	.remove = native_remove,
 	.read_begin = native_read_begin,
 	.read_next = native_read_next,
 	.read_end = native_read_end,
-	.read_position = sagaz_no_position,
-	.count = sagaz_count_by_reading,
+	.read_position = native_read_position,
+	.count = native_count,
 	SAGAZ_CLAIMS_BY_EDIT,
 	.call = sagaz_no_call,
 	SAGAZ_WITHOUT_STREAMS

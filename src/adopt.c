@@ -8,6 +8,7 @@
  */
 #include "sagaz.h"
 
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "utils/array.h"
@@ -15,6 +16,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "adopt.h"
 #include "cursor.h"
 #include "group.h"
 #include "locks.h"
@@ -58,9 +60,13 @@ write_lane(SagazWriter *writer, const SagazGroup *group, int16 lane,
 	sagaz_batch_write(writer, group->no, lane, &row, 0, events, NULL);
 }
 
-static int64
-write_batch(const SagazGroup *group, const int *counts,
-			TimestampTz claimed_at)
+/*
+ * Make a batch of nobody that holds so many retry rows in each lane, which
+ * the caller writes; 0 if there are none.
+ */
+int64
+sagaz_adopted_batch(const SagazGroup *group, const int *counts,
+					TimestampTz claimed_at)
 {
 	SagazWriter *writer;
 	Snapshot	snapshot;
@@ -82,6 +88,7 @@ write_batch(const SagazGroup *group, const int *counts,
 	}
 	sagaz_writer_end(writer);
 	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
 	return batch_id;
 }
 
@@ -102,8 +109,8 @@ sagaz_adopt_batch(PG_FUNCTION_ARGS)
 	if (!PG_ARGISNULL(0))
 		read_counts(PG_GETARG_DATUM(0), counts);
 	sagaz_group_use(SAGAZ_DEFAULT_GROUP, &group);
-	batch_id = write_batch(&group, counts,
-						   Max(0, Min(claimed_at, now)));
+	batch_id = sagaz_adopted_batch(&group, counts,
+								   Max(0, Min(claimed_at, now)));
 	if (batch_id == 0)
 		PG_RETURN_NULL();
 	PG_RETURN_INT64(batch_id);

@@ -11,6 +11,7 @@
 #include "event_record.h"
 #include "event_scan.h"
 #include "outbox.h"
+#include "saga.h"
 #include "tuples.h"
 
 static char *
@@ -26,12 +27,6 @@ time_of(const Datum *values, const bool *nulls, int column)
 		sagaz_record_time(DatumGetTimestampTz(values[column]));
 }
 
-static void
-set_status(SagazEvent *event, Datum status)
-{
-	event->status = DatumGetCString(DirectFunctionCall1(enum_out, status));
-}
-
 /* From the columns of type outbox_event; the record owns all of it. */
 void
 sagaz_event_of_columns(const Datum *values, const bool *nulls, SagazEvent *event)
@@ -45,7 +40,7 @@ sagaz_event_of_columns(const Datum *values, const bool *nulls, SagazEvent *event
 	event->payload = DatumGetJsonbPCopy(values[event_payload]);
 	event->headers = DatumGetJsonbPCopy(values[event_headers]);
 	if (!nulls[event_status])
-		set_status(event, values[event_status]);
+		event->status = unconstify(char *, saga_status_word(DatumGetObjectId(values[event_status])));
 	event->created_at = time_of(values, nulls, event_created_at);
 	event->claimed_at = time_of(values, nulls, event_claimed_at);
 	event->sent_at = time_of(values, nulls, event_sent_at);

@@ -12,33 +12,22 @@
 #include "sagaz.h"
 
 #include "access/stratnum.h"
-#include "catalog/namespace.h"
-#include "catalog/pg_type.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 #include "utils/timestamp.h"
 
 #include "batch.h"
 #include "event_state.h"
 #include "outbox.h"
 #include "retry.h"
-
-static const char *const status_labels[SAGAZ_STATUSES] = {
-	"pending", "claimed", "sent", "failed", "dead_letter"
-};
+#include "saga.h"
 
 static void
 find_status_datums(SagazStates *states)
 {
-	Oid			type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
-									   PointerGetDatum("event_status"),
-									   ObjectIdGetDatum(get_namespace_oid(SAGAZ_SCHEMA, false)));
-
 	for (int status = 0; status < SAGAZ_STATUSES; status++)
 		states->status_datum[status] =
-			DirectFunctionCall2(enum_in, CStringGetDatum(status_labels[status]),
-								ObjectIdGetDatum(type));
+			ObjectIdGetDatum(saga_status_oid(&event_statuses,
+											 event_statuses.words[status]));
 }
 
 /*

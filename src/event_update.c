@@ -2,17 +2,9 @@
  * event_update.c
  *		The C part of update_event_status(): an operator says where an event
  *		stands.
- *
- * The event may be anywhere: ahead of the group, in an open batch, left over
- * from one, or among the retries.  Under the lane's lock it cannot be handed
- * out, and under the lock of its batch nobody else can say what became of it.
- * An event that the group has not come to gets a retry row: claims pass those
- * that have one.
  */
 #include "sagaz.h"
 
-#include "access/stratnum.h"
-#include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -20,14 +12,10 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "batch.h"
-#include "holder.h"
-#include "locks.h"
+#include "event_change.h"
 #include "mark.h"
 #include "outbox.h"
-#include "outstanding.h"
 #include "retry.h"
-#include "wake.h"
 
 PG_FUNCTION_INFO_V1(sagaz_change_event_status);
 
@@ -45,16 +33,10 @@ typedef enum EventStatus
 
 typedef struct Change
 {
-	SagazGroup	group;
-	Datum		event_id;
+	SagazEventChange base;
 	EventStatus from;
 	EventStatus to;
 	const char *error;
-	TimestampTz now;
-	SagazPlace	place;
-	Snapshot	snapshot;
-	SagazScan  *log;
-	TupleTableSlot *event;		/* in the log, as of the snapshot */
 } Change;
 
 static const char *const status_names[] = {
@@ -100,7 +82,7 @@ refuse(const Change *change, const char *from, const char *detail,
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_TRANSITION),
 			 errmsg("event %s cannot go from %s to %s",
-					uuid_text(change->event_id), from,
+					uuid_text(change->base.event_id), from,
 					status_names[change->to]),
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0));
@@ -113,77 +95,16 @@ refuse_archived(const Change *change)
 	ScanKeyData key;
 	SagazScan  *scan;
 
-	sagaz_key_uuid(&key, 1, change->event_id);
+	sagaz_key_uuid(&key, 1, change->base.event_id);
 	scan = sagaz_scan_begin("outbox_archive", "outbox_archive_pkey",
-							change->snapshot, &key, 1, ForwardScanDirection);
+							change->base.snapshot, &key, 1, ForwardScanDirection);
 	if (sagaz_scan_next(scan))
 		refuse(change,
 			   DatumGetCString(DirectFunctionCall1(enum_out,
 												   sagaz_column(scan->slot, ARCHIVE_STATUS))),
 			   "It is in the archive.", NULL);
 	sagaz_scan_end(scan);
-	sagaz_no_such_event(change->event_id);
-}
-
-/* Look at the event and its place as they are now. */
-static void
-look(Change *change)
-{
-	if (change->log)
-	{
-		sagaz_scan_end(change->log);
-		change->log = NULL;
-		UnregisterSnapshot(change->snapshot);
-	}
-	change->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	change->event = sagaz_event_fetch(&change->log, change->event_id,
-									  change->snapshot);
-	if (change->event == NULL)
-		refuse_archived(change);
-	sagaz_place_find(&change->group, change->event, change->snapshot,
-					 &change->place);
-}
-
-static bool
-is_out(const SagazPlace *place)
-{
-	return place->state == PLACE_HELD_OUT ||
-		(place->state == PLACE_RETRY && place->retry_state == RETRY_OUT);
-}
-
-/*
- * Keep the event where it is: lock its lane, and its batch if it is out.  In
- * an ordered group all batches of the lane are locked, for their workers may
- * let held events of the saga go.
- */
-static void
-lock_event(Change *change)
-{
-	int16		lane = change->place.lane;
-	ListCell   *cell;
-
-	(void) sagaz_lock_lane(change->group.no, lane, true);
-	sagaz_group_check(&change->group);
-	if (change->group.ordered)
-		foreach(cell, sagaz_outstanding_batches(&change->group, &lane))
-			(void) sagaz_outstanding_lock(lfirst(cell));
-	look(change);
-	if (is_out(&change->place))
-	{
-		(void) sagaz_lock_batch(change->place.holder, true);
-		look(change);
-	}
-}
-
-/* The group's retry row of the event; *scan keeps it. */
-static TupleTableSlot *
-fetch_retry(const Change *change, SagazScan **scan)
-{
-	*scan = sagaz_retry_row_of(change->group.no, change->place.seq,
-							   change->snapshot);
-	if (!sagaz_scan_next(*scan))
-		elog(ERROR, "retry row went away");
-	return (*scan)->slot;
+	sagaz_no_such_event(change->base.event_id);
 }
 
 static EventStatus
@@ -192,7 +113,7 @@ status_of_retry(const Change *change)
 	SagazScan  *scan;
 	bool		failed;
 
-	switch (change->place.retry_state)
+	switch (change->base.place.retry_state)
 	{
 		case RETRY_OUT:
 			return EVENT_CLAIMED;
@@ -201,7 +122,7 @@ status_of_retry(const Change *change)
 		case RETRY_SENT:
 			return EVENT_SENT;
 		case RETRY_WAITING:
-			failed = !sagaz_column_is_null(fetch_retry(change, &scan),
+			failed = !sagaz_column_is_null(sagaz_event_change_retry(&change->base, &scan),
 										   retry_failed_at);
 			sagaz_scan_end(scan);
 			return failed ? EVENT_FAILED : EVENT_PENDING;
@@ -213,11 +134,11 @@ status_of_retry(const Change *change)
 static bool
 is_of_group(const Change *change)
 {
-	return change->place.state == PLACE_RETRY ||
-		(DatumGetUInt64(sagaz_column(change->event, outbox_pos)) >= SAGAZ_FIRST_POS &&
-		 (change->group.start_time == 0 ||
-		  DatumGetTimestampTz(sagaz_column(change->event, outbox_created_at)) >=
-		  change->group.start_time));
+	return change->base.place.state == PLACE_RETRY ||
+		(DatumGetUInt64(sagaz_column(change->base.event, outbox_pos)) >= SAGAZ_FIRST_POS &&
+		 (change->base.group.start_time == 0 ||
+		  DatumGetTimestampTz(sagaz_column(change->base.event, outbox_created_at)) >=
+		  change->base.group.start_time));
 }
 
 static EventStatus
@@ -227,8 +148,8 @@ present_status(const Change *change)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("event %s is none of consumer group \"%s\"",
-						uuid_text(change->event_id), change->group.name)));
-	switch (change->place.state)
+						uuid_text(change->base.event_id), change->base.group.name)));
+	switch (change->base.place.state)
 	{
 		case PLACE_HELD_OUT:
 			return EVENT_CLAIMED;
@@ -251,59 +172,23 @@ check_transition(const Change *change)
 	if (!allowed[change->from][change->to])
 		refuse(change, from, NULL, change->from == EVENT_DEAD_LETTER ?
 			   "A dead letter can only be pending again." : NULL);
-	if (change->group.ordered && change->place.state == PLACE_AHEAD &&
+	if (change->base.group.ordered && change->base.place.state == PLACE_AHEAD &&
 		change->to == EVENT_FAILED)
 		refuse(change, from,
 			   "In a group with ordering \"saga\" only an event that was handed out can fail.",
 			   NULL);
 }
 
-/* Who claimed the batch, or NULL. */
-static char *
-batch_worker(const Change *change, int64 batch_id)
-{
-	ScanKeyData keys[3];
-	SagazScan  *scan;
-	char	   *worker_id = NULL;
-
-	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, change->group.no);
-	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, change->place.lane);
-	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, batch_id);
-	scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key",
-							change->snapshot, keys, 3, ForwardScanDirection);
-	if (sagaz_scan_next(scan))
-		worker_id = sagaz_column_text(scan->slot, batch_worker_id);
-	sagaz_scan_end(scan);
-	return worker_id;
-}
-
-/* Start the retry row of an event that has none. */
-static void
-start_row(const Change *change, SagazWriter *writer, const SagazLease *lease)
-{
-	char	   *worker_id;
-
-	sagaz_retry_row_of_event(writer, change->group.no, change->event,
-							 RETRY_WAITING);
-	if (lease == NULL)
-		return;
-	sagaz_writer_set(writer, retry_claimed_at,
-					 TimestampTzGetDatum(lease->claimed_at));
-	worker_id = batch_worker(change, lease->batch_id);
-	if (worker_id)
-		sagaz_writer_set(writer, retry_worker_id,
-						 CStringGetTextDatum(worker_id));
-}
-
 /* Bring the new status into the writer's row. */
 static void
-set_status(const Change *change, SagazWriter *writer)
+set_status(const SagazEventChange *base, SagazWriter *writer, void *arg)
 {
-	Datum		now = TimestampTzGetDatum(change->now);
+	const Change *change = arg;
+	Datum		now = TimestampTzGetDatum(base->now);
 
 	if (change->to == EVENT_FAILED)
 	{
-		sagaz_retry_failed(writer, change->now, change->error);
+		sagaz_retry_failed(writer, change->base.now, change->error);
 		sagaz_retry_clear(writer, retry_batch_id);
 		return;
 	}
@@ -324,66 +209,8 @@ set_status(const Change *change, SagazWriter *writer)
 		sagaz_writer_set(writer, retry_failed_at, now);
 	}
 	else
-		sagaz_retry_again(writer, change->now,
+		sagaz_retry_again(writer, change->base.now,
 						  change->from == EVENT_DEAD_LETTER);
-}
-
-static void
-write_row(const Change *change, const SagazLease *lease)
-{
-	SagazWriter *writer = sagaz_writer_begin("outbox_retry");
-	SagazScan  *scan;
-
-	if (change->place.state == PLACE_RETRY)
-	{
-		TupleTableSlot *old = fetch_retry(change, &scan);
-
-		sagaz_retry_row_copy(writer, old);
-		set_status(change, writer);
-		sagaz_writer_update(writer, old, change->snapshot);
-		sagaz_scan_end(scan);
-	}
-	else
-	{
-		start_row(change, writer, lease);
-		set_status(change, writer);
-		sagaz_writer_insert(writer);
-	}
-	sagaz_writer_end(writer);
-	CommandCounterIncrement();
-}
-
-/* Change an event that is in an open batch, whose lock is ours. */
-static void
-change_in_batch(Change *change)
-{
-	SagazLease	lease;
-	int64		seq = change->place.seq;
-	int			held = 0;
-
-	sagaz_lease_open(change->place.holder, NULL, &lease);
-	if (change->place.state == PLACE_RETRY || change->to != EVENT_SENT)
-		write_row(change, &lease);
-	sagaz_receipt_events(lease.batch_id,
-						 change->to == EVENT_SENT ?
-						 RECEIPT_EVENTS_SENT : RECEIPT_EVENTS_MOVED,
-						 change->now, &seq, 1);
-	CommandCounterIncrement();
-	if (change->to == EVENT_SENT)
-		sagaz_retry_let_go_of(&change->group, seq);
-	else if (change->group.ordered)
-		held = sagaz_hold_back(&lease, change->place.lane, seq, change->now);
-	sagaz_lease_close_if_done(&lease, 1 + held, change->now);
-	sagaz_lease_done(&lease);
-}
-
-/* Change an event that nobody holds. */
-static void
-change_at_rest(Change *change)
-{
-	write_row(change, NULL);
-	if (change->to == EVENT_SENT || change->to == EVENT_DEAD_LETTER)
-		sagaz_retry_let_go_of(&change->group, change->place.seq);
 }
 
 static void
@@ -393,7 +220,7 @@ read_arguments(FunctionCallInfo fcinfo, Change *change)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("event_id must not be null")));
-	change->event_id = PG_GETARG_DATUM(0);
+	change->base.event_id = PG_GETARG_DATUM(0);
 	change->to = read_status(sagaz_text_argument(fcinfo, 1, "status"));
 	change->error = sagaz_optional_text(fcinfo, 2);
 	if (change->error && change->to == EVENT_SENT)
@@ -402,7 +229,7 @@ read_arguments(FunctionCallInfo fcinfo, Change *change)
 				 errmsg("error must be null for status \"sent\"")));
 	PreventCommandIfReadOnly("update_event_status()");
 	sagaz_group_use(sagaz_text_argument(fcinfo, 3, "consumer_group"),
-					&change->group);
+					&change->base.group);
 }
 
 /* change_event_status(event_id, status, error, consumer_group, storage) */
@@ -412,17 +239,15 @@ sagaz_change_event_status(PG_FUNCTION_ARGS)
 	Change		change = {0};
 
 	read_arguments(fcinfo, &change);
-	look(&change);
-	lock_event(&change);
-	change.now = GetCurrentTimestamp();
+	if (!sagaz_event_change_look(&change.base) ||
+		!sagaz_event_change_lock(&change.base))
+		refuse_archived(&change);
 	change.from = present_status(&change);
 	check_transition(&change);
-	if (is_out(&change.place))
-		change_in_batch(&change);
-	else
-		change_at_rest(&change);
-	sagaz_scan_end(change.log);
-	UnregisterSnapshot(change.snapshot);
-	sagaz_wake_at_commit();
+	sagaz_event_change(&change.base,
+					   change.to == EVENT_SENT ? EVENT_IS_SENT :
+					   change.to == EVENT_DEAD_LETTER ? EVENT_IS_DEAD : EVENT_GOES_ON,
+					   false, set_status, &change);
+	sagaz_event_change_end(&change.base);
 	PG_RETURN_VOID();
 }

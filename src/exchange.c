@@ -11,18 +11,15 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/tuplestore.h"
 
 #include "digest.h"
 #include "foreign.h"
 #include "record.h"
 #include "rows.h"
-#include "saga.h"
 #include "storage.h"
 
 PG_FUNCTION_INFO_V1(sagaz_export_all);
-PG_FUNCTION_INFO_V1(sagaz_export_saga);
 PG_FUNCTION_INFO_V1(sagaz_import_record);
 PG_FUNCTION_INFO_V1(sagaz_import_records);
 PG_FUNCTION_INFO_V1(sagaz_count_records);
@@ -92,29 +89,6 @@ Datum
 sagaz_export_all(PG_FUNCTION_ARGS)
 {
 	return sagaz_with_storage(fcinfo, export_all);
-}
-
-/* export_saga(saga_id): of the native tables */
-Datum
-sagaz_export_saga(PG_FUNCTION_ARGS)
-{
-	Snapshot	snapshot;
-	SagazRecord record;
-	SagaRow		saga;
-	Jsonb	   *json = NULL;
-
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	if (saga_read(PG_GETARG_DATUM(0), snapshot, &saga))
-	{
-		sagaz_record_from_json(SAGAZ_SAGA, saga_load_json(&saga, snapshot), &record);
-		json = sagaz_record_to_json(&record);
-	}
-	UnregisterSnapshot(snapshot);
-	if (json == NULL)
-		PG_RETURN_NULL();
-	PG_RETURN_JSONB_P(json);
 }
 
 /* Take a record that is to be put; an error if it is not fit. */

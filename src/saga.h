@@ -67,8 +67,16 @@ typedef struct SagaRow
 typedef struct SagaSteps
 {
 	int			count;
+	int			room;			/* of rows that saga_add_step() made */
 	SagaRow    *rows;
 } SagaSteps;
+
+/* A step that differs: old is NULL where it is new, row where it is gone. */
+typedef struct SagaStepChange
+{
+	SagaRow    *old;
+	SagaRow    *row;
+} SagaStepChange;
 
 /* attnum counts from 1 */
 static inline void
@@ -90,7 +98,7 @@ saga_is_null(const SagaRow *row, int attnum)
 	return row->nulls[attnum - 1];
 }
 
-/* one of the enum types of statuses, and its words in their order */
+/* one of the enum types of statuses, events' too, and its words in their order */
 typedef struct StatusType
 {
 	const char *name;
@@ -101,12 +109,14 @@ typedef struct StatusType
 /* saga_status.c */
 extern const StatusType saga_statuses;
 extern const StatusType step_statuses;
+extern const StatusType event_statuses;
 extern Oid	saga_status_oid(const StatusType *type, const char *word);
 extern const char *saga_status_word(Oid status);
 extern Oid	saga_check_status(const StatusType *type, const char *word,
 							  const char *field);
 
 /* saga_delete.c */
+extern bool saga_delete(Datum saga_id);
 extern Oid	saga_finished_status(const char *word);
 
 /* saga_record.c: arguments and JSON to rows */
@@ -116,9 +126,12 @@ extern SagaSteps saga_parse_steps(Datum saga_id, Jsonb *json);
 
 /* saga_load.c */
 extern Jsonb *saga_load_json(const SagaRow *saga, Snapshot snapshot);
+extern Jsonb *saga_steps_to_json(const SagaSteps *steps);
 
 /* saga_row.c: rows in the tables */
 extern Snapshot saga_latest_snapshot(void);
+extern void saga_copy_row(TupleTableSlot *slot, SagaRow *row);
+extern void saga_add_step(SagaSteps *steps, TupleTableSlot *slot);
 extern bool saga_read(Datum saga_id, Snapshot snapshot, SagaRow *saga);
 extern SagaSteps saga_read_steps(Datum saga_id, Snapshot snapshot);
 extern bool saga_read_step(Datum saga_id, Datum step_name, Snapshot snapshot,
@@ -130,5 +143,12 @@ extern bool saga_keep_unchanged(TupleDesc type, SagaRow *row,
 extern void saga_put_row(SagazWriter *writer, const SagaRow *row);
 extern bool saga_look_again(TM_Result result);
 extern void saga_step_written(TM_Result result);
+
+/* saga_steps.c: writing the steps that differ */
+extern int	saga_step_changes(SagazWriter *steps, const SagaSteps *wanted,
+							  Datum saga_id, Snapshot snapshot,
+							  SagaStepChange **changes);
+extern void saga_change_step(SagazWriter *steps, const SagaStepChange *change,
+							 Snapshot snapshot);
 
 #endif							/* SAGAZ_SAGA_H */

@@ -68,19 +68,15 @@ end_delete(SagaDelete *delete)
 	CommandCounterIncrement();
 }
 
-/*
- * delete_saga_state(saga_id, storage)
- */
-Datum
-sagaz_delete_saga_state(PG_FUNCTION_ARGS)
+/* Delete a saga and its steps; was it there? */
+bool
+saga_delete(Datum saga_id)
 {
 	SagaDelete	delete;
-	Datum		saga_id;
 	SagaRow		saga;
 	bool		found;
 	bool		done;
 
-	saga_id = saga_text_argument(fcinfo, 0, "saga_id", INT_MAX);
 	begin_delete(&delete);
 	do
 	{
@@ -91,7 +87,16 @@ sagaz_delete_saga_state(PG_FUNCTION_ARGS)
 		UnregisterSnapshot(delete.snapshot);
 	} while (!done);
 	end_delete(&delete);
-	PG_RETURN_BOOL(found);
+	return found;
+}
+
+/*
+ * delete_saga_state(saga_id, storage)
+ */
+Datum
+sagaz_delete_saga_state(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(saga_delete(saga_text_argument(fcinfo, 0, "saga_id", INT_MAX)));
 }
 
 /*

@@ -144,6 +144,25 @@ push_step(JsonbParseState **state, const SagaRow *step)
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
 
+static JsonbValue *
+push_steps(JsonbParseState **state, const SagaSteps *steps)
+{
+	qsort(steps->rows, steps->count, sizeof(SagaRow), saga_by_ordinal);
+	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	for (int i = 0; i < steps->count; i++)
+		push_step(state, &steps->rows[i]);
+	return pushJsonbValue(state, WJB_END_ARRAY, NULL);
+}
+
+/* Steps that were read, as an array; they are put in order. */
+Jsonb *
+saga_steps_to_json(const SagaSteps *steps)
+{
+	JsonbParseState *state = NULL;
+
+	return JsonbValueToJsonb(push_steps(&state, steps));
+}
+
 static Jsonb *
 saga_to_json(const SagaRow *saga, const SagaSteps *steps)
 {
@@ -159,10 +178,7 @@ saga_to_json(const SagaRow *saga, const SagaSteps *steps)
 	push_time(&state, "updated_at", saga, saga_updated_at);
 	push_int(&state, "version", DatumGetInt64(saga_get(saga, saga_version)));
 	push_string(&state, WJB_KEY, "steps", strlen("steps"));
-	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < steps->count; i++)
-		push_step(&state, &steps->rows[i]);
-	pushJsonbValue(&state, WJB_END_ARRAY, NULL);
+	(void) push_steps(&state, steps);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
@@ -172,7 +188,6 @@ saga_load_json(const SagaRow *saga, Snapshot snapshot)
 {
 	SagaSteps	steps = saga_read_steps(saga_get(saga, saga_saga_id), snapshot);
 
-	qsort(steps.rows, steps.count, sizeof(SagaRow), saga_by_ordinal);
 	return saga_to_json(saga, &steps);
 }
 

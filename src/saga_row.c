@@ -24,8 +24,8 @@ saga_latest_snapshot(void)
 }
 
 /* Copy a row out of its buffer; values out of line stay there. */
-static void
-copy_row(TupleTableSlot *slot, SagaRow *row)
+void
+saga_copy_row(TupleTableSlot *slot, SagaRow *row)
 {
 	TupleDesc	type = slot->tts_tupleDescriptor;
 
@@ -40,14 +40,29 @@ copy_row(TupleTableSlot *slot, SagaRow *row)
 	}
 }
 
-/* Like copy_row(), but names of steps are compared byte by byte later. */
+/* Copy the row of a step; names of steps are compared byte by byte later. */
 static void
 copy_step(TupleTableSlot *slot, SagaRow *step)
 {
-	copy_row(slot, step);
+	saga_copy_row(slot, step);
 	saga_set(step, step_step_name,
 			 PointerGetDatum(PG_DETOAST_DATUM_PACKED(saga_get(step,
 															  step_step_name))));
+}
+
+/* Append a step that was found. */
+void
+saga_add_step(SagaSteps *steps, TupleTableSlot *slot)
+{
+	if (steps->rows == NULL)
+		steps->rows = palloc((steps->room = 8) * sizeof(SagaRow));
+	else if (steps->count == steps->room)
+	{
+		steps->room *= 2;
+		steps->rows = repalloc_huge(steps->rows,
+									(Size) steps->room * sizeof(SagaRow));
+	}
+	copy_step(slot, &steps->rows[steps->count++]);
 }
 
 /* The row of a saga; false if there is none. */
@@ -63,7 +78,7 @@ saga_read(Datum saga_id, Snapshot snapshot, SagaRow *saga)
 							ForwardScanDirection);
 	found = sagaz_scan_next(scan);
 	if (found)
-		copy_row(scan->slot, saga);
+		saga_copy_row(scan->slot, saga);
 	sagaz_scan_end(scan);
 	return found;
 }
@@ -75,22 +90,12 @@ saga_read_steps(Datum saga_id, Snapshot snapshot)
 	ScanKeyData key;
 	SagazScan  *scan;
 	SagaSteps	steps = {0};
-	int			room = 8;
 
-	steps.rows = palloc(room * sizeof(SagaRow));
 	sagaz_key_text(&key, step_saga_id, saga_id);
 	scan = sagaz_scan_begin("saga_steps", "saga_steps_pkey", snapshot, &key, 1,
 							ForwardScanDirection);
 	while (sagaz_scan_next(scan))
-	{
-		if (steps.count == room)
-		{
-			room *= 2;
-			steps.rows = repalloc_huge(steps.rows,
-									   (Size) room * sizeof(SagaRow));
-		}
-		copy_step(scan->slot, &steps.rows[steps.count++]);
-	}
+		saga_add_step(&steps, scan->slot);
 	sagaz_scan_end(scan);
 	return steps;
 }

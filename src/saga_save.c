@@ -37,13 +37,6 @@ typedef struct SagaSave
 	int64		version;		/* the result */
 } SagaSave;
 
-/* A step that differs: old is NULL where it is new, row where it is gone. */
-typedef struct StepChange
-{
-	SagaRow    *old;
-	SagaRow    *row;
-} StepChange;
-
 /*
  * Put a new version of a saga in place of old; false if another transaction
  * was faster.
@@ -101,69 +94,15 @@ insert_saga(SagaSave *save)
 	return true;
 }
 
-/* Compare the steps that are there with those wanted; returns how many differ. */
-static int
-find_changes(SagaSave *save, StepChange **changes)
-{
-	SagaSteps	old = saga_read_steps(saga_get(&save->wanted, saga_saga_id),
-									  save->snapshot);
-	SagaRow    *old_row = old.rows;
-	SagaRow    *old_end = old.rows + old.count;
-	SagaRow    *row = save->wanted_steps.rows;
-	SagaRow    *end = row + save->wanted_steps.count;
-	StepChange *change;
-
-	qsort(old.rows, old.count, sizeof(SagaRow), saga_by_step_name);
-	*changes = change = MemoryContextAllocHuge(CurrentMemoryContext,
-											   (old.count + (end - row) + 1) * sizeof(StepChange));
-	while (old_row < old_end || row < end)
-	{
-		int			order = old_row == old_end ? 1 : row == end ? -1 :
-			saga_by_step_name(old_row, row);
-
-		change->old = order <= 0 ? old_row++ : NULL;
-		change->row = order >= 0 ? row++ : NULL;
-		if (order == 0)
-		{
-			SagaRow    *merged = palloc(sizeof(SagaRow));
-
-			*merged = *change->row;
-			change->row = merged;
-			if (saga_keep_unchanged(RelationGetDescr(save->steps->rel),
-									merged, change->old))
-				continue;
-		}
-		change++;
-	}
-	return change - *changes;
-}
-
-static void
-apply_change(SagaSave *save, StepChange *change)
-{
-	if (change->row == NULL)
-	{
-		saga_step_written(sagaz_writer_try_delete(save->steps,
-												  &change->old->tid,
-												  save->snapshot));
-		return;
-	}
-	saga_put_row(save->steps, change->row);
-	if (change->old == NULL)
-		sagaz_writer_insert(save->steps);
-	else
-		saga_step_written(sagaz_writer_try_update(save->steps,
-												  &change->old->tid,
-												  save->snapshot));
-}
-
 /* A later save; false if another transaction changed the saga meanwhile. */
 static bool
 update_saga(SagaSave *save, SagaRow *old)
 {
 	SagaRow		saga = save->wanted;
-	StepChange *changes;
-	int			count = find_changes(save, &changes);
+	SagaStepChange *changes;
+	int			count = saga_step_changes(save->steps, &save->wanted_steps,
+										  saga_get(&save->wanted, saga_saga_id),
+										  save->snapshot, &changes);
 	bool		same;
 
 	save->version = DatumGetInt64(saga_get(old, saga_version));
@@ -176,7 +115,7 @@ update_saga(SagaSave *save, SagaRow *old)
 	if (!replace_saga(save->sagas, &saga, old, save->snapshot))
 		return false;
 	for (int i = 0; i < count; i++)
-		apply_change(save, &changes[i]);
+		saga_change_step(save->steps, &changes[i], save->snapshot);
 	save->version++;
 	return true;
 }

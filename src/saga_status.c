@@ -1,6 +1,6 @@
 /*
  * saga_status.c
- *		Words of the status types of sagas and steps.
+ *		Words of the status types of sagas, steps and events.
  */
 #include "sagaz.h"
 
@@ -9,6 +9,7 @@
 #include "catalog/pg_enum.h"
 #include "catalog/pg_type.h"
 #include "lib/stringinfo.h"
+#include "utils/inval.h"
 #include "utils/syscache.h"
 
 #include "saga.h"
@@ -23,6 +24,10 @@ static const char *const step_words[] = {
 	"failed", "tainted", "skipped"
 };
 
+static const char *const event_words[] = {
+	"pending", "claimed", "sent", "failed", "dead_letter"
+};
+
 const StatusType saga_statuses = {
 	.name = "saga_status", .count = lengthof(saga_words), .words = saga_words
 };
@@ -31,9 +36,49 @@ const StatusType step_statuses = {
 	.name = "step_status", .count = lengthof(step_words), .words = step_words
 };
 
-/* The enum value for a word that is one of the type's. */
-Oid
-saga_status_oid(const StatusType *type, const char *word)
+const StatusType event_statuses = {
+	.name = "event_status", .count = lengthof(event_words), .words = event_words
+};
+
+static const StatusType *const types[] = {
+	&saga_statuses, &step_statuses, &event_statuses
+};
+
+/*
+ * The enum values in the order of the words, as far as they were looked up: a
+ * copy needs them for each step.
+ */
+static Oid	known[lengthof(types)][lengthof(saga_words)];
+
+StaticAssertDecl(lengthof(step_words) <= lengthof(saga_words) &&
+				 lengthof(event_words) <= lengthof(saga_words),
+				 "no type has more words than that of sagas");
+
+static void
+forget_values(Datum arg, int cache, uint32 hash)
+{
+	memset(known, 0, sizeof(known));
+}
+
+static Oid *
+values_of(const StatusType *type)
+{
+	static bool registered = false;
+	int			i = 0;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(ENUMOID, forget_values, (Datum) 0);
+		CacheRegisterSyscacheCallback(TYPEOID, forget_values, (Datum) 0);
+		registered = true;
+	}
+	while (types[i] != type)
+		i++;
+	return known[i];
+}
+
+static Oid
+look_up(const StatusType *type, const char *word)
 {
 	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, false);
 	Oid			type_id = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
@@ -51,17 +96,40 @@ saga_status_oid(const StatusType *type, const char *word)
 	return status;
 }
 
+/* The enum value for a word that is one of the type's. */
+Oid
+saga_status_oid(const StatusType *type, const char *word)
+{
+	Oid		   *values = values_of(type);
+	int			i = 0;
+
+	while (strcmp(type->words[i], word) != 0)
+		if (++i == type->count)
+			elog(ERROR, "%s has no word \"%s\"", type->name, word);
+	if (!OidIsValid(values[i]))
+	{
+		Oid			status = look_up(type, word);
+
+		values[i] = status;
+	}
+	return values[i];
+}
+
+/* The word of a value of any of the types. */
 const char *
 saga_status_word(Oid status)
 {
-	HeapTuple	tuple = SearchSysCache1(ENUMOID, ObjectIdGetDatum(status));
-	char	   *word;
+	for (int t = 0; t < (int) lengthof(types); t++)
+	{
+		const StatusType *type = types[t];
+		Oid		   *values = values_of(type);
 
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for status %u", status);
-	word = pstrdup(NameStr(((Form_pg_enum) GETSTRUCT(tuple))->enumlabel));
-	ReleaseSysCache(tuple);
-	return word;
+		for (int i = 0; i < type->count; i++)
+			if (values[i] == status ||
+				saga_status_oid(type, type->words[i]) == status)
+				return type->words[i];
+	}
+	elog(ERROR, "cache lookup failed for status %u", status);
 }
 
 /* The enum value for a word that a user gave for the field. */
