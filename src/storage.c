@@ -186,6 +186,17 @@ find_by_url(const char *url, SagazStorage *storage)
 }
 
 static void
+take_server(ForeignServer *server, ForeignDataWrapper *fdw, SagazStorage *storage)
+{
+	storage->backend = get_backend(fdw->fdwname + strlen(WRAPPER_PREFIX));
+	storage->server = server->serverid;
+	storage->owner = server->owner;
+	storage->name = server->servername;
+	storage->options = list_concat(server->options,
+								   mapping_options(server->serverid));
+}
+
+static void
 find_by_name(const char *name, SagazStorage *storage)
 {
 	ForeignServer *server = GetForeignServerByName(name, true);
@@ -204,12 +215,14 @@ find_by_name(const char *name, SagazStorage *storage)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for storage \"%s\"", name),
 				 errhint("It needs USAGE on the foreign server of that name.")));
-	storage->backend = get_backend(fdw->fdwname + strlen(WRAPPER_PREFIX));
-	storage->server = server->serverid;
-	storage->owner = server->owner;
-	storage->name = server->servername;
-	storage->options = list_concat(server->options,
-								   mapping_options(server->serverid));
+	take_server(server, fdw, storage);
+}
+
+static void
+note_user(SagazStorage *storage)
+{
+	storage->is_superusers = superuser() && superuser_arg(storage->owner);
+	storage->user = GetUserNameFromId(GetUserId(), false);
 }
 
 /* What a name or a URL stands for; errors do not quote a URL. */
@@ -220,8 +233,17 @@ sagaz_storage_find(const char *name, SagazStorage *storage)
 		find_by_url(name, storage);
 	else
 		find_by_name(name, storage);
-	storage->is_superusers = superuser() && superuser_arg(storage->owner);
-	storage->user = GetUserNameFromId(GetUserId(), false);
+	note_user(storage);
+}
+
+/* The storage of a foreign table, whose maker had USAGE on the server. */
+void
+sagaz_storage_of_server(Oid server, SagazStorage *storage)
+{
+	ForeignServer *found = GetForeignServer(server);
+
+	take_server(found, GetForeignDataWrapper(found->fdwid), storage);
+	note_user(storage);
 }
 
 static void

@@ -22,6 +22,7 @@ typedef struct SagazStorage
 } SagazStorage;
 
 extern void sagaz_storage_find(const char *name, SagazStorage *storage);
+extern void sagaz_storage_of_server(Oid server, SagazStorage *storage);
 extern SagazStore *sagaz_native_store(void);
 extern SagazStore *sagaz_storage_open(const SagazStorage *storage,
 									  const char *name, SagazKind kind);

@@ -1,44 +1,23 @@
 /*
  * validator.c
- *		Options of our foreign servers and their user mappings, and the handler
- *		of the foreign data wrappers.
+ *		Options of our foreign servers, their user mappings and foreign tables.
  */
 #include "sagaz.h"
 
 #include "access/reloptions.h"
 #include "catalog/pg_foreign_server.h"
+#include "catalog/pg_foreign_table.h"
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "fmgr.h"
-#include "foreign/fdwapi.h"
 
+#include "fdw.h"
 #include "storage.h"
 
-PG_FUNCTION_INFO_V1(sagaz_storage_fdw);
 PG_FUNCTION_INFO_V1(sagaz_memory_validator);
 PG_FUNCTION_INFO_V1(sagaz_sqlite_validator);
 PG_FUNCTION_INFO_V1(sagaz_redis_validator);
 PG_FUNCTION_INFO_V1(sagaz_postgresql_validator);
-
-static void
-refuse_table(PlannerInfo *root, RelOptInfo *rel, Oid table)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("a storage cannot be read through a foreign table"),
-			 errhint("Use the functions of %s, such as %s.export_all().",
-					 SAGAZ_SCHEMA, SAGAZ_SCHEMA)));
-}
-
-/* The servers are what is used; a foreign table can be made, but not read. */
-Datum
-sagaz_storage_fdw(PG_FUNCTION_ARGS)
-{
-	FdwRoutine *routine = makeNode(FdwRoutine);
-
-	routine->GetForeignRelSize = refuse_table;
-	PG_RETURN_POINTER(routine);
-}
 
 /* May the option stand in this catalog? */
 static bool
@@ -109,6 +88,11 @@ validate(FunctionCallInfo fcinfo, const char *name)
 		DefElem    *option = lfirst(cell);
 		const SagazOption *known = backend->options;
 
+		if (catalog == ForeignTableRelationId)
+		{
+			sagaz_table_check_option(option->defname, defGetString(option));
+			continue;
+		}
 		while (known->name && strcmp(known->name, option->defname) != 0)
 			known++;
 		if (known->name == NULL || !is_valid_in(known, catalog))

@@ -1,0 +1,407 @@
+/*
+ * fdw_modify.c
+ *		INSERT, COPY, UPDATE and DELETE on foreign tables over storages.
+ *
+ * New rows go to the storage in batches.  Updates and deletions are gathered
+ * until the statement ends, so that it does not read its own changes, and so
+ * that a batch of them is one operation of the storage.
+ */
+#include "sagaz.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/appendinfo.h"
+#include "parser/parsetree.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "fdw.h"
+#include "record.h"
+
+#if PG_VERSION_NUM >= 160000
+#define modified_as(rinfo, estate) ExecGetResultRelCheckAsUser(rinfo, estate)
+#else
+#define modified_as(rinfo, estate) \
+	((rinfo)->ri_RangeTableIndex == 0 ? InvalidOid : \
+	 exec_rt_fetch((rinfo)->ri_RangeTableIndex, estate)->checkAsUser)
+#endif
+
+/* The old row, as the planner is asked for it. */
+#define OLD_ROW "wholerow"
+
+/* A new value of a column. */
+typedef struct ColumnChange
+{
+	int			column;
+	Datum		value;
+	bool		isnull;
+} ColumnChange;
+
+/* The changes of a record, by key; without any it is to be removed. */
+typedef struct RecordChange
+{
+	const char *key;			/* must be first */
+	List	   *columns;		/* ColumnChange */
+} RecordChange;
+
+typedef struct Modify
+{
+	SagazTable *table;
+	Oid			user;
+	bool		returns;		/* rows one by one */
+	AttrNumber	old_row;		/* place of the old row among the plan's columns */
+	MemoryContext context;
+	HTAB	   *changes;		/* RecordChange */
+	List	   *keys;			/* char *, in the order of the statement */
+	bool		removes;
+} Modify;
+
+/* ---------------------------------------------------------------------- */
+/* Begin */
+
+static uint32
+hash_key(const void *key, Size size)
+{
+	const char *text = *(const char *const *) key;
+
+	return DatumGetUInt32(hash_any((const unsigned char *) text, strlen(text)));
+}
+
+static int
+match_key(const void *a, const void *b, Size size)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+static Modify *
+begin(ResultRelInfo *rinfo, EState *estate)
+{
+	Modify	   *modify = palloc0(sizeof(Modify));
+	HASHCTL		control = {
+		.keysize = sizeof(char *),
+		.entrysize = sizeof(RecordChange),
+		.hash = hash_key,
+		.match = match_key
+	};
+
+	modify->table = sagaz_table_open(rinfo->ri_RelationDesc);
+	modify->user = modified_as(rinfo, estate);
+	modify->returns = rinfo->ri_projectReturning != NULL ||
+		rinfo->ri_WithCheckOptions != NIL ||
+		(rinfo->ri_TrigDesc && rinfo->ri_TrigDesc->trig_insert_after_row);
+	modify->context = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign modify",
+											ALLOCSET_DEFAULT_SIZES);
+	control.hcxt = modify->context;
+	modify->changes = hash_create("sagaz foreign changes", 64, &control,
+								  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	rinfo->ri_FdwState = modify;
+	return modify;
+}
+
+static SagazStore *
+store_of(Modify *modify)
+{
+	return sagaz_table_store(modify->table, modify->user);
+}
+
+/* The old row of an update or a deletion has the key. */
+static void
+add_update_targets(PlannerInfo *root, Index index, RangeTblEntry *entry, Relation rel)
+{
+	Var		   *row = makeWholeRowVar(entry, index, 0, false);
+
+	add_row_identity_var(root, row, index, OLD_ROW);
+}
+
+static List *
+plan_modify(PlannerInfo *root, ModifyTable *plan, Index index, int subplan)
+{
+	if (plan->onConflictAction != ONCONFLICT_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("ON CONFLICT is not supported for foreign tables of storages"),
+				 errhint("%s.import_records(…, if_exists => 'skip') does that.", SAGAZ_SCHEMA)));
+	return NIL;
+}
+
+static void
+begin_modify(ModifyTableState *state, ResultRelInfo *rinfo, List *private,
+			 int subplan, int flags)
+{
+	Modify	   *modify;
+
+	if (flags & EXEC_FLAG_EXPLAIN_ONLY)
+		return;
+	modify = begin(rinfo, state->ps.state);
+	modify->removes = state->operation == CMD_DELETE;
+	if (state->operation == CMD_INSERT)
+		return;
+	if (modify->table->key == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("foreign table \"%s\" has no column %s",
+						RelationGetRelationName(rinfo->ri_RelationDesc),
+						sagaz_fields(modify->table->kind)->name)));
+	modify->old_row = ExecFindJunkAttributeInTlist(outerPlanState(state)->plan->targetlist,
+												   OLD_ROW);
+}
+
+static void
+begin_insert(ModifyTableState *state, ResultRelInfo *rinfo)
+{
+	(void) begin(rinfo, state->ps.state);
+}
+
+/* ---------------------------------------------------------------------- */
+/* New rows */
+
+static int
+get_batch_size(ResultRelInfo *rinfo)
+{
+	Modify	   *modify = rinfo->ri_FdwState;
+
+	if (modify == NULL || modify->returns)
+		return 1;
+	return modify->table->batch_size;
+}
+
+static TupleTableSlot **
+insert_batch(EState *estate, ResultRelInfo *rinfo, TupleTableSlot **slots,
+			 TupleTableSlot **plan_slots, int *count)
+{
+	Modify	   *modify = rinfo->ri_FdwState;
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz foreign batch", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+	SagazRecord *records = palloc(*count * sizeof(SagazRecord));
+
+	for (int i = 0; i < *count; i++)
+		sagaz_table_record(modify->table, slots[i], &records[i]);
+	(void) sagaz_put(store_of(modify), records, *count, SAGAZ_PUT_NEW);
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
+	return slots;
+}
+
+static TupleTableSlot *
+insert_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
+		   TupleTableSlot *plan_slot)
+{
+	int			count = 1;
+
+	return insert_batch(estate, rinfo, &slot, &plan_slot, &count)[0];
+}
+
+/* ---------------------------------------------------------------------- */
+/* Updates and deletions */
+
+/* The values of the row that is there. */
+static void
+old_values(Modify *modify, TupleTableSlot *plan_slot, Datum *values, bool *nulls)
+{
+	bool		isnull;
+	Datum		row = ExecGetJunkAttribute(plan_slot, modify->old_row, &isnull);
+	HeapTupleHeader header = DatumGetHeapTupleHeader(row);
+	HeapTupleData tuple;
+
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	heap_deform_tuple(&tuple, modify->table->columns, values, nulls);
+}
+
+static char *
+key_of(Modify *modify, const Datum *values, const bool *nulls)
+{
+	SagazRecord record = {.kind = modify->table->kind};
+	int			column = modify->table->key - 1;
+
+	sagaz_table_set(modify->table, &record, column, values[column], nulls[column]);
+	return pstrdup(sagaz_record_key(&record));
+}
+
+/* The changes of that record; the first of them stay, as in any UPDATE. */
+static RecordChange *
+change_of(Modify *modify, char *key, bool *is_new)
+{
+	RecordChange *change;
+	bool		found;
+
+	change = hash_search(modify->changes, &key, HASH_ENTER, &found);
+	*is_new = !found;
+	if (*is_new)
+	{
+		change->columns = NIL;
+		modify->keys = lappend(modify->keys, key);
+	}
+	return change;
+}
+
+static void
+note_changes(Modify *modify, RecordChange *change, TupleTableSlot *slot,
+			 const Datum *values, const bool *nulls)
+{
+	for (int column = 0; column < modify->table->columns->natts; column++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(modify->table->columns, column);
+		ColumnChange *new;
+
+		if (modify->table->fields[column] == NULL ||
+			(nulls[column] == slot->tts_isnull[column] &&
+			 (nulls[column] || datumIsEqual(values[column], slot->tts_values[column],
+											attribute->attbyval, attribute->attlen))))
+			continue;
+		if (column == modify->table->key - 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("%s cannot be changed", NameStr(attribute->attname)),
+					 errhint("Delete the record, and insert another.")));
+		new = palloc(sizeof(ColumnChange));
+		new->column = column;
+		new->isnull = slot->tts_isnull[column];
+		new->value = new->isnull ? (Datum) 0 :
+			datumCopy(slot->tts_values[column], attribute->attbyval, attribute->attlen);
+		change->columns = lappend(change->columns, new);
+	}
+}
+
+static TupleTableSlot *
+update_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
+		   TupleTableSlot *plan_slot)
+{
+	Modify	   *modify = rinfo->ri_FdwState;
+	int			natts = modify->table->columns->natts;
+	Datum	   *values = palloc(natts * sizeof(Datum));
+	bool	   *nulls = palloc(natts * sizeof(bool));
+	MemoryContext outer;
+	RecordChange *change;
+	bool		is_new;
+
+	slot_getallattrs(slot);
+	old_values(modify, plan_slot, values, nulls);
+	outer = MemoryContextSwitchTo(modify->context);
+	change = change_of(modify, key_of(modify, values, nulls), &is_new);
+	if (is_new)
+		note_changes(modify, change, slot, values, nulls);
+	MemoryContextSwitchTo(outer);
+	return is_new ? slot : NULL;
+}
+
+static TupleTableSlot *
+delete_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
+		   TupleTableSlot *plan_slot)
+{
+	Modify	   *modify = rinfo->ri_FdwState;
+	int			natts = modify->table->columns->natts;
+	Datum	   *values = palloc(natts * sizeof(Datum));
+	bool	   *nulls = palloc(natts * sizeof(bool));
+	MemoryContext outer;
+	bool		is_new;
+
+	old_values(modify, plan_slot, values, nulls);
+	outer = MemoryContextSwitchTo(modify->context);
+	(void) change_of(modify, key_of(modify, values, nulls), &is_new);
+	MemoryContextSwitchTo(outer);
+	ExecClearTuple(slot);
+	memcpy(slot->tts_values, values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, nulls, natts * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+	return is_new ? slot : NULL;
+}
+
+/* Make the changes of a record that is there still. */
+static SagazVerdict
+edit_record(SagazRecord *record, bool exists, void *arg)
+{
+	Modify	   *modify = arg;
+	const char *key = sagaz_record_key(record);
+	RecordChange *change = hash_search(modify->changes, &key, HASH_FIND, NULL);
+	bool		sets_time = false;
+	ListCell   *cell;
+
+	if (change == NULL || change->columns == NIL)
+		return SAGAZ_KEEP;
+	foreach(cell, change->columns)
+	{
+		ColumnChange *new = lfirst(cell);
+
+		sagaz_table_set(modify->table, record, new->column, new->value, new->isnull);
+		sets_time |= modify->table->fields[new->column]->offset ==
+			offsetof(SagazSaga, updated_at);
+	}
+	if (record->kind == SAGAZ_SAGA)
+	{
+		record->saga.version++;
+		if (!sets_time)
+			record->saga.updated_at = GetCurrentTimestamp();
+	}
+	sagaz_table_check_record(record);
+	return SAGAZ_CHANGE;
+}
+
+static void
+flush_keys(Modify *modify, const char *const *keys, int count)
+{
+	SagazStore *store = store_of(modify);
+	SagazFilter filter = {.keys = keys,.nkeys = count};
+
+	if (modify->removes)
+		(void) store->backend->remove(store, modify->table->kind, keys, count);
+	else
+		(void) sagaz_edit(store, modify->table->kind, &filter, false, edit_record, modify);
+}
+
+/* Write what was gathered; the statement is over. */
+static void
+end_modify(EState *estate, ResultRelInfo *rinfo)
+{
+	Modify	   *modify = rinfo->ri_FdwState;
+	MemoryContext part;
+	MemoryContext outer;
+	const char **keys;
+	int			total;
+
+	if (modify == NULL)
+		return;
+	part = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign flush",
+								 ALLOCSET_DEFAULT_SIZES);
+	total = list_length(modify->keys);
+	keys = palloc((total + 1) * sizeof(char *));
+	for (int i = 0; i < total; i++)
+		keys[i] = list_nth(modify->keys, i);
+	outer = MemoryContextSwitchTo(part);
+	for (int done = 0; done < total; done += modify->table->batch_size)
+	{
+		flush_keys(modify, keys + done, Min(modify->table->batch_size, total - done));
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(modify->context);
+	rinfo->ri_FdwState = NULL;
+}
+
+void
+sagaz_fdw_modify(FdwRoutine *routine)
+{
+	routine->AddForeignUpdateTargets = add_update_targets;
+	routine->PlanForeignModify = plan_modify;
+	routine->BeginForeignModify = begin_modify;
+	routine->ExecForeignInsert = insert_row;
+	routine->ExecForeignBatchInsert = insert_batch;
+	routine->GetForeignModifyBatchSize = get_batch_size;
+	routine->ExecForeignUpdate = update_row;
+	routine->ExecForeignDelete = delete_row;
+	routine->EndForeignModify = end_modify;
+	routine->BeginForeignInsert = begin_insert;
+	routine->EndForeignInsert = end_modify;
+}
