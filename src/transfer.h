@@ -90,6 +90,7 @@ typedef struct SagazTransfer
 	int64		elapsed_us;		/* of earlier runs */
 	TimestampTz reported_at;
 	int			attempts;		/* of what did not work, one after the other */
+	int			delay;			/* until the next, in ms */
 	bool		cancelled;
 	int64		changes;		/* in the present pass */
 	int64		seen;			/* fit records of the kind, in the present pass */

@@ -26,6 +26,7 @@
 #define MAX_ATTEMPTS 10
 #define FIRST_DELAY 200
 #define LAST_DELAY 30000
+#define LONGEST_NAP 1000
 /* The log hears of a transfer so often, in ms. */
 #define REPORT_INTERVAL 10000
 
@@ -165,6 +166,22 @@ save(SagazTransfer *transfer)
 	sagaz_transfer_save(transfer);
 }
 
+/* Somebody has called cancel_transfer(). */
+static void
+check_cancelled(SagazTransfer *transfer)
+{
+	ErrorData  *error;
+
+	if (!transfer->cancelled)
+		return;
+	error = MemoryContextAllocZero(transfer->context, sizeof(ErrorData));
+	error->elevel = ERROR;
+	error->sqlerrcode = ERRCODE_QUERY_CANCELED;
+	error->message = "cancel_transfer() was called";
+	error->assoc_context = transfer->context;
+	sagaz_transfer_give_up(transfer, error);
+}
+
 /* How long to wait after so many failures, give or take a quarter. */
 static int
 delay_after(int attempts)
@@ -190,10 +207,12 @@ sleep_for(int ms)
 	}
 }
 
+/* Wait a part of that time, so that it is soon seen who cancels. */
 static void
 sleep_before_attempt(SagazTransfer *transfer)
 {
-	sleep_for(delay_after(transfer->attempts));
+	sleep_for(Min(transfer->delay, LONGEST_NAP));
+	transfer->delay -= LONGEST_NAP;
 }
 
 /*
@@ -211,13 +230,19 @@ sagaz_transfer_wait(SagazTransfer *transfer, ErrorData *error)
 	transfer->attempts++;
 	transfer->complaint = psprintf("attempt %d of %d: %s", transfer->attempts,
 								   MAX_ATTEMPTS, error->message);
-	end = sagaz_attempt(transfer, save);
-	if (end)
-		sagaz_transfer_give_up(transfer, end);
-	sagaz_transfer_commit(transfer);
-	end = sagaz_attempt(transfer, sleep_before_attempt);
-	if (end)
-		sagaz_transfer_give_up(transfer, end);
+	transfer->delay = delay_after(transfer->attempts);
+	while (transfer->delay > 0)
+	{
+		end = sagaz_attempt(transfer, save);
+		if (end == NULL)
+		{
+			sagaz_transfer_commit(transfer);
+			check_cancelled(transfer);
+			end = sagaz_attempt(transfer, sleep_before_attempt);
+		}
+		if (end)
+			sagaz_transfer_give_up(transfer, end);
+	}
 	transfer->complaint = NULL;
 }
 
@@ -242,22 +267,6 @@ report(SagazTransfer *transfer)
 					sagaz_type_words[transfer->kind], counts->processed,
 					counts->total, counts->transferred, counts->skipped),
 			 errhidestmt(true)));
-}
-
-/* Somebody has called cancel_transfer(). */
-static void
-check_cancelled(SagazTransfer *transfer)
-{
-	ErrorData  *error;
-
-	if (!transfer->cancelled)
-		return;
-	error = MemoryContextAllocZero(transfer->context, sizeof(ErrorData));
-	error->elevel = ERROR;
-	error->sqlerrcode = ERRCODE_QUERY_CANCELED;
-	error->message = "cancel_transfer() was called";
-	error->assoc_context = transfer->context;
-	sagaz_transfer_give_up(transfer, error);
 }
 
 /*
