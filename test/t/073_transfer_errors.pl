@@ -1,0 +1,286 @@
+# What stops a transfer, and how it goes on: records that are refused, peers
+# that are away, full or closed to us, cancelling, and what is said before.
+#
+# SAGAZ_ROUNDS=1 or more also waits until a transfer gives a peer up.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use SagazRedis;
+use SagazSession;
+use SagazTest;
+use SagazTransfer;
+use Test::More;
+use Time::HiRes qw(usleep);
+
+my $secret = 'Gr33nT0mato';
+my $places = SagazTransfer->new(
+	conf => "sagaz.connect_timeout = 2s\nlog_min_messages = debug1\nlog_min_error_statement = error\n",
+	redis => { appendonly => 'yes', appendfsync => 'always' });
+my ($node, $other, $files) = @$places{qw(node other files)};
+my $redis = $places->{redis}{empty};
+my $session = $places->{session}{empty};
+my $types = "type => 'saga'";
+
+# ----------------------------------------------------------------------
+# Asking
+
+my $last = '(SELECT max(transfer_id) FROM sagaz.transfer)';
+
+sub sql
+{
+	my ($query) = @_;
+	return $node->safe_psql('empty', $query);
+}
+
+# Columns of the newest transfer, as another session sees them.
+sub newest
+{
+	my ($columns) = @_;
+	return sql("SELECT $columns FROM sagaz.transfers WHERE transfer_id = $last");
+}
+
+sub until_newest
+{
+	my ($condition, $what) = @_;
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	ok($node->poll_query_until('empty', "SELECT $condition FROM sagaz.transfers WHERE transfer_id = $last"), $what)
+	  or diag(newest('t.*') =~ s/\|/\n/gr);
+}
+
+# The SQLSTATE that a statement ends with, nothing if it works.
+sub state_of
+{
+	my ($statement) = @_;
+	return $session->outcome("$statement;") =~ /^ERROR (\w+)/m ? $1 : '';
+}
+
+# What a statement raises, in full.
+sub error_of
+{
+	my ($statement, $role) = @_;
+	my $err;
+
+	$node->psql('empty', "\\set VERBOSITY verbose\n" . ($role ? "SET ROLE $role;\n" : '') . $statement, stderr => \$err);
+	return $err;
+}
+
+sub same
+{
+	my ($type, $source, $target, $what) = @_;
+	my $sum = "SELECT sagaz.count_records('$type', '%s'), sagaz.checksum('$type', '%s')";
+
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	is($session->query($sum =~ s/%s/$target/gr), $session->query($sum =~ s/%s/$source/gr), $what);
+}
+
+sub saga
+{
+	my ($id, $name) = @_;
+	return sprintf '{"saga_id": "%s", "saga_name": "%s", "status": "failed", "steps": [{"name": "s", "note": "é"}], "context": {"n": 1.0}, "created_at": "2025-01-01T00:00:00.123456Z"}',
+	  $id, $name;
+}
+
+# So many sagas and events, in a place with nothing else.
+sub many
+{
+	my ($storage, $count) = @_;
+
+	$places->clear($storage =~ s/_.*//r, 'empty', $session) if $storage =~ /_empty/;
+	$session->query("SELECT sagaz.import_records((SELECT jsonb_agg(jsonb_build_object('saga_id', 'm' || n, 'saga_name', 'M',
+		'status', 'pending', 'steps', '[]'::jsonb, 'context', '{}'::jsonb)) FROM generate_series(1, $count) n), 'saga', 'replace', '$storage')");
+	$session->query("SELECT sagaz.import_records((SELECT jsonb_agg(jsonb_build_object('event_id', '00000000-0000-4000-8000-' || lpad(n::text, 12, '0'),
+		'saga_id', 'm' || n % 10, 'event_type', 'E', 'payload', n, 'status', 'pending', 'created_at', '2025-01-01T00:00:00Z'::timestamptz + n * interval '1 s'))
+		FROM generate_series(1, $count) n), 'outbox', 'replace', '$storage')");
+}
+
+# ----------------------------------------------------------------------
+# A record that the target cannot hold
+
+my @names = map { sprintf 's%02d', $_ } 1 .. 20;
+import_into($session, 'saga', 'sqlite_filled', map { saga($_, $_ eq 's10' ? 'n' x 256 : 'fine') } @names);
+import_into($session, 'outbox', 'sqlite_filled',
+	'{"event_id": "no uuid", "saga_id": "s", "event_type": "T", "payload": 1, "status": "pending"}',
+	'{"event_id": "00000000-0000-4000-8000-000000000001", "saga_id": "s", "event_type": "T", "payload": 1, "status": "pending"}');
+
+# fail
+my $error = error_of("CALL sagaz.transfer('sqlite_filled', 'library_empty', 'saga', batch_size => 4)");
+like($error, qr/ERROR:  SZ004: transfer \d+ failed: record "s10" is refused\nDETAIL:  .*saga_name.*HINT:  .*resume_transfer\(\d+\)/s, 'fail: says which, why and how to go on');
+is(newest('state, failed, skipped, transferred < 20, finished_at IS NOT NULL'), 'failed|1|0|t|t', 'fail: it has failed');
+like(newest('error'), qr/record "s10" is refused/, 'fail: and is written down');
+is(newest('jsonb_array_length(errors), errors->0->>\'record_type\', errors->0->>\'record_key\''), '1|saga|s10', 'fail: with the record');
+is(sql("SELECT record = (SELECT r FROM sagaz.export_all('saga', 'sqlite_filled') r WHERE r->>'saga_id' = 's10'), record_type, sqlstate
+	FROM sagaz.transfer_error WHERE transfer_id = $last"), 't|saga|SZ003', 'fail: which is kept whole');
+is($session->query("SELECT count(*) = (SELECT transferred FROM sagaz.transfers WHERE transfer_id = $last), count(*) FILTER (WHERE r NOT IN
+	(SELECT s FROM sagaz.export_all('saga', 'sqlite_filled') s)) FROM sagaz.export_all('saga', 'library_empty') r"), 't|0', 'fail: what is counted is there, as it should be');
+like(error_of("CALL sagaz.resume_transfer($last)"), qr/cannot use subquery/, 'no subquery') if 0;
+my $id = newest('transfer_id');
+is(state_of("CALL sagaz.resume_transfer($id)"), 'SZ004', 'fail: as long as nothing is mended it fails again');
+import_into($session, 'saga', 'sqlite_filled', saga('s10', 'short'));
+is(state_of("CALL sagaz.resume_transfer($id)"), '', 'fail: it goes on when the record is mended');
+is(newest('state, error IS NULL, transfer_id = ' . $id), 'completed|t|t', 'fail: and is completed then');
+same('saga', 'sqlite_filled', 'library_empty', 'fail: both are the same in the end');
+is(state_of("CALL sagaz.resume_transfer($id)"), 'SZ009', 'what is completed is not resumed');
+
+# skip
+import_into($session, 'saga', 'sqlite_filled', map { saga($_, 'n' x 256) } qw(s03 s12 s20));
+is(state_of("CALL sagaz.transfer('sqlite_filled', 'library_empty', batch_size => 7, on_error => 'skip')"), '', 'skip: ends without an error');
+$id = newest('transfer_id');
+is(newest('state, total, transferred, unchanged, skipped, failed, percent'), 'completed|22|1|17|4|0|100.0', 'skip: the others are moved');
+is(sql("SELECT string_agg(record_key, ' ' ORDER BY record_key) FROM sagaz.transfer_error WHERE transfer_id = $id"), 'no uuid s03 s12 s20', 'skip: and these kept');
+is(newest(q{verification->'saga'->'refused', verification->'outbox'->'refused'}), '3|1', 'skip: comparing knows of them');
+is(state_of("CALL sagaz.retry_transfer_errors($id)"), 'SZ004', 'skip: trying them again as they are');
+is(newest('skipped'), '4', 'skip: changes nothing');
+import_into($session, 'saga', 'sqlite_filled', saga('s03', 'short'));
+$session->query("SELECT sagaz.delete_saga_state('s12', 'sqlite_filled')");
+is(state_of("CALL sagaz.retry_transfer_errors($id)"), 'SZ004', 'skip: some are mended');
+is(sql("SELECT string_agg(record_key, ' ' ORDER BY record_key) FROM sagaz.transfer_error WHERE transfer_id = $id") . ' ' . newest('skipped'), 'no uuid s20 2',
+	'skip: those go, and those that are gone');
+import_into($session, 'saga', 'sqlite_filled', saga('s20', 'short'));
+system('sqlite3', "$files/filled.db", q{DELETE FROM outbox_events WHERE event_id = 'no uuid'});
+is(state_of("CALL sagaz.retry_transfer_errors($id)"), '', 'skip: all are mended');
+is(newest('state, skipped, transferred, errors IS NULL'), 'completed|0|3|t', 'skip: nothing is left');
+is($session->query(q{SELECT r->>'saga_name' FROM sagaz.export_all('saga', 'library_empty') r WHERE r->>'saga_id' = 's20'}), 'short', 'skip: it has arrived');
+
+# A record that the source cannot read
+$redis->cli('HSET', 'saga:broken', 'data', '{"saga_id": "broken", "saga_name": NaN}');
+$redis->cli('HSET', 'saga:fine', 'data', saga('fine', 'F'));
+is(state_of(q{CALL sagaz.transfer('redis_empty', 'memory_empty', 'saga')}), 'SZ004', 'unreadable: fail');
+is(sql("SELECT record_key, record IS NULL, message LIKE '%NaN%' FROM sagaz.transfer_error WHERE transfer_id = $last"), 'broken|t|t', 'unreadable: kept by its key');
+is(state_of(q{CALL sagaz.transfer('redis_empty', 'memory_empty', 'saga', on_error => 'skip')}), '', 'unreadable: skip');
+$id = newest('transfer_id');
+is(newest('transferred, skipped'), '1|1', 'unreadable: the other is moved');
+$redis->cli('HSET', 'saga:broken', 'data', saga('broken', 'B'));
+is(state_of("CALL sagaz.retry_transfer_errors($id)"), '', 'unreadable: mended');
+same('saga', 'redis_empty', 'memory_empty', 'unreadable: both are the same in the end');
+
+# ----------------------------------------------------------------------
+# Cancelling and going on
+
+system('sqlite3', "$files/filled.db", 'DELETE FROM sagas; DELETE FROM outbox_events');
+many('sqlite_filled', 3000);
+
+# A transfer that runs in the session while something happens; what it ends with.
+sub meanwhile
+{
+	my ($call, $happens) = @_;
+	my $before = sql("SELECT coalesce($last, 0)");
+
+	$session->ask("$call;");
+	$node->poll_query_until('empty', "SELECT transferred > 50 FROM sagaz.transfers WHERE transfer_id > $before") or die 'it does not run';
+	$happens->();
+	return $session->answer =~ /^ERROR (\w+)/m ? $1 : '';
+}
+
+$redis->cli('FLUSHALL');
+my $call = "CALL sagaz.transfer('sqlite_filled', 'redis_empty', batch_size => 2)";
+is(meanwhile($call, sub {
+	my $columns = newest(q{state, phase, current_type, total, transferred < total, percent > 0 AND percent < 100, records_per_second > 0, seconds_left > 0, last_key IS NOT NULL,
+		elapsed > '0', pid, source, target, started_by, finished_at IS NULL});
+	is($columns, "running|copy|saga|6000|t|t|t|t|t|t|$session->{pid}|sqlite_filled|redis_empty|postgres|t", 'its progress is seen by others');
+	my $running = newest('transfer_id');
+	like(error_of("CALL sagaz.resume_transfer($running)"), qr/SZ006/, 'it runs only once');
+	is(sql("SELECT sagaz.cancel_transfer($running)"), 't', 'cancel_transfer');
+}), '57014', 'cancelled: ends the call');
+$id = newest('transfer_id');
+is(newest('state, finished_at IS NOT NULL, transferred < 6000'), 'cancelled|t|t', 'cancelled: it is written down');
+is($redis->cli('DBSIZE') > 0, 1, 'cancelled: some are there') ;
+is(sql("SELECT sagaz.cancel_transfer($id)"), 'f', 'cancelled: it runs no more');
+is(state_of("CALL sagaz.resume_transfer($id, target => 'memory_empty')"), 'SZ009', 'it goes on with its own storages only');
+is(state_of("CALL sagaz.resume_transfer($id)"), '', 'cancelled: resumed');
+is(newest('state, total, transferred'), 'completed|6000|6000', 'cancelled: each is counted once');
+same($_, 'sqlite_filled', 'redis_empty', "cancelled: both are the same in the end: $_") for qw(saga outbox);
+
+for my $way ([ 'cancelled', 'pg_cancel_backend' ], [ 'interrupted', 'pg_terminate_backend' ])
+{
+	my ($state, $function) = @$way;
+
+	$redis->cli('FLUSHALL');
+	if ($state eq 'cancelled')
+	{
+		is(meanwhile($call, sub { sql("SELECT $function($session->{pid})") }), '57014', "$state by $function");
+	}
+	else
+	{
+		my $victim = SagazSession->new($node, 'empty');
+		my $before = $last;
+
+		$id = newest('transfer_id');
+		$victim->ask("$call;");
+		until_newest("transfer_id > $id AND transferred > 50", "$state: it runs");
+		sql("SELECT $function($victim->{pid})");
+		eval { $victim->answer };
+		eval { $victim->{psql}->finish };
+	}
+	until_newest("state = '$state'", "$state: as the view says");
+	$id = newest('transfer_id');
+	is(state_of("CALL sagaz.resume_transfer($id)"), '', "$state: resumed");
+	is(newest("state, transfer_id = $id"), 'completed|t', "$state: and completed");
+	same($_, 'sqlite_filled', 'redis_empty', "$state: both are the same in the end: $_") for qw(saga outbox);
+}
+
+# ----------------------------------------------------------------------
+# A peer that is away for a while
+
+my $retrying = "CALL sagaz.transfer('%s', '%s', batch_size => 2, on_error => 'retry')";
+
+sub away
+{
+	my ($source, $target, $stop, $start) = @_;
+	my $name = "$source to $target, retry";
+
+	is(meanwhile(sprintf($retrying, $source, $target), sub {
+		$stop->();
+		until_newest(q{error LIKE 'attempt % of 10: %' AND state = 'running'}, "$name: it waits");
+		$start->();
+	}), '', "$name: it goes on");
+	is(newest('state, error IS NULL, failed'), 'completed|t|0', "$name: to the end");
+	same($_, $source, $target, "$name: both are the same: $_") for qw(saga outbox);
+}
+
+$redis->cli('FLUSHALL');
+away('sqlite_filled', 'redis_empty', sub { $redis->stop }, sub { $redis->start });
+$places->clear('memory', 'empty', $session);
+away('redis_empty', 'memory_empty', sub { $redis->stop }, sub { $redis->start });
+$places->clear('library', 'empty', $session);
+away('sqlite_filled', 'library_empty', sub { $other->stop('immediate') }, sub { $other->start });
+$redis->cli('FLUSHALL');
+away('library_empty', 'redis_empty', sub { $other->stop('immediate') }, sub { $other->start });
+
+# While it waits it can be cancelled
+$redis->cli('FLUSHALL');
+for my $how (q{sagaz.cancel_transfer((SELECT max(transfer_id) FROM sagaz.transfer))}, "pg_cancel_backend($session->{pid})")
+{
+	is(meanwhile(sprintf($retrying, 'sqlite_filled', 'redis_empty'), sub {
+		$redis->stop;
+		until_newest(q{error LIKE 'attempt % of 10: %'}, 'away: it waits');
+		sql("SELECT $how");
+	}), '57014', "away: cancelled by $how");
+	is(newest('state'), 'cancelled', 'away: it is cancelled');
+	$redis->start->cli('FLUSHALL');
+}
+
+# The other policies do not wait
+for my $policy (qw(fail skip))
+{
+	is(meanwhile(sprintf($retrying =~ s/retry/$policy/r, 'sqlite_filled', 'redis_empty'), sub { $redis->stop }), 'SZ004', "away, $policy: fails");
+	$redis->start;
+	is(newest('state, skipped, failed'), 'failed|0|0', "away, $policy: no record is to blame");
+	$id = newest('transfer_id');
+	is(state_of("CALL sagaz.resume_transfer($id)"), '', "away, $policy: resumed");
+	same($_, 'sqlite_filled', 'redis_empty', "away, $policy: both are the same: $_") for qw(saga outbox);
+	$redis->cli('FLUSHALL');
+}
+
+# One that is full
+$redis->cli('CONFIG', 'SET', 'maxmemory', 1);
+is(state_of(q{CALL sagaz.transfer('sqlite_filled', 'redis_empty')}), 'SZ004', 'full: fails');
+is(newest('state, skipped, failed'), 'failed|0|0', 'full: no record is to blame');
+$redis->cli('CONFIG', 'SET', 'maxmemory', 0);
+$id = newest('transfer_id');
+is(state_of("CALL sagaz.resume_transfer($id)"), '', 'full: resumed when there is room');
+same($_, 'sqlite_filled', 'redis_empty', "full: both are the same: $_") for qw(saga outbox);
+
+$session->close;
+done_testing();
