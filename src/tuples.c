@@ -174,11 +174,12 @@ sagaz_writer_update(SagazWriter *writer, TupleTableSlot *old,
 	ResetPerTupleExprContext(writer->estate);
 }
 
-/* Let the unique indexes be asked before they are written. */
+/* Let the unique indexes be asked before they are written, as long as the writer lasts. */
 static void
 prepare_speculation(SagazWriter *writer)
 {
 	ResultRelInfo *result_rel = writer->result_rel;
+	MemoryContext outer = MemoryContextSwitchTo(writer->estate->es_query_cxt);
 
 	for (int i = 0; i < result_rel->ri_NumIndices; i++)
 	{
@@ -188,6 +189,7 @@ prepare_speculation(SagazWriter *writer)
 			BuildSpeculativeIndexInfo(result_rel->ri_IndexRelationDescs[i],
 									  info);
 	}
+	MemoryContextSwitchTo(outer);
 }
 
 /*
