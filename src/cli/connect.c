@@ -77,7 +77,7 @@ cli_connect_again(void)
 
 	if (PQstatus(conn) == CONNECTION_OK)
 		return conn;
-	cli_warn("there will be no progress to see, a second connection failed: %s",
+	cli_warn("a second connection failed, so the progress cannot be seen: %s",
 			 PQerrorMessage(conn));
 	PQfinish(conn);
 	return NULL;

@@ -62,8 +62,6 @@ fetch_outcome(PGconn *conn, CliCall *call)
 	const char *values[1];
 	PGresult   *result;
 
-	if (PQstatus(conn) == CONNECTION_BAD)
-		return NULL;
 	find_transfer(conn, call);
 	if (call->transfer_id == NULL)
 		return NULL;
@@ -179,20 +177,22 @@ cli_outcome(PGconn *conn, CliCall *call, const PGresult *result,
 	bool		completed = PQresultStatus(result) == PGRES_TUPLES_OK ||
 		PQresultStatus(result) == PGRES_COMMAND_OK;
 	bool		arrived = completed;
+	PGconn	   *look;
 	PGresult   *row;
 
 	if (!completed && (lost || !call->stopped))
 		cli_server_error(result, conn);
 	if (call->transfer_id == NULL && PQntuples(result) > 0)
 		call->transfer_id = PQgetvalue(result, 0, 0);
-	row = fetch_outcome(lost ? cli_connect_again() : conn, call);
+	look = lost ? cli_connect_again() : conn;
+	row = look ? fetch_outcome(look, call) : NULL;
 	if (row != NULL)
 	{
 		if (!cli.json && !cli.quiet)
 		{
 			print_figures(call->transfer_id, row);
-			print_verification(conn, row);
-			print_refused(conn, call->transfer_id, row);
+			print_verification(look, row);
+			print_refused(look, call->transfer_id, row);
 		}
 		arrived = completed && is_zero(row, OUTCOME_SKIPPED) &&
 			is_zero(row, OUTCOME_FAILED) && is_zero(row, OUTCOME_DIFFERING);
@@ -202,7 +202,8 @@ cli_outcome(PGconn *conn, CliCall *call, const PGresult *result,
 	else if (cli.json && !completed)
 		cli_json_error(result, conn);
 	fflush(stdout);
-	if (!completed && call->transfer_id != NULL)
+	if (!completed && call->transfer_id != NULL &&
+		(lost || (row != NULL && strcmp(text_of(row, OUTCOME_STATE), "completed") != 0)))
 		print_how_to_go_on(call->transfer_id, source, target);
 	PQclear(row);
 	return lost ? CLI_NO_CONNECTION : arrived ? CLI_OK : CLI_FAILED;

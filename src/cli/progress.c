@@ -85,62 +85,78 @@ describe_phase(const PGresult *row, char *text, size_t size)
 			 type[0] ? " " : "", type);
 }
 
-/* "4200/10000  1400/s  0:04 left", as far as it is known. */
+/* "  4200/10000  1400/s  4.0 s left", as far as it is known. */
 static void
-describe_rate(const PGresult *row, char *text, size_t size)
+describe_rate(const PGresult *row, char *text, size_t size, bool count)
 {
 	char		left[32] = "";
-	char		rate[32] = "";
+	size_t		used = 0;
 
+	text[0] = '\0';
+	if (atoll(PQgetvalue(row, 0, WATCH_TOTAL)) == 0)
+		return;
+	if (count)
+		used = snprintf(text, size, "  %s/%s", PQgetvalue(row, 0, WATCH_DONE),
+						PQgetvalue(row, 0, WATCH_TOTAL));
 	if (!PQgetisnull(row, 0, WATCH_RATE))
-		snprintf(rate, sizeof(rate), "  %.0f/s", atof(PQgetvalue(row, 0, WATCH_RATE)));
-	if (!PQgetisnull(row, 0, WATCH_LEFT))
-	{
-		strcpy(left, "  ");
-		cli_duration(left + 2, sizeof(left) - 2, atof(PQgetvalue(row, 0, WATCH_LEFT)));
-	}
-	snprintf(text, size, "%s%s%s%s%s%s", PQgetvalue(row, 0, WATCH_DONE),
-			 PQgetisnull(row, 0, WATCH_TOTAL) ? "" : "/",
-			 PQgetvalue(row, 0, WATCH_TOTAL), rate, left, left[0] ? " left" : "");
+		used += snprintf(text + used, size - used, "  %.0f/s",
+						 atof(PQgetvalue(row, 0, WATCH_RATE)));
+	if (PQgetisnull(row, 0, WATCH_LEFT))
+		return;
+	cli_duration(left, sizeof(left), atof(PQgetvalue(row, 0, WATCH_LEFT)));
+	snprintf(text + used, size - used, "  %s left", left);
 }
 
-/* Fill the terminal's width but for the last column, where some wrap. */
+/*
+ * Fill the terminal's width but for the last column, where some wrap.  Where it
+ * is narrow the counts are left out for the bar, then the bar.
+ */
 static void
-draw_bar(const char *phase, double percent, const char *rate)
+draw_bar(const PGresult *row, const char *phase)
 {
+	double		percent = atof(PQgetvalue(row, 0, WATCH_PERCENT));
 	int			width = Min(terminal_width() - 1, (int) sizeof(last_line) - 1);
 	char		head[96];
-	int			bar;
+	char		rate[128];
+	int			room = 0;
 
-	snprintf(head, sizeof(head), "%s %5.1f%% ", phase, percent);
-	bar = width - (int) strlen(head) - (int) strlen(rate) - 4;
-	if (bar >= LEAST_BAR)
+	percent = Max(0, Min(percent, 100));
+	snprintf(head, sizeof(head), "%s %5.1f%%", phase, percent);
+	for (int count = 1; count >= 0 && room < LEAST_BAR; count--)
 	{
-		int			full = (int) (bar * percent / 100);
-
-		snprintf(last_line, sizeof(last_line), "%s[%-*.*s]  %s", head, bar, 0, "", rate);
-		memset(strchr(last_line, '[') + 1, '#', full);
+		describe_rate(row, rate, sizeof(rate), count == 1);
+		room = width - (int) strlen(head) - (int) strlen(rate) - (int) strlen(" []");
+	}
+	if (room >= LEAST_BAR)
+	{
+		snprintf(last_line, sizeof(last_line), "%s [%*s]%s", head, room, "", rate);
+		memset(strchr(last_line, '[') + 1, '#', (int) (room * percent / 100));
 	}
 	else
-		snprintf(last_line, sizeof(last_line), "%s %s", head, rate);
-	if (width >= 0)
-		last_line[width] = '\0';
+		snprintf(last_line, sizeof(last_line), "%s%s", head, rate);
+	last_line[Max(width, 0)] = '\0';
 	fprintf(stderr, "\r%s\033[K", last_line);
 	drawn = true;
 }
 
 /* A line is not said twice. */
 static void
-write_line(const char *id, const char *phase, const char *percent, const char *rate)
+write_line(const PGresult *row, const char *phase)
 {
+	const char *id = PQgetvalue(row, 0, WATCH_ID);
 	char		line[sizeof(last_line)];
+	char		rate[128];
 
-	snprintf(line, sizeof(line), "transfer %s: %s: %s%s%s", id, phase, rate,
-			 percent[0] ? "  " : "", percent);
+	describe_rate(row, rate, sizeof(rate), true);
+	if (rate[0] == '\0')
+		snprintf(line, sizeof(line), "transfer %s: %s", id, phase);
+	else
+		snprintf(line, sizeof(line), "transfer %s: %s  %s%%%s", id, phase,
+				 PQgetvalue(row, 0, WATCH_PERCENT), rate);
 	if (strcmp(line, last_line) == 0)
 		return;
 	strlcpy(last_line, line, sizeof(last_line));
-	fprintf(stderr, "%s%s\n", line, percent[0] ? " %" : "");
+	fprintf(stderr, "%s\n", line);
 }
 
 /* Show how far a transfer is, from a row of WATCH_COLUMNS. */
@@ -148,17 +164,13 @@ void
 cli_progress_show(const PGresult *row)
 {
 	char		phase[64];
-	char		rate[128];
-	double		percent = atof(PQgetvalue(row, 0, WATCH_PERCENT));
 
 	if (cli.quiet)
 		return;
 	describe_phase(row, phase, sizeof(phase));
-	describe_rate(row, rate, sizeof(rate));
 	if (on_terminal)
-		draw_bar(phase, Max(0, Min(percent, 100)), rate);
+		draw_bar(row, phase);
 	else
-		write_line(PQgetvalue(row, 0, WATCH_ID), phase,
-				   PQgetvalue(row, 0, WATCH_PERCENT), rate);
+		write_line(row, phase);
 	fflush(stderr);
 }

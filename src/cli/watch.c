@@ -120,7 +120,8 @@ looked(CliWatch *watch, const PGresult *row)
 
 	if (found && watch->call->transfer_id == NULL)
 		watch->call->transfer_id = pg_strdup(PQgetvalue(row, 0, WATCH_ID));
-	if (found && !watch->must_stop)
+	if (found && !watch->must_stop &&
+		strcmp(PQgetvalue(row, 0, WATCH_STATE), "running") == 0)
 		cli_progress_show(row);
 	watch->next_look = milliseconds() +
 		(found ? cli_progress_interval() : Min(SOON, cli_progress_interval()));
