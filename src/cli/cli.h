@@ -145,6 +145,7 @@ extern PGresult *cli_ask(PGconn *conn, const char *sql, int nvalues,
 						 const char *const *values);
 extern PGresult *cli_try(PGconn *conn, const char *sql, int nvalues,
 						 const char *const *values);
+extern PGresult *cli_collect(PGconn *conn);
 extern void cli_result_failed(PGconn *conn, PGresult *result)
 			pg_attribute_noreturn();
 

@@ -31,30 +31,42 @@ wait_for_input(PGconn *conn, bool *cancelled)
 	*cancelled = true;
 }
 
+/*
+ * What a statement has given: the last result or, since a broken connection
+ * adds one that says less, the first error.  NULL if nothing was sent.
+ */
+PGresult *
+cli_collect(PGconn *conn)
+{
+	PGresult   *result = NULL;
+	PGresult   *next;
+
+	while ((next = PQgetResult(conn)) != NULL)
+	{
+		if (result != NULL && PQresultStatus(result) == PGRES_FATAL_ERROR)
+			PQclear(next);
+		else
+		{
+			PQclear(result);
+			result = next;
+		}
+	}
+	return result;
+}
+
 /* The result of one statement, an error too; NULL if the connection is gone. */
 PGresult *
 cli_try(PGconn *conn, const char *sql, int nvalues, const char *const *values)
 {
-	PGresult   *result = NULL;
-	PGresult   *next;
 	bool		cancelled = false;
 
 	if (!PQsendQueryParams(conn, sql, nvalues, NULL, values, NULL, NULL, 0))
 		return NULL;
-	for (;;)
+	do
 	{
-		while (PQisBusy(conn))
-		{
-			wait_for_input(conn, &cancelled);
-			if (!PQconsumeInput(conn))
-				break;
-		}
-		next = PQgetResult(conn);
-		if (next == NULL)
-			return result;
-		PQclear(result);
-		result = next;
-	}
+		wait_for_input(conn, &cancelled);
+	} while (PQconsumeInput(conn) && PQisBusy(conn));
+	return cli_collect(conn);
 }
 
 /* An error was raised, or the connection has broken: say so and end. */

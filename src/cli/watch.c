@@ -187,21 +187,6 @@ wait_for_news(CliWatch *watch)
 		hear_watcher(watch);
 }
 
-/* The last result of the statement, or its error; NULL without a connection. */
-static PGresult *
-collect(PGconn *conn)
-{
-	PGresult   *result = NULL;
-	PGresult   *next;
-
-	while ((next = PQgetResult(conn)) != NULL)
-	{
-		PQclear(result);
-		result = next;
-	}
-	return result;
-}
-
 /*
  * Run a CALL of a transfer to its end and return its result, NULL if the
  * connection broke; fills call->transfer_id, if it was to be seen, and stopped.
@@ -226,5 +211,5 @@ cli_watch_call(PGconn *conn, CliCall *call)
 	cli_progress_clear();
 	PQfinish(watch.watcher);
 	call->stopped = watch.must_stop || watch.cancelled;
-	return collect(conn);
+	return cli_collect(conn);
 }
