@@ -187,7 +187,8 @@ sub awkward_sagas
 	return @sagas;
 }
 
-# Every status with every set of the fields that may be missing.
+# Every status with every set of the fields that may be missing.  The ids rise as
+# the times fall.
 sub awkward_events
 {
 	my @events;
@@ -206,6 +207,9 @@ sub awkward_events
 		  $n % 4, $has->(2) ? quote(pick(\@texts, $n)) : 'null', $has->(3) ? quote(pick(\@texts, $n + 4)) : 'null',
 		  $has->(4) ? quote(pick(\@texts, $n + 5)) : 'null', $has->(4) ? quote(pick(\@texts, $n + 6)) : 'null';
 	}
+	# and some that wait
+	push @events, map { sprintf '{"event_id": "%s", "saga_id": "in order %d", "event_type": "Ordered", "payload": %d, "status": "pending", "created_at": "2025-04-%02dT00:00:00.%06d+00:00"}',
+		event_id(3000 - $_), $_ % 3, $_, 1 + $_ / 2, $_ % 2 } 1 .. 30;
 	return @events;
 }
 
