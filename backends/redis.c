@@ -381,6 +381,20 @@ redis_check_patience(RedisStore *store, TimestampTz since)
 				 errhint("Try again.")));
 }
 
+/* All are counted by their keys, others by reading them. */
+static int64
+redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
+{
+	static const SagazFilter everything = {0};
+	RedisStore *store = (RedisStore *) base;
+
+	if (memcmp(filter, &everything, sizeof(SagazFilter)) != 0)
+		return sagaz_count_by_reading(base, kind, filter);
+	redis_ready(store);
+	return redis_scan_count(kind == SAGAZ_SAGA ? redis_saga_scan(store, filter) :
+							redis_event_scan(store, filter));
+}
+
 const SagazBackend sagaz_redis_backend = {
 	.name = "redis",
 	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
@@ -402,7 +416,7 @@ const SagazBackend sagaz_redis_backend = {
 	.read_next = redis_read_next,
 	.read_end = redis_read_end,
 	.read_position = sagaz_no_position,
-	.count = sagaz_count_by_reading,
+	.count = redis_count,
 	.claim = redis_claim,
 	.finish = redis_finish,
 	.call = sagaz_no_call,

@@ -112,7 +112,8 @@ extern RedisScan *redis_scan_begin(RedisStore *store, const char *prefix,
 extern void redis_scan_add(RedisScan *scan, const char *bytes, size_t length);
 extern void redis_scan_add_text(RedisScan *scan, const char *text);
 extern void redis_scan_members(RedisScan *scan, const char *set);
-extern void redis_scan_all(RedisScan *scan);
+extern void redis_scan_all(RedisScan *scan, const char *time_field);
+extern int64 redis_scan_count(const RedisScan *scan);
 extern void redis_scan_sort(RedisScan *scan);
 extern const RedisId *redis_scan_next(RedisScan *scan, RedisReply **reply);
 

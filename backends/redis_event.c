@@ -42,7 +42,7 @@ redis_event_scan(RedisStore *store, const SagazFilter *filter)
 		redis_scan_members(scan, psprintf("%s:sagaz:batch:" INT64_FORMAT,
 										  store->outbox_prefix, filter->batch_id));
 	else
-		redis_scan_all(scan);
+		redis_scan_all(scan, filter->order == SAGAZ_FOR_COPY ? "created_at" : NULL);
 	if (filter->order == SAGAZ_BY_KEY)
 		redis_scan_sort(scan);
 	return scan;

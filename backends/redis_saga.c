@@ -64,7 +64,7 @@ redis_saga_scan(RedisStore *store, const SagazFilter *filter)
 			redis_scan_members(scan, psprintf("%sindex:status:%s", store->saga_prefix,
 											  redis_utf8(filter->statuses[i])));
 	else
-		redis_scan_all(scan);
+		redis_scan_all(scan, NULL);
 	if (filter->order == SAGAZ_BY_KEY)
 		redis_scan_sort(scan);
 	return scan;

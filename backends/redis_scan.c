@@ -2,8 +2,8 @@
  * redis_scan.c
  *		Which keys there are under a prefix, and reading them in batches.
  *
- * SCAN may yield a key twice, so the ids are gathered first; what is read of
- * the keys comes a batch at a time.
+ * SCAN may yield a key twice, so the ids are gathered first, those of all keys
+ * in a spool; what is read of the keys comes a batch at a time.
  */
 #include "redis.h"
 
@@ -11,9 +11,16 @@
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
-/* Keys asked for in one round trip, and looked at by one SCAN. */
-#define FETCH_SIZE 200
-#define SCAN_SIZE "1000"
+#include "id_spool.h"
+#include "times.h"
+
+/* Keys asked for in one round trip, at first and at most … */
+#define FIRST_FETCH 16
+#define FETCH_SIZE 500
+/* … and what they should hold together; */
+#define FETCH_BYTES (4 * 1024 * 1024)
+/* keys looked at by one SCAN. */
+#define SCAN_SIZE "5000"
 
 struct RedisScan
 {
@@ -22,11 +29,14 @@ struct RedisScan
 	const char *const *fetch;	/* a command, then what follows the key */
 	MemoryContext context;
 	MemoryContext batch;		/* the replies */
+	IdSpool    *spool;			/* of all ids; else they are in ids */
+	const char *time_field;		/* by which the spool is in order; NULL: by id */
 	HTAB	   *known;
 	RedisId    *ids;
 	int			count;
 	int			size;
 	int			next;
+	int			fetch_size;		/* of the next round trip */
 	int			fetched;		/* replies are of the ids from here … */
 	int			nreplies;		/* … so many */
 	RedisReply **replies;
@@ -87,6 +97,7 @@ redis_scan_begin(RedisStore *store, const char *prefix, const char *const *fetch
 										"sagaz redis batch", ALLOCSET_DEFAULT_SIZES);
 	scan->known = hash_create("sagaz redis keys", 256, &control,
 							  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	scan->fetch_size = FIRST_FETCH;
 	scan->size = 64;
 	scan->ids = palloc(scan->size * sizeof(RedisId));
 	return scan;
@@ -127,10 +138,52 @@ redis_scan_add_text(RedisScan *scan, const char *text)
 	redis_scan_add(scan, utf8, strlen(utf8));
 }
 
-/* Send a SCAN or SSCAN until it is at its end; add what it yields. */
+/* Spool the ids of a page of keys, with their times if these decide. */
 static void
-run_scan(RedisScan *scan, const char *name, const char *const *words,
-		 size_t skipped)
+spool_page(RedisScan *scan, RedisReply *keys)
+{
+	size_t		prefix = strlen(scan->prefix);
+	RedisReply **times = NULL;
+	int			ntimes = 0;
+
+	for (int i = 0; i < keys->count; i++)
+		redis_expect(scan->store, keys->elements[i], REDIS_STRING);
+	for (int i = 0; scan->time_field && i < keys->count; i++)
+	{
+		RedisCommand *command = redis_command("HGET");
+
+		redis_add_bytes(command, keys->elements[i]->str, keys->elements[i]->length);
+		redis_add(command, scan->time_field);
+		redis_queue(scan->store, command);
+	}
+	if (scan->time_field && keys->count > 0)
+		times = redis_exchange(scan->store, &ntimes);
+	for (int i = 0; i < keys->count; i++)
+	{
+		RedisReply *key = keys->elements[i];
+		TimestampTz time = 0;
+
+		if (i < ntimes && times[i]->type == REDIS_STRING &&
+			!sagaz_parse_time(times[i]->str, times[i]->length, &time))
+			time = 0;
+		if (key->length >= prefix)
+			id_spool_add(scan->spool, time, key->str + prefix, key->length - prefix);
+	}
+}
+
+static void
+add_page(RedisScan *scan, RedisReply *keys)
+{
+	for (int i = 0; i < keys->count; i++)
+	{
+		redis_expect(scan->store, keys->elements[i], REDIS_STRING);
+		redis_scan_add(scan, keys->elements[i]->str, keys->elements[i]->length);
+	}
+}
+
+/* Send a SCAN or SSCAN until it is at its end; take what it yields. */
+static void
+run_scan(RedisScan *scan, const char *name, const char *const *words)
 {
 	MemoryContext outer = MemoryContextSwitchTo(scan->batch);
 	char	   *cursor = "0";
@@ -139,7 +192,6 @@ run_scan(RedisScan *scan, const char *name, const char *const *words,
 	{
 		RedisCommand *command = redis_command(name);
 		RedisReply *reply;
-		RedisReply *keys;
 
 		/* SSCAN has the key before the cursor */
 		if (strcmp(name, "SSCAN") == 0)
@@ -153,14 +205,10 @@ run_scan(RedisScan *scan, const char *name, const char *const *words,
 			reply->elements[0]->type != REDIS_STRING ||
 			reply->elements[1]->type != REDIS_ARRAY)
 			redis_refuse_reply(scan->store);
-		keys = reply->elements[1];
-		for (int i = 0; i < keys->count; i++)
-		{
-			redis_expect(scan->store, keys->elements[i], REDIS_STRING);
-			if (keys->elements[i]->length >= skipped)
-				redis_scan_add(scan, keys->elements[i]->str + skipped,
-							   keys->elements[i]->length - skipped);
-		}
+		if (scan->spool)
+			spool_page(scan, reply->elements[1]);
+		else
+			add_page(scan, reply->elements[1]);
 		cursor = MemoryContextStrdup(scan->context, reply->elements[0]->str);
 		MemoryContextReset(scan->batch);
 	} while (strcmp(cursor, "0") != 0);
@@ -173,12 +221,15 @@ redis_scan_members(RedisScan *scan, const char *set)
 {
 	const char *words[] = {set, "COUNT", SCAN_SIZE, NULL};
 
-	run_scan(scan, "SSCAN", words, 0);
+	run_scan(scan, "SSCAN", words);
 }
 
-/* Add the ids of all hashes under the prefix. */
+/*
+ * Take the ids of all hashes under the prefix, in the order of the times that
+ * a field of theirs holds or, with NULL, of their bytes.
+ */
 void
-redis_scan_all(RedisScan *scan)
+redis_scan_all(RedisScan *scan, const char *time_field)
 {
 	StringInfoData pattern;
 	const char *words[] = {"MATCH", NULL, "COUNT", SCAN_SIZE, "TYPE", "hash", NULL};
@@ -192,29 +243,78 @@ redis_scan_all(RedisScan *scan)
 	}
 	appendStringInfoChar(&pattern, '*');
 	words[1] = pattern.data;
-	run_scan(scan, "SCAN", words, strlen(scan->prefix));
+	scan->spool = id_spool_begin();
+	scan->time_field = time_field;
+	run_scan(scan, "SCAN", words);
+	id_spool_sort(scan->spool);
 }
 
-/* Let them come in the order of their bytes. */
+/* How many ids there are. */
+int64
+redis_scan_count(const RedisScan *scan)
+{
+	return scan->spool ? id_spool_count(scan->spool) : scan->count;
+}
+
+/* Let them come in the order of their bytes; those of a spool do. */
 void
 redis_scan_sort(RedisScan *scan)
 {
-	qsort(scan->ids, scan->count, sizeof(RedisId), sort_ids);
+	if (scan->spool == NULL)
+		qsort(scan->ids, scan->count, sizeof(RedisId), sort_ids);
+}
+
+/* Take the next ids out of the spool. */
+static void
+unspool(RedisScan *scan)
+{
+	scan->count = scan->next = 0;
+	while (scan->count < scan->fetch_size)
+	{
+		RedisId    *id;
+
+		if (scan->count == scan->size)
+		{
+			scan->size *= 2;
+			scan->ids = repalloc(scan->ids, scan->size * sizeof(RedisId));
+		}
+		id = &scan->ids[scan->count];
+		id->bytes = id_spool_next(scan->spool, &id->length);
+		if (id->bytes == NULL)
+			return;
+		scan->count++;
+	}
+}
+
+/* More or fewer next time, by what these have held. */
+static void
+adapt(RedisScan *scan, int asked)
+{
+	Size		bytes = MemoryContextMemAllocated(scan->batch, true);
+
+	if (bytes > FETCH_BYTES)
+		scan->fetch_size = Max(1, (int) (asked * (FETCH_BYTES / (double) bytes)));
+	else
+		scan->fetch_size = Min(FETCH_SIZE, Max(asked, scan->fetch_size) * 2);
 }
 
 static void
 fetch(RedisScan *scan)
 {
 	MemoryContext outer;
-	int			until = Min(scan->next + FETCH_SIZE, scan->count);
+	size_t		prefix = strlen(scan->prefix);
+	int			until;
 
 	MemoryContextReset(scan->batch);
 	outer = MemoryContextSwitchTo(scan->batch);
+	if (scan->spool)
+		unspool(scan);
+	until = Min(scan->next + scan->fetch_size, scan->count);
 	scan->fetched = scan->next;
+	scan->nreplies = 0;
 	for (int i = scan->next; i < until; i++)
 	{
 		RedisCommand *command = redis_command(scan->fetch[0]);
-		size_t		prefix = strlen(scan->prefix);
 		char	   *key = palloc(prefix + scan->ids[i].length + 1);
 
 		memcpy(key, scan->prefix, prefix);
@@ -224,7 +324,11 @@ fetch(RedisScan *scan)
 			redis_add(command, *word);
 		redis_queue(scan->store, command);
 	}
-	scan->replies = redis_exchange(scan->store, &scan->nreplies);
+	if (until > scan->next)
+	{
+		scan->replies = redis_exchange(scan->store, &scan->nreplies);
+		adapt(scan, until - scan->next);
+	}
 	MemoryContextSwitchTo(outer);
 }
 
@@ -232,10 +336,11 @@ fetch(RedisScan *scan)
 const RedisId *
 redis_scan_next(RedisScan *scan, RedisReply **reply)
 {
+	if (scan->next >= scan->fetched + scan->nreplies &&
+		(scan->spool || scan->next < scan->count))
+		fetch(scan);
 	if (scan->next >= scan->count)
 		return NULL;
-	if (scan->next >= scan->fetched + scan->nreplies)
-		fetch(scan);
 	*reply = scan->replies[scan->next - scan->fetched];
 	return &scan->ids[scan->next++];
 }
