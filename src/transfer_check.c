@@ -132,21 +132,29 @@ check_records(SagazTransfer *transfer, SagazKind kind, Findings *findings)
 	add_problem(findings, kind, "unfit", &unfit);
 }
 
+/* Undo everything, also the tables that were made for the first record. */
 static SagazVerdict
-change_nothing(SagazRecord *record, bool exists, void *arg)
+go_no_further(SagazRecord *record, bool exists, void *arg)
 {
-	return SAGAZ_KEEP;
+	((SagazTransfer *) arg)->at_end = true;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_TRANSFER),
+			 errmsg("the target can be written to")));
 }
 
-/* Get as far as one can get with writing without writing anything. */
+/*
+ * Get as far as one can get with writing without writing anything.  Where
+ * tables are made in a transaction of their own, none are made.
+ */
 static void
 try_to_write(SagazTransfer *transfer, SagazKind kind)
 {
 	SagazStore *store = sagaz_end_open(&transfer->target, kind);
 	SagazFilter filter = {.key = "00000000-0000-0000-0000-000000000000"};
 
-	if (store->backend->merge == sagaz_merge_by_edit)
-		(void) sagaz_edit(store, kind, &filter, true, change_nothing, NULL);
+	if (store->backend->merge == sagaz_merge_by_edit &&
+		strcmp(transfer->target.layout, "empty") != 0)
+		(void) sagaz_edit(store, kind, &filter, true, go_no_further, transfer);
 }
 
 static void
@@ -173,8 +181,9 @@ is_well(SagazTransfer *transfer, SagazEnd *end, SagazStep step, Findings *findin
 	ErrorData  *error;
 
 	transfer->checked = end;
+	transfer->at_end = false;
 	error = sagaz_attempt(transfer, step);
-	if (error == NULL)
+	if (error == NULL || transfer->at_end)
 		return true;
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
 		error->sqlerrcode == ERRCODE_SAGAZ_NOT_FOUND ||
