@@ -114,7 +114,6 @@ is(sql("SELECT record = (SELECT r FROM sagaz.export_all('saga', 'sqlite_filled')
 	FROM sagaz.transfer_error WHERE transfer_id = $last"), 't|saga|SZ003', 'fail: which is kept whole');
 is($session->query("SELECT count(*) = (SELECT transferred FROM sagaz.transfers WHERE transfer_id = $last), count(*) FILTER (WHERE r NOT IN
 	(SELECT s FROM sagaz.export_all('saga', 'sqlite_filled') s)) FROM sagaz.export_all('saga', 'library_empty') r"), 't|0', 'fail: what is counted is there, as it should be');
-like(error_of("CALL sagaz.resume_transfer($last)"), qr/cannot use subquery/, 'no subquery') if 0;
 my $id = newest('transfer_id');
 is(state_of("CALL sagaz.resume_transfer($id)"), 'SZ004', 'fail: as long as nothing is mended it fails again');
 import_into($session, 'saga', 'sqlite_filled', saga('s10', 'short'));
@@ -159,7 +158,7 @@ same('saga', 'redis_empty', 'memory_empty', 'unreadable: both are the same in th
 # Cancelling and going on
 
 system('sqlite3', "$files/filled.db", 'DELETE FROM sagas; DELETE FROM outbox_events');
-many('sqlite_filled', 3000);
+many('sqlite_filled', 1500);
 
 # A transfer that runs in the session while something happens; what it ends with.
 sub meanwhile
@@ -178,18 +177,18 @@ my $call = "CALL sagaz.transfer('sqlite_filled', 'redis_empty', batch_size => 2)
 is(meanwhile($call, sub {
 	my $columns = newest(q{state, phase, current_type, total, transferred < total, percent > 0 AND percent < 100, records_per_second > 0, seconds_left > 0, last_key IS NOT NULL,
 		elapsed > '0', pid, source, target, started_by, finished_at IS NULL});
-	is($columns, "running|copy|saga|6000|t|t|t|t|t|t|$session->{pid}|sqlite_filled|redis_empty|postgres|t", 'its progress is seen by others');
+	is($columns, "running|copy|saga|3000|t|t|t|t|t|t|$session->{pid}|sqlite_filled|redis_empty|postgres|t", 'its progress is seen by others');
 	my $running = newest('transfer_id');
 	like(error_of("CALL sagaz.resume_transfer($running)"), qr/SZ006/, 'it runs only once');
 	is(sql("SELECT sagaz.cancel_transfer($running)"), 't', 'cancel_transfer');
 }), '57014', 'cancelled: ends the call');
 $id = newest('transfer_id');
-is(newest('state, finished_at IS NOT NULL, transferred < 6000'), 'cancelled|t|t', 'cancelled: it is written down');
+is(newest('state, finished_at IS NOT NULL, transferred < 3000'), 'cancelled|t|t', 'cancelled: it is written down');
 is($redis->cli('DBSIZE') > 0, 1, 'cancelled: some are there') ;
 is(sql("SELECT sagaz.cancel_transfer($id)"), 'f', 'cancelled: it runs no more');
 is(state_of("CALL sagaz.resume_transfer($id, target => 'memory_empty')"), 'SZ009', 'it goes on with its own storages only');
 is(state_of("CALL sagaz.resume_transfer($id)"), '', 'cancelled: resumed');
-is(newest('state, total, transferred'), 'completed|6000|6000', 'cancelled: each is counted once');
+is(newest('state, total, transferred'), 'completed|3000|3000', 'cancelled: each is counted once');
 same($_, 'sqlite_filled', 'redis_empty', "cancelled: both are the same in the end: $_") for qw(saga outbox);
 
 for my $way ([ 'cancelled', 'pg_cancel_backend' ], [ 'interrupted', 'pg_terminate_backend' ])
@@ -281,6 +280,128 @@ $redis->cli('CONFIG', 'SET', 'maxmemory', 0);
 $id = newest('transfer_id');
 is(state_of("CALL sagaz.resume_transfer($id)"), '', 'full: resumed when there is room');
 same($_, 'sqlite_filled', 'redis_empty', "full: both are the same: $_") for qw(saga outbox);
+
+# ----------------------------------------------------------------------
+# Secrets
+
+my $locked = SagazRedis->new(requirepass => $secret);
+$locked->{password} = $secret;
+$locked->start;
+my $locked_url = $locked->url(password => $secret);
+my @said;
+
+$other->safe_psql('postgres', <<"SQL");
+SET password_encryption = 'scram-sha-256';
+CREATE ROLE app LOGIN PASSWORD '$secret';
+GRANT CREATE, USAGE ON SCHEMA public TO app;
+SQL
+my $hba = slurp_file($other->data_dir . '/pg_hba.conf');
+append_to_file($other->data_dir . '/pg_hba.conf.new', "local all app scram-sha-256\n$hba");
+rename $other->data_dir . '/pg_hba.conf.new', $other->data_dir . '/pg_hba.conf' or die $!;
+$other->reload;
+
+for my $case (
+	[ "CALL sagaz.transfer('sqlite_filled', '$locked_url', batch_size => 100)", '', 'a password' ],
+	[ "CALL sagaz.transfer('sqlite_filled', '@{[$locked->url(password => qq(not$secret))]}')", 'SZ001', 'a wrong one' ],
+	[ "CALL sagaz.transfer('@{[database_url($other, 'library_empty', qq(app:not$secret@)) =~ s/@@/@/r]}', 'memory_empty')", 'SZ001', 'a wrong one of PostgreSQL' ],
+	[ "CALL sagaz.transfer('sqlite_filled', '$locked_url', batch_size => 0)", 'SZ009', 'with a bad argument' ],
+	[ "CALL sagaz.transfer('sqlite_filled', '$locked_url:/%zz$secret')", 'SZ009', 'in a URL that is none' ],
+	[ "SELECT sagaz.validate_transfer('sqlite_filled', '$locked_url')", '', 'to validate_transfer' ])
+{
+	my ($statement, $state, $name) = @$case;
+	my $said = error_of($statement);
+
+	push @said, $said;
+	is($said =~ /ERROR:  (\w+)/ ? $1 : '', $state, "secrets: $name");
+}
+same($_, 'sqlite_filled', $locked_url, "secrets: all is there: $_") for qw(saga outbox);
+$session->query("SELECT sagaz.import_record('@{[saga('bad', 'n' x 256)]}', 'saga', '$locked_url')");
+my $library = database_url($other, 'library_empty', "app:$secret@") =~ s/@@/@/r;
+$other->safe_psql('library_empty', 'DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION app');
+push @said, $error = error_of("CALL sagaz.transfer('$locked_url', '$library', batch_size => 100)");
+like($error, qr/ERROR:  SZ004: transfer \d+ failed: record "bad" is refused/, 'secrets: a transfer that fails');
+$id = newest('transfer_id');
+like(newest(q{source || ' ' || target}), qr{^unix://\*\*\*@/\S+ postgresql://app:?\*\*\*@\S+|^unix://\*\*\*@/\S+ postgresql://\*\*\*@\S+}, 'secrets: the row names both ends');
+push @said, $error = error_of("CALL sagaz.resume_transfer($id)");
+like($error, qr/SZ009: source must be given again/, 'secrets: to resume it the source is asked for');
+push @said, $error = error_of("CALL sagaz.resume_transfer($id, '$locked_url')");
+like($error, qr/SZ009: target must be given again/, 'secrets: and the target');
+push @said, $error = error_of("CALL sagaz.resume_transfer($id, '@{[$redis->url(password => $secret)]}', '$library')");
+like($error, qr/SZ009: source is another/, 'secrets: and no others');
+$session->query("SELECT sagaz.import_record('@{[saga('bad', 'good')]}', 'saga', '$locked_url')");
+push @said, $error = error_of("CALL sagaz.resume_transfer($id, '$locked_url', '$library')");
+is($error, '', 'secrets: with both it goes on');
+is(newest(qq{state, transfer_id = $id}), 'completed|t', 'secrets: to the end');
+push @said, sql(q{SELECT string_agg(t::text, '') FROM sagaz.transfer AS t}), sql(q{SELECT string_agg(t::text, '') FROM sagaz.transfers AS t}),
+  sql(q{SELECT string_agg(t::text, '') FROM sagaz.transfer_error AS t});
+is(scalar(grep { /$secret/ } @said), 0, 'secrets: no error and no column has one');
+unlike(slurp_file($node->logfile), qr/$secret/, 'secrets: nor the log');
+unlike(slurp_file($other->logfile), qr/$secret/, 'secrets: nor that of the other server');
+
+# ----------------------------------------------------------------------
+# What is said before
+
+$other->safe_psql('postgres', 'CREATE DATABASE made');
+
+# The codes of what validate_transfer() finds, with what they count.
+sub issues
+{
+	my ($source, $target, $type) = @_;
+	return $session->query(sprintf q{SELECT compatible, string_agg(DISTINCT concat_ws(' ', i->>'code', i->>'record_type', i->>'count', i->>'samples'), '; ')
+		FROM sagaz.validate_transfer('%s', '%s', '%s') LEFT JOIN jsonb_array_elements(issues) AS i ON true GROUP BY 1}, $source, $target, $type // 'both');
+}
+
+my $many = $session->query(q{SELECT sagaz.count_records('saga', 'redis_empty')});
+is(issues('sqlite_filled', 'redis_empty'), 't|', 'before: nothing is in the way');
+is($session->query(q{SELECT sagaz.count_records('saga', 'redis_empty')}), $many, 'before: nothing is written');
+is(issues('sqlite_filled', 'memory_empty'), 't|not_durable', 'before: memory does not last');
+is(issues('sqlite_filled', 'unix:///none/such'), 'f|unreachable', 'before: no server');
+is(issues('unix:///none/such', 'sqlite_filled'), 'f|unreachable', 'before: no server to read from');
+is(issues('sqlite_filled', $locked->url(password => "not$secret")), 'f|unreachable', 'before: a wrong password');
+is(issues('sqlite_filled', $locked->url), 'f|unreachable', 'before: none');
+is(issues('sqlite_filled', "$library" =~ s/:$secret/:x/r), 'f|unreachable', 'before: a wrong password of PostgreSQL');
+is(issues('sqlite_filled', database_url($other, 'none_such')), 'f|unreachable', 'before: no database');
+is(state_of(q{SELECT sagaz.validate_transfer('sqlite_filled', 'nothing of the kind')}), 'SZ002', 'before: no storage');
+is(issues('sqlite_filled', database_url($other, 'made')), 't|', 'before: an empty database');
+is($other->safe_psql('made', q{SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace}), '0', 'before: stays empty');
+
+$other->safe_psql('library_empty', q{CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA public TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader});
+is(issues('sqlite_filled', database_url($other, 'library_empty', 'reader')), 'f|privilege', 'before: who may only read writes nothing');
+is(issues(database_url($other, 'library_empty', 'reader'), 'redis_empty'), 't|', 'before: but reads');
+$node->safe_psql('empty', q{CREATE ROLE plain; SELECT sagaz.grant_access('plain', 'operator')});
+like(error_of(q{SELECT code FROM sagaz.validate_transfer('sqlite_filled', 'redis_empty'), jsonb_to_recordset(issues) AS (code text) WHERE 1 / (code = 'privilege')::integer = 0}, 'plain'),
+	qr/^$/, 'before: who may not use a storage');
+like(error_of(q{CALL sagaz.transfer('sqlite_filled', 'redis_empty')}, 'plain'), qr/ERROR:  42501/, 'and who tries all the same');
+is(sql('SELECT count(*) FROM sagaz.transfer WHERE started_by = \'plain\''), '0', 'leaves no trace');
+
+chmod 0555, $files or die $!;
+is(issues('redis_empty', "sqlite://$files/none.db"), 'f|unreachable', 'before: no file, and none can be made');
+chmod 0755, $files or die $!;
+is(issues('redis_empty', "sqlite://$files/none.db"), 't|', 'before: no file as yet');
+is(`sqlite3 '$files/none.db' .schema`, '', 'before: nothing is put there');
+is(state_of(q{SELECT sagaz.save_saga_state('x', 'X', 'pending', storage => 'sqlite_empty')}), '', 'a file');
+my ($file) = $session->query(q{SELECT option_value FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = 'sqlite_empty' AND option_name = 'path'});
+chmod 0444, $file or die $!;
+chmod 0555, $files or die $!;
+$session->close;
+$session = $places->{session}{empty} = SagazSession->new($node, 'empty');
+like(issues('redis_empty', 'sqlite_empty'), qr/^f\|(storage|privilege)/, 'before: a file that may only be read');
+isnt(state_of(q{CALL sagaz.transfer('redis_empty', 'sqlite_empty')}), '', 'and who tries all the same');
+chmod 0755, $files or die $!;
+chmod 0644, $file or die $!;
+
+$redis->cli('FLUSHALL');
+$redis->cli('HSET', "saga:broken $_", 'data', '{"saga_id": "broken", "saga_name": NaN}') for 1 .. 7;
+$redis->cli('HSET', 'saga:twice', 'data', saga('twice', 'n') =~ s/\{"name"/{"name": "s"}, {"name"/r);
+$redis->cli('HSET', 'saga:fine', 'data', saga('fine', 'n'));
+like(issues('redis_empty', 'native'), qr/^f\|unfit saga 1 \["twice"\]; unreadable saga 7 \["broken \d"(, "broken \d"){4}\]$/, 'before: records, counted, with samples');
+is(issues('redis_empty', 'native', 'outbox'), 't|', 'before: those of the kind in question');
+
+# ----------------------------------------------------------------------
+# History
+
+cmp_ok(sql('SELECT count(*) FROM sagaz.transfers'), '>', 15, 'the history of transfers is kept');
+is(sql('DELETE FROM sagaz.transfer; SELECT (SELECT count(*) FROM sagaz.transfers) + (SELECT count(*) FROM sagaz.transfer_error)'), '0', 'until somebody deletes it');
 
 $session->close;
 done_testing();
