@@ -43,9 +43,9 @@ const CliOption cli_option_table[] = {
 	"in the end make the target the default storage"},
 	{"dry-run", 0, OPTION_FLAG, NULL, PART(dry_run), MOVING,
 	"only tell whether it can work, and how many records there are"},
-	{"resume", 0, OPTION_COUNT, "ID", PART(resume), CLI_TRANSFER,
+	{"resume", 0, OPTION_COUNT, "ID", PART(resume), MOVING,
 	"go on with a transfer that was stopped"},
-	{"retry-errors", 0, OPTION_COUNT, "ID", PART(retry_errors), CLI_TRANSFER,
+	{"retry-errors", 0, OPTION_COUNT, "ID", PART(retry_errors), MOVING,
 	"try the records again that a transfer skipped"},
 
 	{"url-env", 0, OPTION_TEXT, "VARIABLE", PART(url.variable), CLI_ADD,

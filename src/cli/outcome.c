@@ -9,7 +9,7 @@
 
 #define OUTCOME \
 	"SELECT state, source, target," \
-	" transferred + unchanged + kept + skipped + failed AS done, total," \
+	" " WATCH_DONE_OF_TOTAL ", total," \
 	" transferred, unchanged, kept, skipped, failed, removed," \
 	" extract(epoch FROM elapsed) AS seconds, records_per_second, operation," \
 	" row_to_json(t), coalesce((SELECT sum((v.value->>'missing')::bigint" \
@@ -84,7 +84,7 @@ print_figures(const char *id, const PGresult *row)
 		   text_of(row, OUTCOME_STATE), duration);
 	printf("  %s of %s records: %s transferred, %s unchanged, %s kept, %s skipped, %s failed",
 		   text_of(row, OUTCOME_DONE),
-		   PQgetisnull(row, 0, OUTCOME_TOTAL) ? "?" : text_of(row, OUTCOME_TOTAL),
+		   text_of(row, OUTCOME_TOTAL),
 		   text_of(row, OUTCOME_TRANSFERRED), text_of(row, OUTCOME_UNCHANGED),
 		   text_of(row, OUTCOME_KEPT), text_of(row, OUTCOME_SKIPPED),
 		   text_of(row, OUTCOME_FAILED));
@@ -119,92 +119,111 @@ print_verification(PGconn *conn, const PGresult *row)
 				"SELECT format('%s: %s in the source, %s in the target, %s', key,"
 				" value->>'source_count', value->>'target_count', CASE"
 				" WHEN value->>'source_checksum' = value->>'target_checksum' THEN 'checksums equal'"
-				" ELSE format('checksums differ: %s missing, %s different, %s ahead, %s only in the target%s',"
-				"  value->>'missing', value->>'different', value->>'ahead', value->>'only_in_target',"
+				" ELSE format('checksums differ: %s missing (%s refused), %s different, %s ahead, %s only in the target%s',"
+				"  value->>'missing', coalesce(value->>'refused', '0'), value->>'different', value->>'ahead', value->>'only_in_target',"
 				"  (SELECT ': ' || string_agg(k, ', ') FROM jsonb_array_elements_text(value->'keys') AS k))"
 				" END) FROM jsonb_each($1::jsonb) ORDER BY key DESC",
 				text_of(row, OUTCOME_VERIFICATION));
 }
 
+/* The options that must be given again since the server keeps no secrets. */
 static void
-print_refused(PGconn *conn, const char *id, const PGresult *row)
-{
-	print_lines(conn,
-				"SELECT format('refused: %s %s: %s', e->>'record_type', e->>'record_key', e->>'message')"
-				" FROM jsonb_array_elements($1::jsonb) AS e", text_of(row, OUTCOME_ERRORS));
-	if (!is_zero(row, OUTCOME_SKIPPED))
-		printf("  all that was refused is in sagaz.transfer_error; to try it again:"
-			   " sagaz storage transfer --retry-errors %s\n", id);
-}
-
-/* The option that must be given again since the server keeps no secrets. */
-static void
-print_place_again(const char *option, const CliPlace *place, const char *value)
+print_place_again(FILE *to, const char *option, const CliPlace *place,
+				  const char *value)
 {
 	if (value == NULL || !cli_has_secret(value))
 		return;
 	if (place->variable != NULL)
-		fprintf(stderr, " --%s-env %s", option, place->variable);
+		fprintf(to, " --%s-env %s", option, place->variable);
 	else if (place->file != NULL)
-		fprintf(stderr, " --%s-file %s", option, place->file);
+		fprintf(to, " --%s-file %s", option, place->file);
 	else
-		fprintf(stderr, " --%s URL", option);
+		fprintf(to, " --%s URL", option);
 }
 
 static void
-print_how_to_go_on(const char *id, const char *source, const char *target)
+print_refused(PGconn *conn, const CliCall *call, const PGresult *row)
 {
-	fprintf(stderr, "to go on: sagaz storage transfer --resume %s", id);
-	print_place_again("source", &cli.source, source);
-	print_place_again("target", &cli.target, target);
-	fprintf(stderr, "\n      or: CALL sagaz.resume_transfer(%s", id);
-	if (source != NULL && cli_has_secret(source))
+	print_lines(conn,
+				"SELECT format('refused: %s %s: %s', e->>'record_type', e->>'record_key', e->>'message')"
+				" FROM jsonb_array_elements($1::jsonb) AS e", text_of(row, OUTCOME_ERRORS));
+	if (is_zero(row, OUTCOME_SKIPPED))
+		return;
+	printf("  all that was refused is in sagaz.transfer_error; to try it again:"
+		   " sagaz storage transfer --retry-errors %s", call->transfer_id);
+	print_place_again(stdout, "source", &cli.source, call->source);
+	print_place_again(stdout, "target", &cli.target, call->target);
+	putchar('\n');
+}
+
+static void
+print_how_to_go_on(const CliCall *call)
+{
+	fprintf(stderr, "to go on: sagaz storage transfer --resume %s", call->transfer_id);
+	print_place_again(stderr, "source", &cli.source, call->source);
+	print_place_again(stderr, "target", &cli.target, call->target);
+	fprintf(stderr, "\n      or: CALL sagaz.resume_transfer(%s", call->transfer_id);
+	if (call->source != NULL && cli_has_secret(call->source))
 		fputs(", source => 'URL'", stderr);
-	if (target != NULL && cli_has_secret(target))
+	if (call->target != NULL && cli_has_secret(call->target))
 		fputs(", target => 'URL'", stderr);
 	fputs(")\n", stderr);
 }
 
+/* Figures, comparison and refused records, for people. */
+static void
+print_outcome(PGconn *conn, const CliCall *call, const PGresult *row)
+{
+	print_figures(call->transfer_id, row);
+	print_verification(conn, row);
+	print_refused(conn, call, row);
+}
+
+static bool
+is_completed(const PGresult *row)
+{
+	return strcmp(text_of(row, OUTCOME_STATE), "completed") == 0;
+}
+
 /*
  * Tell what came of it and return the exit status.  "result" is that of the
- * CALL; source and target are as the user gave them.
+ * CALL.  The row of a completed transfer that was refused to be resumed tells
+ * nothing of this call.
  */
 int
-cli_outcome(PGconn *conn, CliCall *call, const PGresult *result,
-			const char *source, const char *target)
+cli_outcome(PGconn *conn, CliCall *call, const PGresult *result)
 {
 	bool		lost = PQstatus(conn) == CONNECTION_BAD;
-	bool		completed = PQresultStatus(result) == PGRES_TUPLES_OK ||
+	bool		done = PQresultStatus(result) == PGRES_TUPLES_OK ||
 		PQresultStatus(result) == PGRES_COMMAND_OK;
-	bool		arrived = completed;
-	PGconn	   *look;
-	PGresult   *row;
+	PGconn	   *look = lost ? cli_connect_again() : conn;
+	PGresult   *row = NULL;
+	int			status = lost ? CLI_NO_CONNECTION : CLI_FAILED;
 
-	if (!completed && (lost || !call->stopped))
+	if (!done && (lost || !call->stopped))
 		cli_server_error(result, conn);
-	if (call->transfer_id == NULL && PQntuples(result) > 0)
+	if (PQntuples(result) > 0)
 		call->transfer_id = PQgetvalue(result, 0, 0);
-	look = lost ? cli_connect_again() : conn;
-	row = look ? fetch_outcome(look, call) : NULL;
-	if (row != NULL)
+	if (look != NULL)
+		row = fetch_outcome(look, call);
+	if (row != NULL && !done && is_completed(row))
 	{
-		if (!cli.json && !cli.quiet)
-		{
-			print_figures(call->transfer_id, row);
-			print_verification(look, row);
-			print_refused(look, call->transfer_id, row);
-		}
-		arrived = completed && is_zero(row, OUTCOME_SKIPPED) &&
-			is_zero(row, OUTCOME_FAILED) && is_zero(row, OUTCOME_DIFFERING);
+		PQclear(row);
+		row = NULL;
+		call->transfer_id = NULL;
 	}
 	if (cli.json && row != NULL)
 		puts(text_of(row, OUTCOME_JSON));
-	else if (cli.json && !completed)
+	else if (cli.json)
 		cli_json_error(result, conn);
+	else if (row != NULL && !cli.quiet)
+		print_outcome(look, call, row);
 	fflush(stdout);
-	if (!completed && call->transfer_id != NULL &&
-		(lost || (row != NULL && strcmp(text_of(row, OUTCOME_STATE), "completed") != 0)))
-		print_how_to_go_on(call->transfer_id, source, target);
+	if (!done && call->transfer_id != NULL && (lost || row != NULL) && !cli.retry_errors)
+		print_how_to_go_on(call);
+	if (done && row != NULL && is_zero(row, OUTCOME_SKIPPED) &&
+		is_zero(row, OUTCOME_FAILED) && is_zero(row, OUTCOME_DIFFERING))
+		status = CLI_OK;
 	PQclear(row);
-	return lost ? CLI_NO_CONNECTION : arrived ? CLI_OK : CLI_FAILED;
+	return status;
 }

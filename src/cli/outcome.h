@@ -7,7 +7,6 @@
 
 #include "watch.h"
 
-extern int	cli_outcome(PGconn *conn, CliCall *call, const PGresult *result,
-						const char *source, const char *target);
+extern int	cli_outcome(PGconn *conn, CliCall *call, const PGresult *result);
 
 #endif

@@ -50,7 +50,7 @@ check_usage(const char *source, const char *target)
 	if (cli.resume && cli.retry_errors)
 		cli_usage_error("--resume and --retry-errors exclude each other");
 	if (again && (cli.type || cli.batch_size || cli.on_error || cli.no_validate ||
-				  cli.dry_run))
+				  cli.switch_over || cli.dry_run))
 		cli_usage_error("a transfer goes on as it was begun: only --source and --target can be given again");
 	if (!again && (source == NULL || target == NULL))
 		cli_usage_error("--source and --target are needed");
@@ -83,9 +83,11 @@ run(void)
 		return cli_check_transfer(conn, source, target,
 								  cli.type ? cli.type : "both", true);
 	prepare_call(&call, source, target);
+	call.source = source;
+	call.target = target;
 	note_process(conn, &call);
 	result = cli_watch_call(conn, &call);
-	return cli_outcome(conn, &call, result, source, target);
+	return cli_outcome(conn, &call, result);
 }
 
 int

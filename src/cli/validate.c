@@ -35,15 +35,22 @@ print_counts(PGconn *conn, const char *counts)
 	PQclear(result);
 }
 
-/* {"saga": {"source": 5, "target": 0}, ...} */
-static PGresult *
+/* {"saga": {"source": 5, "target": 0}, ...}; NULL if one side cannot be reached. */
+static char *
 count_records(PGconn *conn, const char *const *values)
 {
-	return cli_ask(conn,
-				   "SELECT json_object_agg(t, json_build_object("
-				   " 'source', sagaz.count_records(t, $1), 'target', sagaz.count_records(t, $2)))"
-				   " FROM unnest(CASE $3 WHEN 'both' THEN '{saga,outbox}' ELSE ARRAY[$3] END) AS t",
-				   3, values);
+	char	   *counts = NULL;
+	PGresult   *result;
+
+	result = cli_try(conn,
+					 "SELECT json_object_agg(t, json_build_object("
+					 " 'source', sagaz.count_records(t, $1), 'target', sagaz.count_records(t, $2)))"
+					 " FROM unnest(CASE $3 WHEN 'both' THEN '{saga,outbox}' ELSE ARRAY[$3] END) AS t",
+					 3, values);
+	if (PQresultStatus(result) == PGRES_TUPLES_OK)
+		counts = pg_strdup(PQgetvalue(result, 0, 0));
+	PQclear(result);
+	return counts;
 }
 
 /*
@@ -56,30 +63,30 @@ cli_check_transfer(PGconn *conn, const char *source, const char *target,
 {
 	const char *values[3] = {source, target, type};
 	PGresult   *check;
-	PGresult   *counts = NULL;
+	char	   *counts = NULL;
 	bool		compatible;
 
 	check = cli_ask(conn, "SELECT compatible, coalesce(issues, '[]')"
 					" FROM sagaz.validate_transfer($1, $2, $3)", 3, values);
 	compatible = strcmp(PQgetvalue(check, 0, 0), "t") == 0;
-	if (count && compatible)
+	if (count)
 		counts = count_records(conn, values);
 	if (cli.json)
 	{
 		printf("{\"compatible\": %s, \"issues\": %s", compatible ? "true" : "false",
 			   PQgetvalue(check, 0, 1));
 		if (count)
-			printf(", \"counts\": %s", counts ? PQgetvalue(counts, 0, 0) : "null");
+			printf(", \"counts\": %s", counts ? counts : "null");
 		puts("}");
 	}
 	else if (!cli.quiet || !compatible)
 	{
 		print_issues(conn, PQgetvalue(check, 0, 1));
 		if (counts != NULL)
-			print_counts(conn, PQgetvalue(counts, 0, 0));
-		puts(compatible ? "The transfer can work." : "The transfer cannot work.");
+			print_counts(conn, counts);
+		puts(compatible ? "The transfer can work." : "Not everything can be transferred.");
 	}
-	PQclear(counts);
+	pg_free(counts);
 	PQclear(check);
 	return compatible ? CLI_OK : CLI_FAILED;
 }

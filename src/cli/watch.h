@@ -5,9 +5,13 @@
 #ifndef SAGAZ_CLI_WATCH_H
 #define SAGAZ_CLI_WATCH_H
 
+/* After going on, what a batch had done before it was stopped is counted twice. */
+#define WATCH_DONE_OF_TOTAL \
+	"least(transferred + unchanged + kept + skipped + failed, total) AS done"
+
 #define WATCH_COLUMNS \
 	"transfer_id, state, phase, current_type, pass, total," \
-	" transferred + unchanged + kept + skipped + failed AS done, percent," \
+	" " WATCH_DONE_OF_TOTAL ", percent," \
 	" records_per_second, seconds_left"
 
 enum
@@ -21,6 +25,8 @@ typedef struct CliCall
 	const char *sql;
 	int			nvalues;
 	const char *values[8];
+	const char *source;			/* as the user gave them, or NULL */
+	const char *target;
 	char	   *pid;			/* the server's process */
 	char	   *since;			/* the server's time before it began */
 	char	   *transfer_id;	/* NULL as long as it is unknown */
