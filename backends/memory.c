@@ -36,6 +36,7 @@ typedef struct MemoryReader
 	int			nfound;
 	int			next;
 	SagazRecord **found;		/* copies, in order */
+	char	  **keys;			/* or else these */
 } MemoryReader;
 
 /* A change that is to be made; new is NULL where a record goes. */
@@ -320,6 +321,32 @@ memory_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 	return list_length(changes);
 }
 
+/* For a copy, which need not be of one moment, the keys are enough. */
+static void
+keep_keys(MemoryReader *reader, SagazRecord **found)
+{
+	reader->keys = palloc((reader->nfound + 1) * sizeof(char *));
+	for (int i = 0; i < reader->nfound; i++)
+		reader->keys[i] = pstrdup(sagaz_record_key(found[i]));
+	pfree(found);
+}
+
+static bool
+next_of_keys(MemoryReader *reader, SagazRecord *record)
+{
+	while (reader->next < reader->nfound)
+	{
+		MemoryEntry *entry = find_entry(reader->base.store, reader->base.kind,
+										reader->keys[reader->next++]);
+
+		if (entry == NULL)
+			continue;
+		sagaz_record_copy(entry->record, record);
+		return true;
+	}
+	return false;
+}
+
 /* The reader sees the store as it is now, whatever is changed meanwhile. */
 static void
 memory_read_begin(SagazReader *base)
@@ -328,6 +355,11 @@ memory_read_begin(SagazReader *base)
 	SagazRecord **found = find_records(base->store, base->kind, &base->filter,
 									   &reader->nfound);
 
+	if (base->filter.order == SAGAZ_FOR_COPY)
+	{
+		keep_keys(reader, found);
+		return;
+	}
 	reader->found = found;
 	for (int i = 0; i < reader->nfound; i++)
 	{
@@ -343,6 +375,8 @@ memory_read_next(SagazReader *base, SagazRecord *record)
 {
 	MemoryReader *reader = (MemoryReader *) base;
 
+	if (reader->keys)
+		return next_of_keys(reader, record);
 	if (reader->next >= reader->nfound)
 		return false;
 	sagaz_record_copy(reader->found[reader->next++], record);

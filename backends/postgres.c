@@ -16,11 +16,14 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "postgres_library.h"
 #include "record.h"
 
 #define DEFAULT_SCHEMA "public"
-/* Records of one round trip. */
+/* Records of one round trip, at first and at most, and how much they should be. */
+#define FIRST_CHUNK 32
 #define READ_CHUNK 500
+#define CHUNK_BYTES (8 * 1024 * 1024)
 
 /* ---------------------------------------------------------------------- */
 /* Options */
@@ -386,11 +389,34 @@ postgres_read_begin(SagazReader *base)
 {
 	PostgresReader *reader = (PostgresReader *) base;
 
+	reader->fetch_size = FIRST_CHUNK;
 	reader->chunk = AllocSetContextCreate(base->context, "sagaz read chunk",
 										  ALLOCSET_DEFAULT_SIZES);
 }
 
-/* Read the next records; only those by key come in chunks. */
+/* Can a page of records begin behind the last one's key? */
+bool
+postgres_reads_by_key(SagazKind kind, const SagazFilter *filter)
+{
+	return filter->order == SAGAZ_ANY_ORDER || filter->order == SAGAZ_BY_KEY ||
+		(filter->order == SAGAZ_FOR_COPY && kind == SAGAZ_SAGA);
+}
+
+/* More or fewer records next time, by what these have taken up. */
+static void
+adapt(PostgresReader *reader, int asked)
+{
+	const SagazFilter *filter = &reader->base.filter;
+	Size		bytes = MemoryContextMemAllocated(reader->chunk, true);
+
+	if (bytes > CHUNK_BYTES)
+		reader->fetch_size = Max(1, (int) (asked * (CHUNK_BYTES / (double) bytes)));
+	else
+		reader->fetch_size = Min(filter->chunk > 0 ? filter->chunk : READ_CHUNK,
+								 Max(asked, reader->fetch_size) * 4);
+}
+
+/* Read the next records; those by time come all at once, but for a copy. */
 static void
 fetch(PostgresReader *reader)
 {
@@ -398,15 +424,16 @@ fetch(PostgresReader *reader)
 	const SagazFilter *filter = &reader->base.filter;
 	const PostgresOperations *operations;
 	MemoryContext outer;
-	bool		in_chunks = filter->order == SAGAZ_ANY_ORDER || filter->order == SAGAZ_BY_KEY;
-	int			chunk = filter->chunk > 0 ? filter->chunk : READ_CHUNK;
-	int64		count = in_chunks ? chunk : INT_MAX;
+	bool		in_chunks = postgres_reads_by_key(reader->base.kind, filter);
+	int64		count = in_chunks ? reader->fetch_size : INT_MAX;
 
 	MemoryContextReset(reader->chunk);
 	outer = MemoryContextSwitchTo(reader->chunk);
 	operations = operations_of(store);
 	if (operations == &postgres_sagaz_operations)
-		reader->records = postgres_sagaz_fetch(reader, chunk);
+		reader->records = postgres_sagaz_fetch(reader, reader->fetch_size);
+	else if (filter->order == SAGAZ_FOR_COPY && !in_chunks)
+		reader->records = library_fetch_copy(reader, reader->fetch_size);
 	else
 	{
 		if (filter->limit > 0)
@@ -415,6 +442,7 @@ fetch(PostgresReader *reader)
 										   reader->last_key, (int) count);
 		reader->at_end = !in_chunks || list_length(reader->records) < count;
 	}
+	adapt(reader, reader->fetch_size);
 	MemoryContextSwitchTo(outer);
 	reader->next = 0;
 	if (reader->records != NIL)
@@ -448,9 +476,15 @@ static void
 postgres_read_end(SagazReader *base)
 {
 	PostgresReader *reader = (PostgresReader *) base;
+	PostgresStore *store = (PostgresStore *) base->store;
 
 	if (reader->cursor)
 		postgres_sagaz_close(reader);
+	if (reader->copies && !base->store->broken)
+	{
+		(void) postgres_query(store, "CLOSE sagaz_copy", 0, NULL, NULL);
+		store->copy_is_open = false;
+	}
 }
 
 const SagazBackend sagaz_postgresql_backend = {

@@ -32,6 +32,7 @@ extern SagazRecord *library_record(const PostgresResult *rows, int row,
 extern List *library_read(PostgresStore *store, SagazKind kind,
 						  const SagazFilter *filter, const char *after_key,
 						  int count);
+extern List *library_fetch_copy(PostgresReader *reader, int count);
 extern int64 library_count(PostgresStore *store, SagazKind kind,
 						   const SagazFilter *filter);
 extern PostgresResult *library_lock(PostgresStore *store, SagazKind kind,

@@ -185,14 +185,16 @@ add_conditions(LibraryQuery *query, SagazKind kind, const SagazFilter *filter)
 static const char *
 key_order(SagazKind kind, SagazOrder order)
 {
-	return kind == SAGAZ_SAGA && order != SAGAZ_ANY_ORDER ? " COLLATE \"C\"" : "";
+	return kind == SAGAZ_SAGA && order != SAGAZ_ANY_ORDER &&
+		order != SAGAZ_FOR_COPY ? " COLLATE \"C\"" : "";
 }
 
 static void
 add_order(LibraryQuery *query, SagazKind kind, SagazOrder order)
 {
 	appendStringInfoString(&query->sql, " ORDER BY ");
-	if (order == SAGAZ_OLDEST_FIRST)
+	if (order == SAGAZ_OLDEST_FIRST ||
+		(order == SAGAZ_FOR_COPY && kind == SAGAZ_EVENT))
 		appendStringInfoString(&query->sql, "m.created_at, ");
 	if (order == SAGAZ_NEWEST_FIRST)
 		appendStringInfoString(&query->sql, "m.created_at DESC, ");
@@ -344,8 +346,7 @@ List *
 library_read(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 			 const char *after_key, int count)
 {
-	bool		in_pages = filter->order == SAGAZ_ANY_ORDER ||
-		filter->order == SAGAZ_BY_KEY;
+	bool		in_pages = postgres_reads_by_key(kind, filter);
 	/* a name is not compared at the other end */
 	int			wanted = in_pages || filter->name_part == NULL ? count : INT_MAX;
 	List	   *records = NIL;
@@ -367,6 +368,47 @@ library_read(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 		if (!in_pages || rows->nrows < wanted || list_length(records) == count)
 			return records;
 	}
+}
+
+/*
+ * The next events of a copy.  The tables have no index by time, so the events
+ * are sorted once, into a cursor that outlasts its transaction.  One that an
+ * error has left open is closed by the next copy.
+ */
+List *
+library_fetch_copy(PostgresReader *reader, int count)
+{
+	PostgresStore *store = (PostgresStore *) reader->base.store;
+	SagazKind	kind = reader->base.kind;
+	LibraryQuery *query;
+	List	   *records = NIL;
+	PostgresResult **results;
+	PostgresResult *rows;
+	int			nresults;
+
+	if (!store->has[kind])
+	{
+		reader->at_end = true;
+		return NIL;
+	}
+	if (!reader->copies)
+	{
+		if (store->copy_is_open)
+			postgres_queue(store, "CLOSE sagaz_copy", 0, NULL, NULL);
+		query = begin_query(store, kind, selected[kind], &reader->base.filter);
+		add_order(query, kind, reader->base.filter.order);
+		query->sql.data = psprintf("DECLARE sagaz_copy NO SCROLL CURSOR WITH HOLD FOR %s",
+								   query->sql.data);
+		queue(store, query);
+	}
+	postgres_queue(store, psprintf("FETCH %d FROM sagaz_copy", count), 0, NULL, NULL);
+	results = postgres_exchange(store, &nresults);
+	reader->copies = store->copy_is_open = true;
+	rows = results[nresults - 1];
+	for (int row = 0; row < rows->nrows; row++)
+		records = lappend(records, library_record(rows, row, kind, &reader->base.filter));
+	reader->at_end = rows->nrows < count;
+	return records;
 }
 
 int64

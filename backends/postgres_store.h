@@ -30,6 +30,7 @@ typedef struct PostgresStore
 	char	   *schema;			/* of the library's tables, quoted */
 	bool		has[SAGAZ_EVENT + 1];	/* they are there */
 	bool		has_side[SAGAZ_EVENT + 1];	/* and so are those of sagaz */
+	bool		copy_is_open;	/* the cursor of library_fetch_copy() */
 } PostgresStore;
 
 /* What has been read and not been handed out; the cursor is of layout sagaz. */
@@ -42,6 +43,8 @@ typedef struct PostgresReader
 	int64		count;			/* handed out */
 	char	   *last_key;
 	bool		at_end;			/* nothing is left to be read */
+	bool		copies;			/* reads from the store's cursor for that */
+	int			fetch_size;		/* records of the next round trip */
 	char	   *cursor;			/* its name, NULL: none is open */
 } PostgresReader;
 
@@ -83,6 +86,7 @@ extern void postgres_roll_back(PostgresStore *store);	/* in a PG_CATCH block */
 
 /* postgres.c */
 extern PostgresLayout postgres_layout(PostgresStore *store);
+extern bool postgres_reads_by_key(SagazKind kind, const SagazFilter *filter);
 
 /*
  * The operations of backend.h in each layout.  read returns the next "count"

@@ -271,7 +271,8 @@ select_for(const SqliteStore *store, SagazKind kind, const SagazFilter *filter)
 		appendStringInfoString(&sql, " AND status IN ('pending', 'failed', 'claimed')");
 	if (filter->order == SAGAZ_BY_KEY)
 		appendStringInfo(&sql, " ORDER BY m.%s", key);
-	else if (filter->order != SAGAZ_ANY_ORDER)
+	else if (filter->order != SAGAZ_ANY_ORDER &&
+			 (filter->order != SAGAZ_FOR_COPY || kind == SAGAZ_EVENT))
 		appendStringInfo(&sql, " ORDER BY created_at%s, m.%s",
 						 filter->order == SAGAZ_NEWEST_FIRST ? " DESC" : "", key);
 	return sql.data;
