@@ -14,10 +14,10 @@
 #include "id_spool.h"
 #include "times.h"
 
-/* Keys asked for in one round trip, at first and at most … */
-#define FIRST_FETCH 16
+/* Keys asked for in one round trip; of all, at first fewer, … */
 #define FETCH_SIZE 500
-/* … and what they should hold together; */
+#define FIRST_FETCH 16
+/* … until it is known how much they hold; */
 #define FETCH_BYTES (4 * 1024 * 1024)
 /* keys looked at by one SCAN. */
 #define SCAN_SIZE "5000"
@@ -97,7 +97,7 @@ redis_scan_begin(RedisStore *store, const char *prefix, const char *const *fetch
 										"sagaz redis batch", ALLOCSET_DEFAULT_SIZES);
 	scan->known = hash_create("sagaz redis keys", 256, &control,
 							  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
-	scan->fetch_size = FIRST_FETCH;
+	scan->fetch_size = FETCH_SIZE;
 	scan->size = 64;
 	scan->ids = palloc(scan->size * sizeof(RedisId));
 	return scan;
@@ -243,6 +243,7 @@ redis_scan_all(RedisScan *scan, const char *time_field)
 	}
 	appendStringInfoChar(&pattern, '*');
 	words[1] = pattern.data;
+	scan->fetch_size = FIRST_FETCH;
 	scan->spool = id_spool_begin();
 	scan->time_field = time_field;
 	run_scan(scan, "SCAN", words);
