@@ -16,7 +16,7 @@ my $secret = 'Sesam-oeffne-dich';
 my $node = new_node('program', conf => "sagaz.connect_timeout = 2s\n");
 my $redis = SagazRedis->new(requirepass => $secret);
 my $url = $redis->url(password => $secret);
-my $file = "$ENV{WORK}/program.db";
+my $file = "$ENV{WORK}/moved.db";
 my @from_file = ("--source=sqlite://$file", '--target=native');
 my @from_redis = ('--source-env=SHOP', '--target=native');
 my $records = 60;
