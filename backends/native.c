@@ -17,6 +17,7 @@
 #include "group.h"
 #include "native_store.h"
 #include "owner.h"
+#include "record.h"
 
 static const char *
 native_version(void)
@@ -146,6 +147,12 @@ native_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 		  strcmp(store->consumer_group, SAGAZ_DEFAULT_GROUP) != 0)))
 		return sagaz_count_by_reading(store, kind, filter);
 	return count_all(kind, group.no);
+}
+
+static char *
+native_unfit(SagazStore *store, const SagazRecord *record)
+{
+	return sagaz_native_unfit(record);
 }
 
 static int64

@@ -238,17 +238,18 @@ unfit_event(const SagazEvent *event)
 	return NULL;
 }
 
+/* Why the tables cannot hold a record; NULL if they can. */
 char *
-native_unfit(SagazStore *store, const SagazRecord *record)
+sagaz_native_unfit(const SagazRecord *record)
 {
 	return record->kind == SAGAZ_SAGA ? unfit_saga(&record->saga) :
 		unfit_event(&record->event);
 }
 
 void
-native_check_fit(SagazStore *store, const SagazRecord *record)
+native_check_fit(const SagazRecord *record)
 {
-	char	   *why = native_unfit(store, record);
+	char	   *why = sagaz_native_unfit(record);
 
 	if (why)
 		ereport(ERROR,

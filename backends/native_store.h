@@ -56,9 +56,8 @@ extern void native_saga_of_row(const SagaRow *row, const SagaSteps *steps,
 							   SagazSaga *saga);
 extern void native_event_of(const SagazStates *states,
 							const SagazFoundEvent *found, SagazEvent *event);
-extern char *native_unfit(SagazStore *store, const SagazRecord *record);
 extern bool native_event_same(const SagazEvent *a, const SagazEvent *b);
-extern void native_check_fit(SagazStore *store, const SagazRecord *record);
+extern void native_check_fit(const SagazRecord *record);
 extern void native_refuse_twin(const SagazRecord *record);
 
 /* native_saga.c */

@@ -372,6 +372,32 @@ postgres_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
 	return operations_of(store)->count(store, kind, filter);
 }
 
+static void
+postgres_merge(SagazStore *base, SagazRecord *records, int count,
+			   bool over_claims, SagazMerged *merged)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	operations_of(store)->merge(store, records, count, over_claims, merged);
+}
+
+static int64
+postgres_remove(SagazStore *base, SagazKind kind, const char *const *keys,
+				int nkeys)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->remove(store, kind, keys, nkeys);
+}
+
+static char *
+postgres_unfit(SagazStore *base, const SagazRecord *record)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->unfit(store, record);
+}
+
 static bool
 postgres_call(SagazStore *base, const SagazCall *call)
 {
@@ -472,6 +498,17 @@ postgres_read_next(SagazReader *base, SagazRecord *record)
 	return true;
 }
 
+/* Of the library's tables a reader keeps nothing open. */
+static char *
+postgres_read_position(SagazReader *base)
+{
+	PostgresReader *reader = (PostgresReader *) base;
+
+	if (reader->next > 0 && reader->next <= list_length(reader->positions))
+		return pstrdup(list_nth(reader->positions, reader->next - 1));
+	return reader->next == 0 && reader->page_end ? pstrdup(reader->page_end) : NULL;
+}
+
 static void
 postgres_read_end(SagazReader *base)
 {
@@ -501,14 +538,15 @@ const SagazBackend sagaz_postgresql_backend = {
 	.ping = postgres_ping,
 	.describe = postgres_describe,
 	.identity = postgres_identity,
-	.unfit = sagaz_fits,
+	.unfit = postgres_unfit,
 	.put = postgres_put,
 	.edit = postgres_edit,
-	SAGAZ_MERGES_BY_EDIT,
+	.merge = postgres_merge,
+	.remove = postgres_remove,
 	.read_begin = postgres_read_begin,
 	.read_next = postgres_read_next,
 	.read_end = postgres_read_end,
-	.read_position = sagaz_no_position,
+	.read_position = postgres_read_position,
 	.count = postgres_count,
 	SAGAZ_CLAIMS_BY_EDIT,
 	.call = postgres_call,

@@ -278,5 +278,8 @@ const PostgresOperations postgres_library_operations = {
 	.put = library_put,
 	.edit = library_edit,
 	.read = library_read,
-	.count = library_count
+	.count = library_count,
+	.merge = postgres_merge_by_edit,
+	.remove = postgres_remove_by_edit,
+	.unfit = postgres_fits
 };

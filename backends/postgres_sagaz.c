@@ -3,8 +3,8 @@
  *		Storages in another database that has this extension.
  *
  * Functions that take a storage are run there, by the function of the same
- * name on the native tables, with the rights of the user there.  Copies go
- * over export_all(), import_records() and count_records().
+ * name on the native tables, with the rights of the user there.  Copies are
+ * read by export_page() and written by merge_records(), a call a batch.
  */
 #include "postgres_store.h"
 
@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
+#include "postgres_library.h"
 #include "record.h"
 
 static const char *
@@ -41,13 +42,28 @@ postgres_sagaz_call(PostgresStore *store, const SagazCall *call)
 }
 
 static int64
+number(const PostgresResult *result, int column)
+{
+	return strtoll(postgres_value(result, 0, column), NULL, 10);
+}
+
+static char *
+records_text(const SagazRecord *records, int count)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	sagaz_records_to_wire(records, count, &text);
+	return text.data;
+}
+
+static int64
 sagaz_layout_put(PostgresStore *store, SagazRecord *records, int count,
 				 SagazPutMode mode)
 {
 	static const Oid types[] = {JSONBOID, TEXTOID, TEXTOID};
-	Jsonb	   *json = sagaz_records_to_json(records, count);
 	const char *values[] = {
-		JsonbToCString(NULL, &json->root, VARSIZE(json)),
+		records_text(records, count),
 		type_word(records[0].kind),
 		mode == SAGAZ_PUT_NEW ? "error" : mode == SAGAZ_PUT_MISSING ? "skip" : "replace"
 	};
@@ -55,7 +71,45 @@ sagaz_layout_put(PostgresStore *store, SagazRecord *records, int count,
 
 	result = postgres_query(store, "SELECT sagaz.import_records($1, $2, $3, 'native')",
 							lengthof(values), types, values);
-	return strtoll(postgres_value(result, 0, 0), NULL, 10);
+	return number(result, 0);
+}
+
+static void
+sagaz_layout_merge(PostgresStore *store, SagazRecord *records, int count,
+				   bool over_claims, SagazMerged *merged)
+{
+	static const Oid types[] = {JSONBOID, TEXTOID, BOOLOID};
+	const char *values[] = {
+		records_text(records, count), type_word(records[0].kind),
+		over_claims ? "t" : "f"
+	};
+	PostgresResult *result;
+
+	result = postgres_query(store,
+							"SELECT added, changed, unchanged, kept"
+							" FROM sagaz.merge_records($1, $2, $3, 'native')",
+							lengthof(values), types, values);
+	merged->added += number(result, 0);
+	merged->changed += number(result, 1);
+	merged->unchanged += number(result, 2);
+	merged->kept += number(result, 3);
+}
+
+static int64
+sagaz_layout_remove(PostgresStore *store, SagazKind kind,
+					const char *const *keys, int nkeys)
+{
+	static const Oid types[] = {TEXTARRAYOID, TEXTOID};
+	const char *values[] = {library_array(keys, nkeys), type_word(kind)};
+
+	return number(postgres_query(store, "SELECT sagaz.remove_records($1, $2, 'native')",
+								 lengthof(values), types, values), 0);
+}
+
+static char *
+sagaz_layout_unfit(PostgresStore *store, const SagazRecord *record)
+{
+	return sagaz_native_unfit(record);
 }
 
 static int64
@@ -75,7 +129,7 @@ sagaz_layout_count(PostgresStore *store, SagazKind kind, const SagazFilter *filt
 	PostgresResult *result;
 
 	result = postgres_query(store, "SELECT sagaz.count_records($1, 'native')", 1, NULL, &type);
-	return strtoll(postgres_value(result, 0, 0), NULL, 10);
+	return number(result, 0);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -109,29 +163,105 @@ open_cursor(PostgresReader *reader)
 				   0, NULL, NULL);
 }
 
+/* Was there room for more records? */
+static bool
+has_room(const PostgresResult *result)
+{
+	Size		bytes = 0;
+
+	for (int row = 0; row < result->nrows; row++)
+		bytes += strlen(postgres_value(result, row, 0));
+	return bytes < SAGAZ_PAGE_BYTES;
+}
+
+/* Those of the filter's keys, which come in their order. */
+static PostgresResult *
+fetch_keys(PostgresReader *reader)
+{
+	static const Oid types[] = {TEXTOID, TEXTARRAYOID};
+	const SagazFilter *filter = &reader->base.filter;
+	const char *const *keys = filter->key ? &filter->key : filter->keys;
+	int			nkeys = filter->key ? 1 : filter->nkeys;
+	const char *values[] = {
+		type_word(reader->base.kind),
+		library_array(keys + reader->next_key, nkeys - reader->next_key)
+	};
+	PostgresResult *result;
+
+	result = postgres_query((PostgresStore *) reader->base.store,
+							"SELECT record, \"position\""
+							" FROM sagaz.export_page($1, max_rows => 2147483647, keys => $2)",
+							lengthof(values), types, values);
+	reader->at_end = has_room(result);
+	if (!reader->at_end)
+		while (reader->next_key < nkeys &&
+			   strcmp(keys[reader->next_key++],
+					  postgres_value(result, result->nrows - 1, 1)) != 0)
+			;
+	return result;
+}
+
+/* Those behind the position. */
+static PostgresResult *
+fetch_page(PostgresReader *reader, int count)
+{
+	static const Oid types[] = {TEXTOID, TEXTOID, INT4OID};
+	const char *after = reader->page_end ? reader->page_end : reader->base.filter.position;
+	const char *values[] = {
+		type_word(reader->base.kind), after, psprintf("%d", count)
+	};
+	PostgresResult *result;
+
+	result = postgres_query((PostgresStore *) reader->base.store,
+							"SELECT record, \"position\" FROM sagaz.export_page($1, $2, $3)",
+							lengthof(values), types, values);
+	reader->at_end = result->nrows < count && has_room(result);
+	reader->positions = NIL;
+	for (int row = 0; row < result->nrows; row++)
+		reader->positions = lappend(reader->positions, postgres_value(result, row, 1));
+	if (result->nrows > 0)
+		reader->page_end =
+			MemoryContextStrdup(reader->base.context,
+								postgres_value(result, result->nrows - 1, 1));
+	return result;
+}
+
+static PostgresResult *
+fetch_from_cursor(PostgresReader *reader, int count)
+{
+	PostgresResult *result;
+
+	if (reader->cursor == NULL)
+		open_cursor(reader);
+	result = postgres_query((PostgresStore *) reader->base.store,
+							psprintf("FETCH %d FROM %s", count, reader->cursor),
+							0, NULL, NULL);
+	reader->at_end = result->nrows < count;
+	return result;
+}
+
 /* The next records that match, none at the end. */
 List *
 postgres_sagaz_fetch(PostgresReader *reader, int count)
 {
-	PostgresStore *store = (PostgresStore *) reader->base.store;
+	const SagazFilter *filter = &reader->base.filter;
 	List	   *records = NIL;
-	PostgresResult *result;
 
 	do
 	{
-		if (reader->cursor == NULL)
-			open_cursor(reader);
-		result = postgres_query(store, psprintf("FETCH %d FROM %s", count, reader->cursor),
-								0, NULL, NULL);
-		reader->at_end = result->nrows < count;
+		PostgresResult *result =
+			filter->key || filter->nkeys > 0 ? fetch_keys(reader) :
+			filter->order == SAGAZ_FOR_COPY ? fetch_page(reader, count) :
+			fetch_from_cursor(reader, count);
+
 		for (int row = 0; row < result->nrows; row++)
 		{
 			SagazRecord *record = palloc(sizeof(SagazRecord));
 			Datum		json = DirectFunctionCall1(jsonb_in,
 												   CStringGetDatum(postgres_value(result, row, 0)));
 
-			sagaz_record_from_json(reader->base.kind, DatumGetJsonbP(json), record);
-			if (sagaz_filter_matches(&reader->base.filter, record))
+			sagaz_record_from_wire(reader->base.kind, DatumGetJsonbP(json), record);
+			if (sagaz_filter_matches(filter, record))
 				records = lappend(records, record);
 		}
 	} while (records == NIL && !reader->at_end);
@@ -151,5 +281,8 @@ postgres_sagaz_close(PostgresReader *reader)
 const PostgresOperations postgres_sagaz_operations = {
 	.put = sagaz_layout_put,
 	.edit = sagaz_layout_edit,
-	.count = sagaz_layout_count
+	.count = sagaz_layout_count,
+	.merge = sagaz_layout_merge,
+	.remove = sagaz_layout_remove,
+	.unfit = sagaz_layout_unfit
 };

@@ -33,7 +33,10 @@ typedef struct PostgresStore
 	bool		copy_is_open;	/* the cursor of library_fetch_copy() */
 } PostgresStore;
 
-/* What has been read and not been handed out; the cursor is of layout sagaz. */
+/*
+ * What has been read and not been handed out; the cursor and the positions,
+ * one a record, are of layout sagaz.
+ */
 typedef struct PostgresReader
 {
 	SagazReader base;
@@ -46,6 +49,9 @@ typedef struct PostgresReader
 	bool		copies;			/* reads from the store's cursor for that */
 	int			fetch_size;		/* records of the next round trip */
 	char	   *cursor;			/* its name, NULL: none is open */
+	List	   *positions;
+	char	   *page_end;		/* the last position that was read */
+	int			next_key;		/* of the filter's */
 } PostgresReader;
 
 /* In the memory context of the exchange; a value is text, NULL for null. */
@@ -106,10 +112,36 @@ typedef struct PostgresOperations
 						 int count);
 	int64		(*count) (PostgresStore *store, SagazKind kind,
 						  const SagazFilter *filter);
+	void		(*merge) (PostgresStore *store, SagazRecord *records, int count,
+						  bool over_claims, SagazMerged *merged);
+	int64		(*remove) (PostgresStore *store, SagazKind kind,
+						   const char *const *keys, int nkeys);
+	char	   *(*unfit) (PostgresStore *store, const SagazRecord *record);
 } PostgresOperations;
 
 extern const PostgresOperations postgres_sagaz_operations;	/* postgres_sagaz.c */
 extern const PostgresOperations postgres_library_operations;	/* postgres_library.c */
+
+/* merge.c, by these operations */
+static inline void
+postgres_merge_by_edit(PostgresStore *store, SagazRecord *records, int count,
+					   bool over_claims, SagazMerged *merged)
+{
+	sagaz_merge_by_edit(&store->base, records, count, over_claims, merged);
+}
+
+static inline int64
+postgres_remove_by_edit(PostgresStore *store, SagazKind kind,
+						const char *const *keys, int nkeys)
+{
+	return sagaz_remove_by_edit(&store->base, kind, keys, nkeys);
+}
+
+static inline char *
+postgres_fits(PostgresStore *store, const SagazRecord *record)
+{
+	return NULL;
+}
 
 /* postgres_sagaz.c */
 extern bool postgres_sagaz_call(PostgresStore *store, const SagazCall *call);

@@ -7,6 +7,8 @@
 
 #include "backend.h"
 
+#include "lib/stringinfo.h"
+
 extern const char *const sagaz_saga_words[];
 extern const char *const sagaz_event_words[];
 
@@ -26,6 +28,19 @@ extern Jsonb *sagaz_json_from_text(const char *text, int length,
 								   char **problem);
 extern Jsonb *sagaz_empty_object(void);
 extern Jsonb *sagaz_empty_array(void);
+
+/* record_wire.c: for the sagaz at the other end */
+extern void sagaz_record_to_wire(const SagazRecord *record, StringInfo text);
+extern void sagaz_records_to_wire(const SagazRecord *records, int count,
+								  StringInfo text);
+extern void sagaz_record_from_wire(SagazKind kind, Jsonb *json,
+								   SagazRecord *record);
+
+/* A page of them ends early where they are large. */
+#define SAGAZ_PAGE_BYTES (16 * 1024 * 1024)
+
+/* native_record.c: why the tables of sagaz cannot hold a record, or NULL */
+extern char *sagaz_native_unfit(const SagazRecord *record);
 
 /* field.c: fields of foreign stores */
 extern void sagaz_complain(SagazRecord *record, char *problem);

@@ -1046,6 +1046,9 @@ CREATE FUNCTION sagaz.access_list()
 		('export_all', 'EXECUTE', '{operator}'),
 		('import_record', 'EXECUTE', '{operator}'),
 		('import_records', 'EXECUTE', '{operator}'),
+		('export_page', 'EXECUTE', '{operator}'),
+		('merge_records', 'EXECUTE', '{operator}'),
+		('remove_records', 'EXECUTE', '{operator}'),
 		('count_records', 'EXECUTE', '{operator, monitor}'),
 		('checksum', 'EXECUTE', '{operator, monitor}'),
 		('backends', 'EXECUTE', '{producer, consumer, operator, monitor}'),
@@ -1552,6 +1555,28 @@ CREATE FUNCTION sagaz.import_records(records jsonb, type text,
 	AS 'MODULE_PATHNAME', 'sagaz_import_records' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.import_records(jsonb, text, text, text) IS
 	'put an array of records as export_all() gives them, all or none; one that is there already is replaced, left as it is (skip) or an error; returns how many were written';
+
+CREATE FUNCTION sagaz.export_page(type text, after text DEFAULT NULL,
+		max_rows integer DEFAULT 500, keys text[] DEFAULT NULL)
+	RETURNS TABLE (record json, "position" text)
+	AS 'MODULE_PATHNAME', 'sagaz_export_page' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 500;
+COMMENT ON FUNCTION sagaz.export_page(text, text, integer, text[]) IS
+	'sagas or events (type saga or outbox) of the native tables behind a position, or those of some keys, for merge_records() elsewhere; in the order of delivery as far as that is settled';
+
+CREATE FUNCTION sagaz.merge_records(records jsonb, type text,
+		over_claims boolean DEFAULT false, storage text DEFAULT NULL,
+		OUT added bigint, OUT changed bigint, OUT unchanged bigint,
+		OUT kept bigint)
+	AS 'MODULE_PATHNAME', 'sagaz_merge_records' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.merge_records(jsonb, text, boolean, text) IS
+	'make what a storage holds like an array of records, as export_all() or export_page() gives them: events that are sent there are kept, and unless over_claims those that a worker there holds';
+
+CREATE FUNCTION sagaz.remove_records(keys text[], type text,
+		storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_remove_records' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.remove_records(text[], text, text) IS
+	'let the records of these keys go, so that the events among them are not delivered any more: removed, or sent where the log has them; returns how many were there';
 
 CREATE FUNCTION sagaz.count_records(type text, storage text DEFAULT NULL)
 	RETURNS bigint

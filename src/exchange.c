@@ -14,6 +14,7 @@
 #include "utils/tuplestore.h"
 
 #include "digest.h"
+#include "exchange.h"
 #include "foreign.h"
 #include "record.h"
 #include "rows.h"
@@ -26,8 +27,8 @@ PG_FUNCTION_INFO_V1(sagaz_count_records);
 PG_FUNCTION_INFO_V1(sagaz_checksum);
 
 /* The storage of the last argument, and the kind of records. */
-static SagazStore *
-store_argument(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
+SagazStore *
+sagaz_exchange_store(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
 {
 	SagazStore *store;
 
@@ -57,7 +58,7 @@ export_all(FunctionCallInfo fcinfo)
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SagazFilter filter = {.order = SAGAZ_BY_KEY};
 	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, 0, &kind);
+	SagazStore *store = sagaz_exchange_store(fcinfo, 0, &kind);
 	SagazReader *reader;
 	SagazRecord record;
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
@@ -91,14 +92,12 @@ sagaz_export_all(PG_FUNCTION_ARGS)
 	return sagaz_with_storage(fcinfo, export_all);
 }
 
-/* Take a record that is to be put; an error if it is not fit. */
+/* A record that is to be put must have no problem. */
 static void
-read_record(SagazKind kind, Jsonb *json, SagazRecord *record)
+refuse_problem(const SagazRecord *record)
 {
-	const char *key;
+	const char *key = sagaz_record_key(record);
 
-	sagaz_record_from_json(kind, json, record);
-	key = sagaz_record_key(record);
 	if (record->problem)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
@@ -111,14 +110,15 @@ static Datum
 import_record(FunctionCallInfo fcinfo)
 {
 	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, 1, &kind);
+	SagazStore *store = sagaz_exchange_store(fcinfo, 1, &kind);
 	SagazRecord record;
 
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("record must not be null")));
-	read_record(kind, PG_GETARG_JSONB_P(0), &record);
+	sagaz_record_from_json(kind, PG_GETARG_JSONB_P(0), &record);
+	refuse_problem(&record);
 	PG_RETURN_BOOL(sagaz_put(store, &record, 1, SAGAZ_PUT_ALWAYS) > 0);
 }
 
@@ -167,27 +167,41 @@ refuse_twins(const SagazRecord *records, int count)
 					 errmsg("records has \"%s\" twice", keys[i])));
 }
 
-/* import_records(records, type, if_exists, storage): how many were written? */
-static Datum
-import_records(FunctionCallInfo fcinfo)
+/* The records of an array; read is sagaz_record_from_json() or like it. */
+SagazRecord *
+sagaz_read_records(FunctionCallInfo fcinfo, int argno, SagazKind kind,
+				   void (*read) (SagazKind, Jsonb *, SagazRecord *), int *count)
 {
-	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, 1, &kind);
-	SagazPutMode mode = mode_argument(fcinfo, 2);
-	Jsonb	   *json = PG_ARGISNULL(0) ? NULL : PG_GETARG_JSONB_P(0);
+	Jsonb	   *json = PG_ARGISNULL(argno) ? NULL : PG_GETARG_JSONB_P(argno);
 	SagazRecord *records;
-	int			count;
 
 	if (json == NULL || !JB_ROOT_IS_ARRAY(json) || JB_ROOT_IS_SCALAR(json))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("records must be a JSON array")));
-	count = JB_ROOT_COUNT(json);
-	records = palloc0((count + 1) * sizeof(SagazRecord));
-	for (int i = 0; i < count; i++)
-		read_record(kind, JsonbValueToJsonb(getIthJsonbValueFromContainer(&json->root, i)),
-					&records[i]);
-	refuse_twins(records, count);
+	*count = JB_ROOT_COUNT(json);
+	records = palloc0((*count + 1) * sizeof(SagazRecord));
+	for (int i = 0; i < *count; i++)
+	{
+		read(kind, JsonbValueToJsonb(getIthJsonbValueFromContainer(&json->root, i)),
+			 &records[i]);
+		refuse_problem(&records[i]);
+	}
+	refuse_twins(records, *count);
+	return records;
+}
+
+/* import_records(records, type, if_exists, storage): how many were written? */
+static Datum
+import_records(FunctionCallInfo fcinfo)
+{
+	SagazKind	kind;
+	SagazStore *store = sagaz_exchange_store(fcinfo, 1, &kind);
+	SagazPutMode mode = mode_argument(fcinfo, 2);
+	int			count;
+	SagazRecord *records = sagaz_read_records(fcinfo, 0, kind,
+											  sagaz_record_from_json, &count);
+
 	PG_RETURN_INT64(sagaz_put(store, records, count, mode));
 }
 
@@ -203,7 +217,7 @@ count_records(FunctionCallInfo fcinfo)
 {
 	SagazFilter filter = {0};
 	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, 0, &kind);
+	SagazStore *store = sagaz_exchange_store(fcinfo, 0, &kind);
 
 	PG_RETURN_INT64(sagaz_count(store, kind, &filter));
 }
@@ -220,7 +234,7 @@ checksum(FunctionCallInfo fcinfo)
 {
 	SagazFilter filter = {0};
 	SagazKind	kind;
-	SagazStore *store = store_argument(fcinfo, 0, &kind);
+	SagazStore *store = sagaz_exchange_store(fcinfo, 0, &kind);
 	SagazReader *reader;
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz checksum", ALLOCSET_DEFAULT_SIZES);
