@@ -17,6 +17,12 @@
 #include "fe_utils/simple_list.h"
 #include "libpq-fe.h"
 
+#if PG_VERSION_NUM >= 180000
+#define CLI_NORETURN pg_noreturn
+#else
+#define CLI_NORETURN pg_attribute_noreturn()
+#endif
+
 /* Exit status. */
 #define CLI_OK				0	/* for a transfer: every record arrived */
 #define CLI_FAILED			1	/* the server refused or failed, or was told to stop */
@@ -122,12 +128,11 @@ extern const CliCommand cli_commands[];
 /* options.c */
 extern int	cli_parse(const CliCommand *command, const char *group, int argc,
 					  char **argv, bool permute);
-extern void cli_usage_error(const char *format,...)
-			pg_attribute_printf(1, 2) pg_attribute_noreturn();
+CLI_NORETURN extern void cli_usage_error(const char *format,...)
+			pg_attribute_printf(1, 2);
 
 /* help.c */
-extern void cli_help(const CliCommand *command, const char *group)
-			pg_attribute_noreturn();
+CLI_NORETURN extern void cli_help(const CliCommand *command, const char *group);
 
 /* place.c */
 extern char *cli_place(const CliPlace *place, const char *option);
@@ -146,8 +151,7 @@ extern PGresult *cli_ask(PGconn *conn, const char *sql, int nvalues,
 extern PGresult *cli_try(PGconn *conn, const char *sql, int nvalues,
 						 const char *const *values);
 extern PGresult *cli_collect(PGconn *conn);
-extern void cli_result_failed(PGconn *conn, PGresult *result)
-			pg_attribute_noreturn();
+CLI_NORETURN extern void cli_result_failed(PGconn *conn, PGresult *result);
 
 /* signals.c */
 extern int	cli_interrupts(void);
@@ -167,8 +171,8 @@ extern void cli_server_error(const PGresult *result, PGconn *conn);
 extern void cli_json_error(const PGresult *result, PGconn *conn);
 extern void cli_notice(void *unused, const char *message);
 extern void cli_warn(const char *format,...) pg_attribute_printf(1, 2);
-extern void cli_fail(int status, const char *format,...)
-			pg_attribute_printf(2, 3) pg_attribute_noreturn();
+CLI_NORETURN extern void cli_fail(int status, const char *format,...)
+			pg_attribute_printf(2, 3);
 
 /* progress.c */
 extern void cli_progress_begin(void);

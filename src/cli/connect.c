@@ -10,14 +10,23 @@
 /* Typed by the user once, for all connections of the program. */
 static char *typed_password;
 
-/* One attempt; what is not given is libpq's to find out. */
+static PGconn *first_connection;
+
+static void
+disconnect(void)
+{
+	PQfinish(first_connection);
+}
+
+/* One attempt; what is not given is libpq's to find out.  JSON is UTF-8. */
 static PGconn *
 attempt(void)
 {
+	const char *encoding = cli.json ? "UTF8" : getenv("PGCLIENTENCODING") ? NULL : "auto";
 	const char *const keywords[] = {"host", "port", "user", "password", "dbname",
 	"fallback_application_name", "client_encoding", NULL};
 	const char *const values[] = {cli.host, cli.port, cli.user, typed_password,
-		cli.dbname, "sagaz", getenv("PGCLIENTENCODING") ? NULL : "auto", NULL};
+		cli.dbname, "sagaz", encoding, NULL};
 
 	return PQconnectdbParams(keywords, values, true);
 }
@@ -64,6 +73,8 @@ cli_connect(void)
 	}
 	if (PQstatus(conn) == CONNECTION_BAD)
 		cli_fail(CLI_NO_CONNECTION, "%s", PQerrorMessage(conn));
+	first_connection = conn;
+	atexit(disconnect);
 	cli.encoding = PQclientEncoding(conn);
 	cli_catch_signals();
 	return conn;

@@ -4,6 +4,7 @@
  */
 #include "cli.h"
 
+#include <errno.h>
 #include <locale.h>
 
 const CliCommand cli_commands[] = {
@@ -83,6 +84,7 @@ main(int argc, char **argv)
 	const CliCommand *command;
 	const char *group;
 	int			words;
+	int			status;
 
 	setlocale(LC_ALL, "");
 	words = cli_parse(NULL, NULL, argc, argv, false);
@@ -112,5 +114,8 @@ main(int argc, char **argv)
 		cli_usage_error("too many arguments (the first is \"%s\")",
 						argv[command->max_arguments]);
 	cli.command = command;
-	return command->run(argc, argv);
+	status = command->run(argc, argv);
+	if (fflush(stdout) != 0 || ferror(stdout))
+		cli_fail(CLI_FAILED, "could not write: %s", strerror(errno));
+	return status;
 }

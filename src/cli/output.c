@@ -85,8 +85,13 @@ error_text(const PGresult *result, PGconn *conn)
 void
 cli_server_error(const PGresult *result, PGconn *conn)
 {
+	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
 	cli_progress_clear();
 	fputs(error_text(result, conn), stderr);
+	if (sqlstate != NULL && strcmp(sqlstate, "3F000") == 0)
+		fprintf(stderr, "HINT:  Name the database that has the extension with -d, or say CREATE EXTENSION sagaz in \"%s\".\n",
+				PQdb(conn));
 }
 
 /* The same as a document; "error" is the message, as of a transfer's document. */

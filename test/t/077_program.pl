@@ -108,7 +108,7 @@ refused(2, qr/say which dead letters/, 'outbox', 'requeue', '--all', '--saga=x')
 # Connections, as of psql.
 refused(3, qr/no-such-directory/, '-h', '/no-such-directory', 'saga', 'list');
 refused(3, qr/database "nowhere" does not exist/, 'saga', 'list', '-d', 'nowhere');
-refused(1, qr/^ERROR:  schema "sagaz" does not exist/m, '-d', 'template1', 'outbox', 'dead-letters');
+refused(1, qr/^ERROR:  schema "sagaz" does not exist\n(?:.*\n)*HINT: .*CREATE EXTENSION sagaz in "template1"/m, '-d', 'template1', 'outbox', 'dead-letters');
 is(sagaz_json(3, '-d', 'nowhere', 'saga', 'list')->{error} =~ /nowhere/, 1, 'the error in JSON');
 {
 	local @ENV{qw(PGHOST PGPORT)} = ('/no-such-directory', 1);
@@ -142,6 +142,17 @@ chmod 0600, "$ENV{WORK}/pgpass";
 	local $ENV{PGPASSFILE} = "$ENV{WORK}/pgpass";
 	sagaz_ok('-U', 'guest', 'saga', 'list');
 }
+
+# JSON is UTF-8 whatever the locale, and a result that cannot be written is no
+# success.
+sql(q{SELECT sagaz.save_saga_state('Fr' || chr(252) || 'hling', 'odd', 'pending')});
+{
+	local $ENV{PGCLIENTENCODING} = 'LATIN1';
+	is(sagaz_json(0, 'saga', 'list')->[0]{saga_id}, "Fr\x{fc}hling", 'JSON in another locale');
+	like(sagaz_ok('saga', 'list'), qr/^ Fr\xfchling /m, 'a table in it');
+}
+sql(q{DELETE FROM sagaz.sagas});
+is(system('sagaz saga list --json >/dev/full 2>/dev/null') >> 8, 1, 'a full disk: status 1');
 
 # Without the privilege nothing happens.
 {
