@@ -238,18 +238,33 @@ unfit_event(const SagazEvent *event)
 	return NULL;
 }
 
-/* Why the tables cannot hold a record; NULL if they can. */
-char *
-sagaz_native_unfit(const SagazRecord *record)
+static char *
+unfit(const SagazRecord *record)
 {
 	return record->kind == SAGAZ_SAGA ? unfit_saga(&record->saga) :
 		unfit_event(&record->event);
 }
 
+/*
+ * Why the tables cannot hold a record as it is; NULL if they can.  A copy that
+ * has its key in other letters is another record, of which there may be two.
+ */
+char *
+sagaz_native_unfit(const SagazRecord *record)
+{
+	char	   *why = unfit(record);
+
+	if (why == NULL && record->kind == SAGAZ_EVENT &&
+		strpbrk(record->event.event_id, "ABCDEF") != NULL)
+		return "event_id is not in lower case";
+	return why;
+}
+
+/* An error if the tables cannot hold it, be its key in whatever letters. */
 void
 native_check_fit(const SagazRecord *record)
 {
-	char	   *why = sagaz_native_unfit(record);
+	char	   *why = unfit(record);
 
 	if (why)
 		ereport(ERROR,

@@ -345,6 +345,33 @@ redis_identity(SagazStore *base)
 					store->saga_prefix, store->outbox_prefix);
 }
 
+/* In the hash of an event empty text is none. */
+static char *
+redis_unfit(SagazStore *base, const SagazRecord *record)
+{
+	const SagazEvent *event = &record->event;
+	const struct
+	{
+		const char *name;
+		const char *text;
+	}			fields[] = {
+		{"aggregate_type", event->aggregate_type},
+		{"aggregate_id", event->aggregate_id},
+		{"last_error", event->last_error},
+		{"worker_id", event->worker_id},
+		{"routing_key", event->routing_key},
+		{"partition_key", event->partition_key}
+	};
+
+	if (record->kind == SAGAZ_SAGA)
+		return NULL;
+	for (int i = 0; i < (int) lengthof(fields); i++)
+		if (fields[i].text && fields[i].text[0] == '\0')
+			return psprintf("%s is empty, which in Redis is the same as none",
+							fields[i].name);
+	return NULL;
+}
+
 static int64
 redis_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
 {
@@ -408,7 +435,7 @@ const SagazBackend sagaz_redis_backend = {
 	.open = redis_open,
 	.ping = redis_ping,
 	.identity = redis_identity,
-	.unfit = sagaz_fits,
+	.unfit = redis_unfit,
 	.put = redis_put,
 	.edit = redis_edit,
 	SAGAZ_MERGES_BY_EDIT,
