@@ -25,6 +25,7 @@
 #include "transfer.h"
 
 #define MAX_PASSES 100
+#define ENOUGH_PASSES 5
 
 /* ---------------------------------------------------------------------- */
 /* What was copied */
@@ -369,6 +370,26 @@ follow_and_verify(SagazTransfer *transfer)
 	}
 }
 
+/*
+ * Before a switch: follow and compare, too, but not for ever where somebody is
+ * always at work.  What is left then is little.
+ */
+static void
+catch_up(SagazTransfer *transfer)
+{
+	int			last = transfer->pass + ENOUGH_PASSES;
+
+	while (transfer->pass < last)
+	{
+		run_pass(transfer);
+		if (transfer->changes > 0)
+			continue;
+		if (sagaz_transfer_verify(transfer))
+			return;
+		sagaz_insist(transfer, forget_differing);
+	}
+}
+
 /* ---------------------------------------------------------------------- */
 /* The switch */
 
@@ -446,7 +467,8 @@ use_in_session(const char *setting, const char *storage)
 
 /*
  * Close the source and make the target the default, in one transaction; then
- * follow once more what was under way meanwhile.
+ * follow once more what was under way meanwhile.  Only our own tables are quiet
+ * before that transaction has ended.
  */
 static void
 switch_storages(SagazTransfer *transfer)
@@ -454,7 +476,10 @@ switch_storages(SagazTransfer *transfer)
 	transfer->phase = PHASE_SWITCH;
 	transfer->holds_commit = true;
 	sagaz_insist(transfer, close_source);
-	follow(transfer);
+	if (transfer->source.is_native)
+		follow(transfer);
+	else
+		run_pass(transfer);
 	sagaz_insist(transfer, change_default);
 	transfer->holds_commit = false;
 	sagaz_transfer_commit(transfer);
@@ -467,7 +492,11 @@ switch_storages(SagazTransfer *transfer)
 void
 sagaz_migrate_run(SagazTransfer *transfer)
 {
-	follow_and_verify(transfer);
 	if (transfer->switches)
+	{
+		catch_up(transfer);
 		switch_storages(transfer);
+	}
+	else
+		follow_and_verify(transfer);
 }
