@@ -261,6 +261,7 @@ ok($tail->shows('out', qr/  late  .*  1\n/), 'until it is');
 $tail->signal('INT');
 is($tail->status, 0, 'Ctrl-C is the way to end it');
 is($tail->{err}, '', 'without a complaint');
+is(scalar(() = $tail->{out} =~ /\n/g), 4, 'each event was shown once');
 $tail = SagazTerminal->begin(80, 'outbox', 'tail', '--json', '--saga', 'late', '--interval', '0.05');
 ok($tail->shows(qr/^\{.*"payload":1.*\}\r\n/), 'as lines of JSON');
 $tail->type("\x03");

@@ -199,7 +199,7 @@ is(newest(q(state || ' ' || (transferred BETWEEN 1 AND 59 AND transferred = (SEL
 like($run->{out}, qr/cancelled after .*\r\nto go on: sagaz storage transfer --resume $id --source-env SHOP\r\n/s, 'how to go on');
 unlike($run->{out}, qr/ERROR/, 'that is no error');
 
-# It goes on where it was; the bar fits into a narrow terminal and is wiped away.
+# It goes on where it was; progress fits into a narrow terminal and is wiped away.
 $run = SagazTerminal->begin(40, 'storage', 'transfer', "--resume=$id", '--source-env=SHOP');
 is($run->status, 0, 'resumed');
 like($run->{out}, qr/ 60 of 60 records: 60 transferred, /, 'to the end');
@@ -208,13 +208,13 @@ is(newest('transferred'), 60, 'with what was missing');
 same_as_source($url, 'and all is there');
 empty_native();
 lock_sagas();
-$run = SagazTerminal->begin(40, 'storage', 'transfer', @from_redis, '--type=saga');
+$run = SagazTerminal->begin(12, 'storage', 'transfer', @from_redis, '--type=saga');
 waits_for_lock('a narrow terminal');
-ok($run->shows(qr/\r\w+ saga [^\r]*\e\[K/), 'has progress');
+ok($run->shows(qr/\r\w+ s[^\r]*\e\[K/), 'has progress');
 unlock_sagas();
 is($run->status, 0, 'and an end');
 my @bars = $run->{out} =~ /\r([^\r\n]*?)\e\[K/g;
-cmp_ok((sort { $b <=> $a } map { length } @bars)[0], '<', 40, 'no bar is wider than the terminal');
+cmp_ok((sort { $b <=> $a } map { length } @bars)[0], '<', 12, 'no bar is wider than the terminal');
 like($run->{out}, qr/\r\e\[Ktransfer \d+ from/, 'the last is wiped away');
 my $dumb = do { local $ENV{TERM} = 'dumb'; begin_sagaz('storage', 'transfer', @from_redis, '--type=saga') };
 is($dumb->status, 0, 'without a terminal');
