@@ -57,7 +57,6 @@ typedef struct Modify
 {
 	SagazTable *table;
 	Oid			user;
-	bool		returns;		/* rows one by one */
 	AttrNumber	old_row;		/* place of the old row among the plan's columns */
 	MemoryContext context;
 	HTAB	   *changes;		/* RecordChange */
@@ -95,9 +94,6 @@ begin(ResultRelInfo *rinfo, EState *estate)
 
 	modify->table = sagaz_table_open(rinfo->ri_RelationDesc);
 	modify->user = modified_as(rinfo, estate);
-	modify->returns = rinfo->ri_projectReturning != NULL ||
-		rinfo->ri_WithCheckOptions != NIL ||
-		(rinfo->ri_TrigDesc && rinfo->ri_TrigDesc->trig_insert_after_row);
 	modify->context = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign modify",
 											ALLOCSET_DEFAULT_SIZES);
 	control.hcxt = modify->context;
@@ -164,12 +160,15 @@ begin_insert(ModifyTableState *state, ResultRelInfo *rinfo)
 /* ---------------------------------------------------------------------- */
 /* New rows */
 
+/* One by one where something is to be done with each. */
 static int
 get_batch_size(ResultRelInfo *rinfo)
 {
 	Modify	   *modify = rinfo->ri_FdwState;
 
-	if (modify == NULL || modify->returns)
+	if (modify == NULL || rinfo->ri_projectReturning != NULL ||
+		rinfo->ri_WithCheckOptions != NIL ||
+		(rinfo->ri_TrigDesc && rinfo->ri_TrigDesc->trig_insert_after_row))
 		return 1;
 	return modify->table->batch_size;
 }

@@ -264,6 +264,10 @@ void
 sagaz_table_row(const SagazTable *table, const SagazRecord *record,
 				TupleTableSlot *slot)
 {
+	SagazRecord shown = *record;
+
+	if (shown.kind == SAGAZ_EVENT && shown.event.aggregate_id == NULL)
+		shown.event.aggregate_id = shown.event.saga_id;
 	ExecClearTuple(slot);
 	for (int column = 0; column < table->columns->natts; column++)
 	{
@@ -271,7 +275,7 @@ sagaz_table_row(const SagazTable *table, const SagazRecord *record,
 
 		*isnull = table->fields[column] == NULL;
 		slot->tts_values[column] = *isnull ? (Datum) 0 :
-			get_value(record, table->fields[column], isnull);
+			get_value(&shown, table->fields[column], isnull);
 		if (!*isnull && OidIsValid(table->functions[column]))
 			slot->tts_values[column] = to_column(table, column, slot->tts_values[column]);
 	}
