@@ -174,6 +174,9 @@ $node->command_ok(
 run_examples('doc/reference.md', 'reference', 10);
 new_database('operations', 'CREATE EXTENSION sagaz');
 run_examples('doc/operations.md', 'operations', 3);
+new_database('storages', 'CREATE EXTENSION sagaz');
+unlink glob '/tmp/sagaz-storages.db*';
+run_examples('doc/storages.md', 'storages', 2);
 new_database('migration', 'CREATE EXTENSION sagaz');
 unlink '/tmp/sagaz-migration.db';
 run_examples('doc/migration.md', 'migration', 8);
