@@ -136,7 +136,6 @@ CLI_NORETURN extern void cli_help(const CliCommand *command, const char *group);
 
 /* place.c */
 extern char *cli_place(const CliPlace *place, const char *option);
-extern bool cli_place_given(const CliPlace *place);
 extern char *cli_keep_secret(char *argument);
 extern bool cli_has_secret(const char *url);
 extern char *cli_without_secret(const char *url);

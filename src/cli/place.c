@@ -93,12 +93,6 @@ cli_keep_secret(char *argument)
 	return copy;
 }
 
-bool
-cli_place_given(const CliPlace *place)
-{
-	return place->text || place->variable || place->file;
-}
-
 static char *
 first_line(const char *path)
 {

@@ -7,7 +7,6 @@
 #include "cli.h"
 
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "watch.h"
