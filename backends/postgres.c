@@ -414,8 +414,12 @@ static void
 postgres_read_begin(SagazReader *base)
 {
 	PostgresReader *reader = (PostgresReader *) base;
+	bool		in_pages = base->filter.order == SAGAZ_FOR_COPY &&
+		((PostgresStore *) base->store)->layout == LAYOUT_SAGAZ;
 
-	reader->fetch_size = FIRST_CHUNK;
+	/* a page is not longer than its records allow, whatever is asked for */
+	reader->fetch_size = in_pages && base->filter.chunk > 0 ? base->filter.chunk :
+		FIRST_CHUNK;
 	reader->chunk = AllocSetContextCreate(base->context, "sagaz read chunk",
 										  ALLOCSET_DEFAULT_SIZES);
 }
