@@ -4,7 +4,7 @@ SELECT sagaz.create_storage('m', 'memory://m');
 SET sagaz.saga_storage = 'm';
 SET sagaz.outbox_storage = 'm';
 
--- a foreign table can be made, but not read
+-- a foreign table must say of what
 CREATE FOREIGN TABLE on_storage (saga_id text) SERVER m;
 SELECT * FROM on_storage;
 UPDATE on_storage SET saga_id = '';

@@ -12,6 +12,8 @@ my $late = '0.5 s';
 
 my $node = new_node('delivery', conf => <<'CONF');
 fsync = off
+wal_level = minimal
+max_wal_senders = 0
 autovacuum = off
 sagaz.poll_interval = 1h
 sagaz.housekeeping_interval = 1h
