@@ -253,6 +253,26 @@ like(sagaz_json(0, 'storage', 'migrate', '--source=native', '--target=file', '--
 is(sql(q{SELECT sagaz.checksum('saga', 'native') = sagaz.checksum('saga', 'file')}), 't', 'everything is there');
 is(sql('SELECT sagaz.uuidv7() IS NULL; SHOW sagaz.saga_storage'), "f\nfile", '--switch: it is the default now');
 
+# What the library left in PostgreSQL goes to Redis, and back to other tables.
+{
+	my $host = $node->host =~ s{/}{%2F}gr;
+	my ($library, $back) = map { sprintf 'postgresql://@%s:%d/%s?layout=library', $host, $node->port, $_ } qw(library back);
+
+	sql("CREATE DATABASE $_") for qw(library back);
+	command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-d', $node->connstr('library'), '-o', '/dev/null', '-f', 'test/data/pg-clean.sql' ],
+		'the tables of the library');
+	local $ENV{BETWEEN} = $redis->url(password => $secret, db => 5);
+	my $there = sagaz_json(0, 'storage', 'transfer', "--source=$library", '--target-env=BETWEEN');
+	my $again = sagaz_json(0, 'storage', 'transfer', '--source-env=BETWEEN', "--target=$back");
+
+	cmp_ok($there->{transferred}, '>', 20, 'to Redis');
+	is($again->{transferred}, $there->{transferred}, 'and back');
+	for my $type (qw(saga outbox))
+	{
+		is(sql("SELECT sagaz.checksum('$type', '$library') = sagaz.checksum('$type', '$back')"), 't', "$type: every field is as it was");
+	}
+}
+
 # The password was never to be seen.
 unlike($said, qr/$secret/, 'no output has the password');
 unlike(slurp_file($node->logfile), qr/$secret/, 'nor has the log of the server');
