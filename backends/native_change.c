@@ -96,22 +96,14 @@ native_set_retry(SagazWriter *row, const SagazEvent *event, TimestampTz now,
 	set_text(row, retry_last_error, event->last_error);
 }
 
-/* An event that waits behind another of its saga goes on doing so. */
 static void
 set_replacement(const SagazEventChange *change, SagazWriter *row, void *arg)
 {
 	const Replacement *replacement = arg;
-	bool		was_held = change->place.state == PLACE_RETRY &&
-		change->place.retry_state == RETRY_HELD;
 
 	native_set_retry(row, replacement->event, change->now,
 					 replacement->batch_id);
 	set_text(row, retry_event_type, replacement->event->event_type);
-	if (was_held && native_status_of(replacement->event) == STATUS_PENDING)
-	{
-		sagaz_writer_set(row, retry_state, Int16GetDatum(RETRY_HELD));
-		sagaz_writer_clear(row, retry_next_attempt_at);
-	}
 }
 
 /* ---------------------------------------------------------------------- */

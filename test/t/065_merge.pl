@@ -30,6 +30,7 @@ push @storages, map { [ $_->[0], "postgresql://\@$host:" . $node->port . "/$_->[
   if $built{postgresql};
 
 my $session = SagazSession->new($node, 'postgres');
+$session->query('SET client_min_messages = warning');
 
 # The rows of a statement, or its SQLSTATE.
 sub ask
