@@ -183,9 +183,12 @@ sagaz_read_records(FunctionCallInfo fcinfo, int argno, SagazKind kind,
 	records = palloc0((*count + 1) * sizeof(SagazRecord));
 	for (int i = 0; i < *count; i++)
 	{
-		read(kind, JsonbValueToJsonb(getIthJsonbValueFromContainer(&json->root, i)),
-			 &records[i]);
+		Jsonb	   *element =
+			JsonbValueToJsonb(getIthJsonbValueFromContainer(&json->root, i));
+
+		read(kind, element, &records[i]);
 		refuse_problem(&records[i]);
+		pfree(element);
 	}
 	refuse_twins(records, *count);
 	return records;
