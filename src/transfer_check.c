@@ -144,7 +144,8 @@ go_no_further(SagazRecord *record, bool exists, void *arg)
 
 /*
  * Get as far as one can get with writing without writing anything.  Where
- * tables are made in a transaction of their own, none are made.
+ * tables are made in a transaction of their own, none are made.  Who may write
+ * to tables of sagaz, it decides itself.
  */
 static void
 try_to_write(SagazTransfer *transfer, SagazKind kind)
@@ -152,7 +153,8 @@ try_to_write(SagazTransfer *transfer, SagazKind kind)
 	SagazStore *store = sagaz_end_open(&transfer->target, kind);
 	SagazFilter filter = {.key = "00000000-0000-0000-0000-000000000000"};
 
-	if (store->backend->merge == sagaz_merge_by_edit &&
+	if (!transfer->target.is_native &&
+		strcmp(transfer->target.layout, "sagaz") != 0 &&
 		strcmp(transfer->target.layout, "empty") != 0)
 		(void) sagaz_edit(store, kind, &filter, true, go_no_further, transfer);
 }
