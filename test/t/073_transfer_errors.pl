@@ -220,6 +220,25 @@ for my $way ([ 'cancelled', 'pg_cancel_backend' ], [ 'interrupted', 'pg_terminat
 }
 
 # ----------------------------------------------------------------------
+# A source that changes meanwhile
+
+$redis->cli('FLUSHALL');
+is(meanwhile($call, sub {
+	my $key = newest('last_key');
+
+	$node->safe_psql('empty', "SELECT sagaz.save_saga_state('$key', 'changed', 'failed', storage => 'sqlite_filled')");
+}), 'SZ004', 'changed: the comparison fails');
+like(newest(q{state, verification->'saga'->'missing', verification->'saga'->'different', verification->'saga'->'keys', verification->'outbox'->'different'}),
+	qr/^failed\|0\|1\|\["m\d+"\]\|0\z/, 'changed: and names the saga');
+like(newest('error'), qr/source and target differ afterwards/, 'changed: so says the row');
+$id = newest('transfer_id');
+is(state_of("CALL sagaz.resume_transfer($id)"), 'SZ004', 'changed: resumed, it compares again');
+is(state_of($call), '', 'changed: run again, it is moved');
+same($_, 'sqlite_filled', 'redis_empty', "changed: both are the same in the end: $_") for qw(saga outbox);
+is(state_of($call =~ s/\)\z/, validate => false)/r), '', 'not compared, if that is not wanted');
+is(newest('verification IS NULL'), 't', 'so nothing is said about it');
+
+# ----------------------------------------------------------------------
 # A peer that is away for a while
 
 my $retrying = "CALL sagaz.transfer('%s', '%s', batch_size => 2, on_error => 'retry')";
