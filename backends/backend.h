@@ -439,6 +439,8 @@ struct SagazStore
 	List	   *options;		/* DefElem, checked */
 	char	   *consumer_group; /* the group that its events are for */
 	bool		broken;			/* close it; open it anew */
+	int			readers;		/* that are open */
+	bool		is_left;		/* goes with the last of them */
 };
 
 struct SagazReader
@@ -454,6 +456,7 @@ extern const SagazBackend *const sagaz_backends[];
 extern const int sagaz_nbackends;
 extern const SagazBackend *sagaz_backend_find(const char *name);
 extern const char *sagaz_store_option(const SagazStore *store, const char *name);
+extern void sagaz_store_close(SagazStore *store);
 extern SagazReader *sagaz_read_begin(SagazStore *store, SagazKind kind,
 									 const SagazFilter *filter);
 extern void sagaz_read_end(SagazReader *reader);

@@ -54,6 +54,36 @@ sagaz_store_option(const SagazStore *store, const char *name)
 	return NULL;
 }
 
+/* Close it, or let its last reader do that: a cursor may outlive its use. */
+void
+sagaz_store_close(SagazStore *store)
+{
+	store->is_left = true;
+	if (store->readers == 0)
+		MemoryContextDelete(store->context);
+}
+
+static void
+reader_is_gone(void *arg)
+{
+	SagazStore *store = arg;
+
+	if (--store->readers == 0 && store->is_left)
+		MemoryContextDelete(store->context);
+}
+
+/* What is tied first runs last, after what the backend ties to the context. */
+static void
+hold_store(SagazStore *store, MemoryContext context)
+{
+	MemoryContextCallback *callback = MemoryContextAlloc(context, sizeof(*callback));
+
+	callback->func = reader_is_gone;
+	callback->arg = store;
+	MemoryContextRegisterResetCallback(context, callback);
+	store->readers++;
+}
+
 /* The filter's strings must last as long as the reader. */
 SagazReader *
 sagaz_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *filter)
@@ -64,6 +94,7 @@ sagaz_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 	MemoryContext outer = MemoryContextSwitchTo(context);
 	SagazReader *reader = palloc0(store->backend->reader_size);
 
+	hold_store(store, context);
 	reader->store = store;
 	reader->context = context;
 	reader->kind = kind;

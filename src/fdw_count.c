@@ -7,7 +7,6 @@
  */
 #include "sagaz.h"
 
-#include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/hsearch.h"
 #include "utils/timestamp.h"
@@ -15,8 +14,6 @@
 #include "fdw_count.h"
 
 #define REMEMBERED_MS 60000
-/* Who may not read the table learns nothing from its plans. */
-#define UNKNOWN_ROWS 1000
 
 typedef struct CountKey
 {
@@ -42,9 +39,9 @@ sagaz_table_count(const SagazTable *table, Oid user)
 	double		rows;
 	TimestampTz now = GetCurrentTimestamp();
 
-	if (pg_class_aclcheck(table->id, OidIsValid(user) ? user : GetUserId(),
-						  ACL_SELECT) != ACLCHECK_OK)
-		return UNKNOWN_ROWS;
+	/* who may not read the table learns nothing from its plans */
+	if (pg_class_aclcheck(table->id, user, ACL_SELECT) != ACLCHECK_OK)
+		return SAGAZ_UNKNOWN_ROWS;
 	if (counts == NULL)
 	{
 		HASHCTL		control = {.keysize = sizeof(CountKey),.entrysize = sizeof(CountEntry)};

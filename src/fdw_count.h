@@ -7,6 +7,9 @@
 
 #include "fdw.h"
 
+/* What is taken for the number where it is not asked for. */
+#define SAGAZ_UNKNOWN_ROWS 1000
+
 extern double sagaz_table_count(const SagazTable *table, Oid user);
 
 #endif							/* SAGAZ_FDW_COUNT_H */

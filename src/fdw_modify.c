@@ -11,6 +11,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/pg_type.h"
+#include "commands/explain.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
@@ -27,12 +28,16 @@
 #include "fdw.h"
 #include "record.h"
 
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#endif
+
 #if PG_VERSION_NUM >= 160000
 #define modified_as(rinfo, estate) ExecGetResultRelCheckAsUser(rinfo, estate)
 #else
 #define modified_as(rinfo, estate) \
-	((rinfo)->ri_RangeTableIndex == 0 ? InvalidOid : \
-	 exec_rt_fetch((rinfo)->ri_RangeTableIndex, estate)->checkAsUser)
+	(named_table(rinfo)->ri_RangeTableIndex == 0 ? InvalidOid : \
+	 exec_rt_fetch(named_table(rinfo)->ri_RangeTableIndex, estate)->checkAsUser)
 #endif
 
 /* The old row, as the planner is asked for it. */
@@ -62,6 +67,10 @@ typedef struct Modify
 	HTAB	   *changes;		/* RecordChange */
 	List	   *keys;			/* char *, in the order of the statement */
 	bool		removes;
+	bool		gathers;		/* rows come one by one, and may wait */
+	MemoryContext part;			/* of new records */
+	SagazRecord *records;
+	int			nrecords;
 } Modify;
 
 /* ---------------------------------------------------------------------- */
@@ -81,6 +90,16 @@ match_key(const void *a, const void *b, Size size)
 	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }
 
+#if PG_VERSION_NUM < 160000
+/* A partition has the rights of the table that the statement names. */
+static ResultRelInfo *
+named_table(ResultRelInfo *rinfo)
+{
+	return rinfo->ri_RangeTableIndex == 0 && rinfo->ri_RootResultRelInfo ?
+		rinfo->ri_RootResultRelInfo : rinfo;
+}
+#endif
+
 static Modify *
 begin(ResultRelInfo *rinfo, EState *estate)
 {
@@ -96,6 +115,8 @@ begin(ResultRelInfo *rinfo, EState *estate)
 	modify->user = modified_as(rinfo, estate);
 	modify->context = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign modify",
 											ALLOCSET_DEFAULT_SIZES);
+	modify->part = AllocSetContextCreate(modify->context, "sagaz foreign batch",
+										 ALLOCSET_DEFAULT_SIZES);
 	control.hcxt = modify->context;
 	modify->changes = hash_create("sagaz foreign changes", 64, &control,
 								  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
@@ -154,23 +175,57 @@ begin_modify(ModifyTableState *state, ResultRelInfo *rinfo, List *private,
 static void
 begin_insert(ModifyTableState *state, ResultRelInfo *rinfo)
 {
-	(void) begin(rinfo, state->ps.state);
+	begin(rinfo, state->ps.state)->gathers = true;
 }
 
 /* ---------------------------------------------------------------------- */
 /* New rows */
 
-/* One by one where something is to be done with each. */
+/* Does somebody look at each row once it is inserted? */
+static bool
+is_looked_at(const ResultRelInfo *rinfo)
+{
+	const TriggerDesc *triggers = rinfo->ri_TrigDesc;
+
+	return rinfo->ri_projectReturning != NULL || rinfo->ri_WithCheckOptions != NIL ||
+		(triggers && (triggers->trig_insert_before_row || triggers->trig_insert_after_row));
+}
+
 static int
 get_batch_size(ResultRelInfo *rinfo)
 {
 	Modify	   *modify = rinfo->ri_FdwState;
 
-	if (modify == NULL || rinfo->ri_projectReturning != NULL ||
-		rinfo->ri_WithCheckOptions != NIL ||
-		(rinfo->ri_TrigDesc && rinfo->ri_TrigDesc->trig_insert_after_row))
+	if (is_looked_at(rinfo))
 		return 1;
-	return modify->table->batch_size;
+	/* EXPLAIN asks without having begun */
+	return modify ? modify->table->batch_size :
+		sagaz_table_open(rinfo->ri_RelationDesc)->batch_size;
+}
+
+static void
+add_record(Modify *modify, TupleTableSlot *slot)
+{
+	MemoryContext outer;
+
+	if (modify->records == NULL)
+		modify->records = MemoryContextAlloc(modify->context,
+											 modify->table->batch_size * sizeof(SagazRecord));
+	outer = MemoryContextSwitchTo(modify->part);
+	sagaz_table_record(modify->table, slot, &modify->records[modify->nrecords]);
+	MemoryContextSwitchTo(outer);
+	modify->nrecords++;
+}
+
+static void
+put_records(Modify *modify)
+{
+	MemoryContext outer = MemoryContextSwitchTo(modify->part);
+
+	(void) sagaz_put(store_of(modify), modify->records, modify->nrecords, SAGAZ_PUT_NEW);
+	MemoryContextSwitchTo(outer);
+	MemoryContextReset(modify->part);
+	modify->nrecords = 0;
 }
 
 static TupleTableSlot **
@@ -178,26 +233,34 @@ insert_batch(EState *estate, ResultRelInfo *rinfo, TupleTableSlot **slots,
 			 TupleTableSlot **plan_slots, int *count)
 {
 	Modify	   *modify = rinfo->ri_FdwState;
-	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
-											   "sagaz foreign batch", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext outer = MemoryContextSwitchTo(part);
-	SagazRecord *records = palloc(*count * sizeof(SagazRecord));
 
 	for (int i = 0; i < *count; i++)
-		sagaz_table_record(modify->table, slots[i], &records[i]);
-	(void) sagaz_put(store_of(modify), records, *count, SAGAZ_PUT_NEW);
-	MemoryContextSwitchTo(outer);
-	MemoryContextDelete(part);
+		add_record(modify, slots[i]);
+	put_records(modify);
 	return slots;
 }
 
+/* COPY brings rows one by one, to be put when there are enough of them. */
 static TupleTableSlot *
 insert_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 		   TupleTableSlot *plan_slot)
 {
-	int			count = 1;
+	Modify	   *modify = rinfo->ri_FdwState;
 
-	return insert_batch(estate, rinfo, &slot, &plan_slot, &count)[0];
+	add_record(modify, slot);
+	if (!modify->gathers || is_looked_at(rinfo) ||
+		modify->nrecords >= modify->table->batch_size)
+		put_records(modify);
+	return slot;
+}
+
+/* So many rows go to the storage at once. */
+static void
+explain_modify(ModifyTableState *state, ResultRelInfo *rinfo, List *private,
+			   int subplan, ExplainState *es)
+{
+	if (es->verbose && state->operation == CMD_INSERT)
+		ExplainPropertyInteger("Batch Size", NULL, get_batch_size(rinfo), es);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -279,16 +342,16 @@ update_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 		   TupleTableSlot *plan_slot)
 {
 	Modify	   *modify = rinfo->ri_FdwState;
+	MemoryContext outer = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
 	int			natts = modify->table->columns->natts;
 	Datum	   *values = palloc(natts * sizeof(Datum));
 	bool	   *nulls = palloc(natts * sizeof(bool));
-	MemoryContext outer;
 	RecordChange *change;
 	bool		is_new;
 
 	slot_getallattrs(slot);
 	old_values(modify, plan_slot, values, nulls);
-	outer = MemoryContextSwitchTo(modify->context);
+	MemoryContextSwitchTo(modify->context);
 	change = change_of(modify, key_of(modify, values, nulls), &is_new);
 	if (is_new)
 		note_changes(modify, change, slot, values, nulls);
@@ -301,14 +364,14 @@ delete_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 		   TupleTableSlot *plan_slot)
 {
 	Modify	   *modify = rinfo->ri_FdwState;
+	MemoryContext outer = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
 	int			natts = modify->table->columns->natts;
 	Datum	   *values = palloc(natts * sizeof(Datum));
 	bool	   *nulls = palloc(natts * sizeof(bool));
-	MemoryContext outer;
 	bool		is_new;
 
 	old_values(modify, plan_slot, values, nulls);
-	outer = MemoryContextSwitchTo(modify->context);
+	MemoryContextSwitchTo(modify->context);
 	(void) change_of(modify, key_of(modify, values, nulls), &is_new);
 	MemoryContextSwitchTo(outer);
 	ExecClearTuple(slot);
@@ -372,6 +435,8 @@ end_modify(EState *estate, ResultRelInfo *rinfo)
 
 	if (modify == NULL)
 		return;
+	if (modify->nrecords > 0)
+		put_records(modify);
 	part = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign flush",
 								 ALLOCSET_DEFAULT_SIZES);
 	total = list_length(modify->keys);
@@ -401,6 +466,7 @@ sagaz_fdw_modify(FdwRoutine *routine)
 	routine->ExecForeignUpdate = update_row;
 	routine->ExecForeignDelete = delete_row;
 	routine->EndForeignModify = end_modify;
+	routine->ExplainForeignModify = explain_modify;
 	routine->BeginForeignInsert = begin_insert;
 	routine->EndForeignInsert = end_modify;
 }

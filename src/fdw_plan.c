@@ -12,6 +12,7 @@
 #include "access/table.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
@@ -197,6 +198,20 @@ rows_of(const PlannedTable *planned, const Question *question)
 	return clamp_row_est(rows);
 }
 
+/*
+ * How many rows the table has: as ANALYZE found, or else as the storage says.
+ * That may take it a while, so it is asked only where the plan depends on it.
+ */
+static double
+rows_of_table(const SagazTable *table, const RelOptInfo *rel, const Question *question)
+{
+	if (rel->tuples >= 0)
+		return rel->tuples;
+	if (question->how[ASKED_KEY] != NOT_ASKED)
+		return SAGAZ_UNKNOWN_ROWS;
+	return sagaz_table_count(table, OidIsValid(rel->userid) ? rel->userid : GetUserId());
+}
+
 static void
 get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
 {
@@ -211,10 +226,10 @@ get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
 	planned->columns[ASKED_STATUS] = text_column(planned->table, "status");
 	if (planned->table->kind == SAGAZ_EVENT)
 		planned->columns[ASKED_SAGA] = text_column(planned->table, "saga_id");
-	planned->rows = sagaz_table_count(planned->table, rel->userid);
+	make_question(planned, rel->baserestrictinfo, rel->relid, &question);
+	planned->rows = rows_of_table(planned->table, rel, &question);
 	rel->fdw_private = planned;
 	rel->tuples = planned->rows;
-	make_question(planned, rel->baserestrictinfo, rel->relid, &question);
 	set_baserel_size_estimates(root, rel);
 	rel->rows = Min(rows_of(planned, &question), Max(rel->rows, 1));
 }

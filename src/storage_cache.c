@@ -42,7 +42,7 @@ close_entry(StoreEntry *entry)
 
 	entry->store = NULL;
 	if (store)
-		MemoryContextDelete(store->context);
+		sagaz_store_close(store);
 }
 
 /* Close what was idle for too long. */
