@@ -281,5 +281,5 @@ const PostgresOperations postgres_library_operations = {
 	.count = library_count,
 	.merge = postgres_merge_by_edit,
 	.remove = postgres_remove_by_edit,
-	.unfit = postgres_fits
+	.unfit = library_unfit
 };

@@ -38,17 +38,20 @@ extern int64 library_count(PostgresStore *store, SagazKind kind,
 extern PostgresResult *library_lock(PostgresStore *store, SagazKind kind,
 									const SagazFilter *filter);
 
+/* postgres_library_fit.c */
+extern char *library_unfit(PostgresStore *store, const SagazRecord *record);
+extern void library_check_record(const PostgresStore *store,
+								 SagazRecord *record);
+
 /* postgres_library_edit.c */
 extern int64 library_edit(PostgresStore *store, SagazKind kind,
 						  const SagazFilter *filter, bool create,
 						  SagazEdit edit, void *arg);
 
 /*
- * postgres_library_write.c.  All but the check queue statements: the first a
- * single one, which returns the keys of the records that it wrote.
+ * postgres_library_write.c.  All queue statements: the first a single one,
+ * which returns the keys of the records that it wrote.
  */
-extern void library_check_record(const PostgresStore *store,
-								 SagazRecord *record);
 extern void library_queue_main(PostgresStore *store, SagazRecord *const *records,
 							   int count, bool replace);
 extern void library_queue_rest(PostgresStore *store, SagazRecord *const *records,

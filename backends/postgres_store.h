@@ -137,12 +137,6 @@ postgres_remove_by_edit(PostgresStore *store, SagazKind kind,
 	return sagaz_remove_by_edit(&store->base, kind, keys, nkeys);
 }
 
-static inline char *
-postgres_fits(PostgresStore *store, const SagazRecord *record)
-{
-	return NULL;
-}
-
 /* postgres_sagaz.c */
 extern bool postgres_sagaz_call(PostgresStore *store, const SagazCall *call);
 extern List *postgres_sagaz_fetch(PostgresReader *reader, int count);

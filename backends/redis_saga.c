@@ -22,6 +22,9 @@
 #include "times.h"
 
 #define VERSION_FIELD "sagaz:version"
+#define SAGA_WORDS 8			/* statuses of sagas */
+/* A set is looked for among so many commands. */
+#define LATEST_COMMANDS 16
 
 static const char *const fetch_saga[] = {"HMGET", "data", VERSION_FIELD, NULL};
 
@@ -31,6 +34,16 @@ typedef struct RedisPlace
 	const char *status;
 	const char *name;
 } RedisPlace;
+
+/*
+ * Changes of the indexes, in as few commands as there are sets: a saga is
+ * taken out of each status that it does not have.
+ */
+typedef struct RedisIndexing
+{
+	RedisCommand *removals[SAGA_WORDS];
+	List	   *others;			/* RedisCommand */
+} RedisIndexing;
 
 /* What is to be written; without a saga it is removed. */
 typedef struct RedisSave
@@ -165,28 +178,71 @@ name_index(const RedisStore *store, const char *name)
 	return psprintf("%sindex:name:%s", store->saga_prefix, name);
 }
 
+/* Add an id to a command on a set. */
+static void
+add_indexing(RedisIndexing *indexing, const char *name, char *set, const char *id)
+{
+	int			count = list_length(indexing->others);
+	RedisCommand *command;
+
+	for (int i = count - 1; i >= Max(count - LATEST_COMMANDS, 0); i--)
+	{
+		command = list_nth(indexing->others, i);
+		if (strcmp(command->words[0], name) == 0 && strcmp(command->words[1], set) == 0)
+		{
+			redis_add(command, id);
+			return;
+		}
+	}
+	command = redis_command(name);
+	redis_add(command, set);
+	redis_add(command, id);
+	indexing->others = lappend(indexing->others, command);
+}
+
 /* Take the id out of every index where it is or may have been left. */
 static void
-queue_unindex(RedisStore *store, const RedisSave *save, const char *id,
-			  const char *status, const char *name)
+unindex(RedisStore *store, RedisIndexing *indexing, const RedisSave *save,
+		const char *id, const char *status, const char *name)
 {
 	for (int i = 0; sagaz_saga_words[i]; i++)
-		if (status == NULL || strcmp(sagaz_saga_words[i], status) != 0)
-			redis_queue_words(store, "SREM", status_index(store, sagaz_saga_words[i]),
-							  id, NULL);
+	{
+		if (status && strcmp(sagaz_saga_words[i], status) == 0)
+			continue;
+		Assert(i < SAGA_WORDS);
+		if (indexing->removals[i] == NULL)
+		{
+			indexing->removals[i] = redis_command("SREM");
+			redis_add(indexing->removals[i], status_index(store, sagaz_saga_words[i]));
+		}
+		redis_add(indexing->removals[i], id);
+	}
 	if (save->before.status && (status == NULL || strcmp(save->before.status, status) != 0))
-		redis_queue_words(store, "SREM", status_index(store, save->before.status), id, NULL);
+		add_indexing(indexing, "SREM", status_index(store, save->before.status), id);
 	if (save->before.name && (name == NULL || strcmp(save->before.name, name) != 0))
-		redis_queue_words(store, "SREM", name_index(store, save->before.name), id, NULL);
+		add_indexing(indexing, "SREM", name_index(store, save->before.name), id);
 }
 
 static void
-queue_removal(RedisStore *store, const RedisSave *save)
+queue_indexing(RedisStore *store, RedisIndexing *indexing)
+{
+	ListCell   *cell;
+
+	for (int i = 0; i < SAGA_WORDS; i++)
+		if (indexing->removals[i])
+			redis_queue(store, indexing->removals[i]);
+	foreach(cell, indexing->others)
+		redis_queue(store, lfirst(cell));
+	memset(indexing, 0, sizeof(RedisIndexing));
+}
+
+static void
+queue_removal(RedisStore *store, RedisIndexing *indexing, const RedisSave *save)
 {
 	char	   *id = redis_utf8(save->saga_id);
 
 	redis_queue_words(store, "DEL", saga_key(store, id), NULL);
-	queue_unindex(store, save, id, NULL, NULL);
+	unindex(store, indexing, save, id, NULL, NULL);
 }
 
 static bool
@@ -196,7 +252,7 @@ is_finished(const char *status)
 }
 
 static void
-queue_save(RedisStore *store, const RedisSave *save)
+queue_save(RedisStore *store, RedisIndexing *indexing, const RedisSave *save)
 {
 	const SagazSaga *saga = save->saga;
 	char	   *id = redis_utf8(saga->saga_id);
@@ -206,9 +262,9 @@ queue_save(RedisStore *store, const RedisSave *save)
 
 	redis_queue_words(store, "HSET", key, "data", saga_data(saga),
 					  VERSION_FIELD, saga_version(saga), NULL);
-	queue_unindex(store, save, id, status, name);
-	redis_queue_words(store, "SADD", status_index(store, status), id, NULL);
-	redis_queue_words(store, "SADD", name_index(store, name), id, NULL);
+	unindex(store, indexing, save, id, status, name);
+	add_indexing(indexing, "SADD", status_index(store, status), id);
+	add_indexing(indexing, "SADD", name_index(store, name), id);
 	if (!is_finished(saga->status))
 		redis_queue_words(store, "PERSIST", key, NULL);
 	else if (store->saga_ttl > 0)
@@ -218,11 +274,12 @@ queue_save(RedisStore *store, const RedisSave *save)
 
 /*
  * Write all in one transaction of the server; false if a key that was watched
- * has changed.
+ * has changed.  Those that are repeated are written one after the other.
  */
 static bool
-write_all(RedisStore *store, List *saves)
+write_all(RedisStore *store, List *saves, bool repeated)
 {
+	RedisIndexing indexing = {0};
 	RedisReply **replies;
 	RedisReply *exec;
 	ListCell   *cell;
@@ -234,10 +291,13 @@ write_all(RedisStore *store, List *saves)
 		RedisSave  *save = lfirst(cell);
 
 		if (save->saga)
-			queue_save(store, save);
+			queue_save(store, &indexing, save);
 		else
-			queue_removal(store, save);
+			queue_removal(store, &indexing, save);
+		if (repeated)
+			queue_indexing(store, &indexing);
 	}
+	queue_indexing(store, &indexing);
 	if (saves != NIL)
 		redis_queue_words(store, "EXEC", NULL);
 	replies = redis_exchange(store, &count);
@@ -303,6 +363,27 @@ found_of(List *found, const char *key)
 	return NULL;
 }
 
+static int
+compare_keys(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* Is a key among them more than once? */
+static bool
+has_repeats(const SagazRecord *records, int count)
+{
+	const char **keys = palloc(count * sizeof(char *));
+
+	for (int i = 0; i < count; i++)
+		keys[i] = records[i].saga.saga_id;
+	qsort(keys, count, sizeof(char *), compare_keys);
+	for (int i = 1; i < count; i++)
+		if (strcmp(keys[i - 1], keys[i]) == 0)
+			return true;
+	return false;
+}
+
 /* Is a record of that key among those before this one? */
 static bool
 is_repeated(const SagazRecord *records, int count, const char *key)
@@ -315,7 +396,7 @@ is_repeated(const SagazRecord *records, int count, const char *key)
 
 static List *
 saves_for_put(RedisStore *store, SagazRecord *records, int count,
-			  SagazPutMode mode)
+			  SagazPutMode mode, bool repeated)
 {
 	SagazFilter filter = {.nkeys = count};
 	const char **keys = palloc(count * sizeof(char *));
@@ -336,7 +417,7 @@ saves_for_put(RedisStore *store, SagazRecord *records, int count,
 	{
 		RedisFound *before = found_of(found, keys[i]);
 		bool		exists = before != NULL ||
-			(mode != SAGAZ_PUT_ALWAYS && is_repeated(records, i, keys[i]));
+			(mode != SAGAZ_PUT_ALWAYS && repeated && is_repeated(records, i, keys[i]));
 
 		if (exists && mode == SAGAZ_PUT_NEW)
 			ereport(ERROR,
@@ -355,12 +436,13 @@ redis_saga_put(RedisStore *store, SagazRecord *records, int count,
 			   SagazPutMode mode)
 {
 	TimestampTz since = GetCurrentTimestamp();
+	bool		repeated = has_repeats(records, count);
 
 	for (;;)
 	{
-		List	   *saves = saves_for_put(store, records, count, mode);
+		List	   *saves = saves_for_put(store, records, count, mode, repeated);
 
-		if (write_all(store, saves))
+		if (write_all(store, saves, repeated))
 			return list_length(saves);
 		redis_check_patience(store, since);
 	}
@@ -450,7 +532,7 @@ redis_saga_edit(RedisStore *store, const SagazFilter *filter, bool create,
 			if (save)
 				saves = lappend(saves, save);
 		}
-		if (write_all(store, saves))
+		if (write_all(store, saves, false))
 			return list_length(saves);
 		redis_check_patience(store, since);
 	}

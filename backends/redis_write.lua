@@ -20,21 +20,25 @@ local function stamp_of(id)
 	return table.concat(fields, '\1')
 end
 
+-- The words of a write lie in ARGV from "first" to "last".
 local function read_writes()
 	local writes, at = {}, 7
 	while at <= #ARGV do
-		local write = {mode = ARGV[at], id = ARGV[at + 1], stamp = ARGV[at + 2],
-			due = tonumber(ARGV[at + 3]), words = {}, fields = {}}
-		local count = tonumber(ARGV[at + 4])
-		for i = 1, count, 2 do
-			local name, value = ARGV[at + 4 + i], ARGV[at + 5 + i]
-			write.words[i], write.words[i + 1] = name, value
-			write.fields[name] = value
-		end
-		writes[#writes + 1] = write
-		at = at + 5 + count
+		local last = at + 4 + tonumber(ARGV[at + 4])
+		writes[#writes + 1] = {mode = ARGV[at], id = ARGV[at + 1], stamp = ARGV[at + 2],
+			due = tonumber(ARGV[at + 3]), first = at + 5, last = last}
+		at = last + 1
 	end
 	return writes
+end
+
+-- Its fields by name.
+local function read_fields(write)
+	local fields = {}
+	for at = write.first, write.last, 2 do
+		fields[ARGV[at]] = ARGV[at + 1]
+	end
+	return fields
 end
 
 -- Events that wait to be delivered, exactly if that matters.  What is
@@ -62,6 +66,7 @@ local function check(writes)
 			return nil, {'changed'}
 		elseif write.mode ~= 'M' or not exists then
 			kept[#kept + 1] = write
+			write.is_fresh = not exists and write.mode ~= 'R'
 			if write.due and not exists then
 				entries = entries + 1
 			end
@@ -117,7 +122,7 @@ local function hold(write, entry)
 	end
 end
 
-local function set_place(write, was, entry, letter)
+local function set_place(write, entry, letter)
 	local id, status = write.id, write.fields.status
 	if status ~= 'dead_letter' then
 		leave_dead_letters(id, letter)
@@ -142,8 +147,45 @@ local function set_place(write, was, entry, letter)
 	end
 end
 
+-- What is left of events that were there once, in one go for many.
+local function forget_places(writes)
+	local ids = {}
+	for i, write in ipairs(writes) do
+		if write.is_fresh then
+			ids[#ids + 1] = write.id
+		end
+		if #ids > 0 and (#ids == 1000 or i == #writes) then
+			redis.call('HDEL', processing, unpack(ids))
+			redis.call('ZREM', due, unpack(ids))
+			ids = {}
+		end
+	end
+end
+
+-- Nothing has to be looked up of an event that was not there.  If it waits for
+-- nothing but its turn, its entry is written with its fields: behind them in
+-- ARGV lie words that have been read.
+local function apply_fresh(write)
+	local key = meta(write.id)
+	local fields = read_fields(write)
+	local batch = fields['sagaz:batch']
+	if batch then
+		redis.call('SADD', batch_key(batch), write.id)
+	end
+	if write.due and write.due <= now and fields.status ~= 'claimed' then
+		ARGV[write.last + 1] = 'sagaz:entry'
+		ARGV[write.last + 2] = add_entry(write.id, fields.saga_id, fields.event_type)
+		redis.call('HSET', key, unpack(ARGV, write.first, write.last + 2))
+	else
+		redis.call('HSET', key, unpack(ARGV, write.first, write.last))
+		write.fields = fields
+		set_place(write)
+	end
+end
+
 local function apply(write)
 	local key = meta(write.id)
+	write.fields = read_fields(write)
 	local was = redis.call('HMGET', key, 'sagaz:batch', 'sagaz:entry', 'sagaz:dead')
 	local batch, entry, letter = was[1], was[2], was[3]
 	if batch and batch ~= write.fields['sagaz:batch'] then
@@ -156,11 +198,11 @@ local function apply(write)
 		return
 	end
 	redis.call('HDEL', key, 'sagaz:batch', 'sagaz:lease', 'sagaz:next')
-	redis.call('HSET', key, unpack(write.words))
+	redis.call('HSET', key, unpack(ARGV, write.first, write.last))
 	if write.fields['sagaz:batch'] then
 		redis.call('SADD', batch_key(write.fields['sagaz:batch']), write.id)
 	end
-	set_place(write, was, entry, letter)
+	set_place(write, entry, letter)
 end
 
 local writes, refusal = check(read_writes())
@@ -177,7 +219,12 @@ if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then
 		end
 	end
 end
+forget_places(writes)
 for _, write in ipairs(writes) do
-	apply(write)
+	if write.is_fresh then
+		apply_fresh(write)
+	else
+		apply(write)
+	end
 end
 return #writes
