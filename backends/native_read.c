@@ -45,37 +45,58 @@ scan_behind(NativeReader *reader, const char *table, const char *index)
 							ForwardScanDirection);
 }
 
+static int
+compare_keys(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* All keys by their bytes, which need not be the order of the index. */
+static void
+sort_keys(NativeReader *reader)
+{
+	SagazScan  *scan = scan_behind(reader, "sagas", "sagas_pkey");
+	int			room = 256;
+	const char **keys = palloc(room * sizeof(char *));
+
+	while (sagaz_scan_next(scan))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (reader->nkeys == room)
+			keys = repalloc_huge(keys, (Size) (room *= 2) * sizeof(char *));
+		keys[reader->nkeys++] = sagaz_column_text(scan->slot, saga_saga_id);
+	}
+	sagaz_scan_end(scan);
+	qsort(keys, reader->nkeys, sizeof(char *), compare_keys);
+	reader->keys = keys;
+}
+
 static void
 begin_sagas(NativeReader *reader)
 {
-	if (reader->base.filter.key || reader->base.filter.nkeys > 0)
+	const SagazFilter *filter = &reader->base.filter;
+
+	reader->keys = filter->key ? &filter->key : filter->keys;
+	reader->nkeys = filter->key ? 1 : filter->nkeys;
+	if (reader->nkeys > 0)
 		return;
+	if (filter->order == SAGAZ_BY_KEY)
+	{
+		sort_keys(reader);
+		return;
+	}
 	reader->sagas = scan_behind(reader, "sagas", "sagas_pkey");
 	reader->steps = scan_behind(reader, "saga_steps", "saga_steps_pkey");
 	reader->has_step = sagaz_scan_next(reader->steps);
 	initStringInfo(&reader->last_key);
 }
 
-/* The next of the saga keys that are asked for, or NULL. */
-static const char *
-next_key(NativeReader *reader)
-{
-	const SagazFilter *filter = &reader->base.filter;
-	int			i = reader->next_key++;
-
-	if (filter->key)
-		return i == 0 ? filter->key : NULL;
-	return i < filter->nkeys ? filter->keys[i] : NULL;
-}
-
 static bool
 next_saga_by_key(NativeReader *reader, SagaRow *row, SagaSteps *steps)
 {
-	const char *key;
-
-	while ((key = next_key(reader)) != NULL)
+	while (reader->next_key < reader->nkeys)
 	{
-		Datum		saga_id = CStringGetTextDatum(key);
+		Datum		saga_id = CStringGetTextDatum(reader->keys[reader->next_key++]);
 
 		CHECK_FOR_INTERRUPTS();
 		if (!saga_read(saga_id, reader->snapshot, row))
@@ -200,6 +221,33 @@ open_position(NativeReader *reader, const char *position)
 		refuse_position(position);
 }
 
+/* The archive keeps the final state in the default group. */
+static bool
+archive_tells(const NativeReader *reader)
+{
+	return strcmp(reader->states->group.name, SAGAZ_DEFAULT_GROUP) == 0;
+}
+
+static SagazScan *
+scan_ids(NativeReader *reader, const char *table, const char *index, bool *found)
+{
+	SagazScan  *scan = sagaz_scan_begin(table, index, reader->snapshot, NULL, 0,
+										ForwardScanDirection);
+
+	*found = sagaz_scan_next(scan);
+	return scan;
+}
+
+/* Log and archive by id; the archive is the default group's. */
+static void
+open_by_key(NativeReader *reader)
+{
+	reader->rows = scan_ids(reader, "outbox", "outbox_event_id", &reader->has_row);
+	if (archive_tells(reader))
+		reader->archive = scan_ids(reader, "outbox_archive", "outbox_archive_pkey",
+								   &reader->has_archived);
+}
+
 /* Which statuses are asked for, as a set of status_bit(). */
 static int
 wanted_statuses(const SagazFilter *filter)
@@ -244,10 +292,61 @@ begin_events(NativeReader *reader)
 	else if (filter->nstatuses > 0)
 		reader->events = sagaz_scan_by_status(reader->states,
 											  wanted_statuses(filter));
+	else if (filter->order == SAGAZ_BY_KEY)
+		open_by_key(reader);
 	else if (filter->position)
 		open_position(reader, filter->position);
 	else
 		open_lane(reader, 0);
+}
+
+/* Read an event that was found; false if it is none of the group's. */
+static bool
+read_event(NativeReader *reader, SagazFoundEvent *found, SagazEvent *event)
+{
+	if (!found->archived)
+	{
+		sagaz_state_of(reader->states, found->slot, &found->state);
+		if (found->state.status == STATUS_NONE)
+			return false;
+	}
+	native_event_of(reader->states, found, event);
+	return true;
+}
+
+/* Does the event with the lower id lie in the archive? */
+static bool
+archived_is_next(NativeReader *reader)
+{
+	if (!reader->has_row || !reader->has_archived)
+		return reader->has_archived;
+	return memcmp(DatumGetUUIDP(sagaz_column(reader->archive->slot, event_event_id + 1)),
+				  DatumGetUUIDP(sagaz_column(reader->rows->slot, outbox_event_id)),
+				  UUID_LEN) < 0;
+}
+
+/* The next event by id, which may be none of the group's. */
+static bool
+next_event_by_key(NativeReader *reader, SagazEvent *event)
+{
+	bool		has_any;
+
+	do
+	{
+		SagazFoundEvent found = {.archived = archived_is_next(reader)};
+
+		CHECK_FOR_INTERRUPTS();
+		has_any = reader->has_row || reader->has_archived;
+		if (!has_any)
+			break;
+		found.slot = found.archived ? reader->archive->slot : reader->rows->slot;
+		has_any = read_event(reader, &found, event);
+		if (found.archived)
+			reader->has_archived = sagaz_scan_next(reader->archive);
+		else
+			reader->has_row = sagaz_scan_next(reader->rows);
+	} while (!has_any);
+	return has_any;
 }
 
 /* The next row of the log or the archive; false behind the last. */
@@ -264,8 +363,7 @@ next_row(NativeReader *reader)
 			open_lane(reader, 0);
 			continue;
 		}
-		/* the archive keeps the final state in the default group */
-		if (strcmp(reader->states->group.name, SAGAZ_DEFAULT_GROUP) != 0)
+		if (!archive_tells(reader))
 			return false;
 		sagaz_scan_end(reader->rows);
 		open_archive(reader, NULL);
@@ -286,11 +384,7 @@ next_event_in_order(NativeReader *reader, SagazEvent *event)
 			return false;
 		found.slot = reader->rows->slot;
 		found.archived = reader->lane == SAGAZ_LANES;
-		found.state.status = STATUS_SENT;
-		if (!found.archived)
-			sagaz_state_of(reader->states, found.slot, &found.state);
-	} while (found.state.status == STATUS_NONE);
-	native_event_of(reader->states, &found, event);
+	} while (!read_event(reader, &found, event));
 	reader->last_lane = reader->lane;
 	if (found.archived)
 		reader->last_id = *DatumGetUUIDP(sagaz_column(found.slot, 1));
@@ -304,6 +398,8 @@ next_event(NativeReader *reader, SagazRecord *record)
 {
 	const SagazFoundEvent *found;
 
+	if (reader->base.filter.order == SAGAZ_BY_KEY && reader->events == NULL)
+		return next_event_by_key(reader, &record->event);
 	if (reader->events == NULL)
 		return next_event_in_order(reader, &record->event);
 	found = sagaz_event_scan_next(reader->events);
@@ -366,7 +462,9 @@ void
 native_read_end(SagazReader *base)
 {
 	NativeReader *reader = (NativeReader *) base;
-	SagazScan  *scans[] = {reader->sagas, reader->steps, reader->rows};
+	SagazScan  *scans[] = {
+		reader->sagas, reader->steps, reader->rows, reader->archive
+	};
 
 	for (int i = 0; i < (int) lengthof(scans); i++)
 		if (scans[i])

@@ -28,7 +28,9 @@ typedef struct NativeReader
 	Snapshot	snapshot;
 	int64		count;
 
-	int			next_key;		/* of the filter's */
+	const char *const *keys;	/* of the sagas to read, if not all in a row */
+	int			nkeys;
+	int			next_key;
 	SagazScan  *sagas;
 	SagazScan  *steps;
 	bool		has_step;		/* the scan of steps has come to one */
@@ -36,7 +38,11 @@ typedef struct NativeReader
 	SagazStates *states;
 	SagazEventScan *events;		/* those of some ids, saga or statuses */
 	int16		lane;			/* SAGAZ_LANES: the archive */
-	SagazScan  *rows;			/* of the lane, or of the archive */
+	SagazScan  *rows;			/* of the lane, or of the archive; by key: of
+								 * the whole log */
+	SagazScan  *archive;		/* by key: beside it */
+	bool		has_row;
+	bool		has_archived;
 
 	/* where the last record lies */
 	StringInfoData last_key;	/* a saga's */

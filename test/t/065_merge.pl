@@ -364,6 +364,21 @@ is(ask($_), 'ERROR SZ009', $_)
   for "SELECT sagaz.merge_records(NULL, 'saga')", "SELECT sagaz.merge_records('{}', 'saga')", "SELECT sagaz.merge_records('[]', 'sagas')",
   "SELECT sagaz.merge_records('[]', 'saga', NULL)", "SELECT sagaz.remove_records(NULL, 'saga')", "SELECT sagaz.remove_records('{NULL}', 'saga')";
 
+# In the order of the keys' bytes, and page by page in that of the database.
+$node->safe_psql('postgres', q{CREATE DATABASE other_order TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en' LOCALE 'C.UTF-8'});
+$node->safe_psql('other_order', 'CREATE EXTENSION sagaz');
+my $first = $session;
+$session = SagazSession->new($node, 'other_order');
+merge('native', 'saga', 0, map { saga($_) } qw(b A a B ä Z z));
+merge('native', 'outbox', 0, map { event($_, $_ % 2 ? () : (status => '"sent"')) } 5, 2, 4, 1, 3);
+is(ask(q{SELECT string_agg(e->>'saga_id', '') FROM sagaz.export_all('saga') AS e}), 'ABZabzä', 'sagas by key');
+is(ask(q{SELECT string_agg(right(e->>'event_id', 1), '') FROM sagaz.export_all('outbox') AS e}), '12345', 'events by key');
+is(ask(q{SELECT string_agg(saga_id, '' ORDER BY saga_id) FROM sagaz.sagas}), 'aAäbBzZ', 'which is not the order there');
+is(pages('saga', 1) =~ tr/ //dr, 'aAäbBzZ', 'pages do not care');
+is(ask(q{SELECT sum(jsonb_array_length((record->'steps')::jsonb)) FROM sagaz.export_page('saga')}), 14, 'and each has its steps');
+$session->close;
+$session = $first;
+
 # ----------------------------------------------------------------------
 # Two at once
 
