@@ -4,9 +4,11 @@
  */
 #include "sagaz.h"
 
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
 #include "executor/executor.h"
+#include "foreign/foreign.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "parser/parsetree.h"
@@ -14,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/tuplestore.h"
 
 #include "fdw.h"
 #include "foreign.h"
@@ -41,7 +44,35 @@ typedef struct ForeignTableScan
 	SagazStore *store;
 	SagazReader *reader;
 	bool		at_end;
+	bool		gathers;		/* reads all before the first row goes on */
+	Tuplestorestate *rows;
+	TupleTableSlot *kept;		/* a row of them */
 } ForeignTableScan;
+
+/*
+ * Does the statement insert into the same server?  Then it must not meet its
+ * own rows, which storages show at once.
+ */
+static bool
+reads_what_it_inserts(ForeignScanState *node, Oid server)
+{
+	EState	   *estate = node->ss.ps.state;
+	PlannedStmt *statement = estate->es_plannedstmt;
+	ListCell   *cell;
+
+	if (statement->commandType != CMD_INSERT && !statement->hasModifyingCTE)
+		return false;
+	foreach(cell, statement->resultRelations)
+	{
+		RangeTblEntry *entry = exec_rt_fetch(lfirst_int(cell), estate);
+
+		if (entry->relkind == RELKIND_PARTITIONED_TABLE ||
+			(entry->relkind == RELKIND_FOREIGN_TABLE &&
+			 GetForeignTable(entry->relid)->serverid == server))
+			return true;
+	}
+	return false;
+}
 
 static void
 begin_foreign_scan(ForeignScanState *node, int flags)
@@ -60,6 +91,11 @@ begin_foreign_scan(ForeignScanState *node, int flags)
 	scan->values = ExecInitExprList(plan->fdw_exprs, (PlanState *) node);
 	scan->context = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign scan",
 										  ALLOCSET_DEFAULT_SIZES);
+	scan->gathers = reads_what_it_inserts(node, scan->table->server);
+	if (scan->gathers)
+		scan->kept = ExecInitExtraTupleSlot(node->ss.ps.state,
+											RelationGetDescr(node->ss.ss_currentRelation),
+											&TTSOpsMinimalTuple);
 	scan->row = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign row",
 									  ALLOCSET_DEFAULT_SIZES);
 }
@@ -167,20 +203,17 @@ start(ForeignScanState *node, ForeignTableScan *scan)
 	MemoryContextSwitchTo(outer);
 }
 
-static TupleTableSlot *
-iterate_foreign_scan(ForeignScanState *node)
+/* Store the next record in the slot; false at the end. */
+static bool
+next_row(ForeignTableScan *scan, TupleTableSlot *slot)
 {
-	ForeignTableScan *scan = node->fdw_state;
-	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
 	MemoryContext outer;
 	SagazRecord record;
 
 	CHECK_FOR_INTERRUPTS();
 	ExecClearTuple(slot);
-	if (scan->reader == NULL && !scan->at_end)
-		start(node, scan);
 	if (scan->at_end)
-		return slot;
+		return false;
 	MemoryContextReset(scan->row);
 	outer = MemoryContextSwitchTo(scan->row);
 	if (sagaz_read_next(scan->reader, &record))
@@ -191,6 +224,35 @@ iterate_foreign_scan(ForeignScanState *node)
 	else
 		scan->at_end = true;
 	MemoryContextSwitchTo(outer);
+	return !scan->at_end;
+}
+
+static TupleTableSlot *
+iterate_foreign_scan(ForeignScanState *node)
+{
+	ForeignTableScan *scan = node->fdw_state;
+	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
+
+	if (scan->reader == NULL && !scan->at_end)
+		start(node, scan);
+	if (!scan->gathers)
+	{
+		(void) next_row(scan, slot);
+		return slot;
+	}
+	if (scan->rows == NULL)
+	{
+		MemoryContext outer = MemoryContextSwitchTo(scan->context);
+
+		scan->rows = tuplestore_begin_heap(false, false, work_mem);
+		MemoryContextSwitchTo(outer);
+		while (next_row(scan, slot))
+			tuplestore_puttupleslot(scan->rows, slot);
+	}
+	if (tuplestore_gettupleslot(scan->rows, true, false, scan->kept))
+		ExecCopySlot(slot, scan->kept);
+	else
+		ExecClearTuple(slot);
 	return slot;
 }
 
@@ -199,7 +261,10 @@ stop(ForeignTableScan *scan)
 {
 	if (scan->reader)
 		sagaz_read_end(scan->reader);
+	if (scan->rows)
+		tuplestore_end(scan->rows);
 	scan->reader = NULL;
+	scan->rows = NULL;
 	scan->at_end = false;
 	if (scan->context)
 		MemoryContextReset(scan->context);

@@ -69,6 +69,18 @@ for my $server (sort keys %schema)
 	is($session->query("SELECT count(*) FROM $s.sagas"), '300', "$server: and all goes on");
 }
 
+# A statement does not meet the rows that it inserts.
+for my $server (sort keys %schema)
+{
+	my $s = $schema{$server};
+
+	is($session->outcome("BEGIN; SET LOCAL statement_timeout = '60s'; SET LOCAL work_mem = '64kB';"
+			  . " INSERT INTO $s.sagas (saga_id, saga_name) SELECT saga_id || 'x', 'own' FROM $s.sagas;"
+			  . " SELECT count(*) FROM $s.sagas WHERE saga_name = 'own'; COMMIT;"),
+		"300\n", "$server: INSERT from the same table");
+	$session->query("DELETE FROM $s.sagas WHERE saga_name = 'own'");
+}
+
 # ----------------------------------------------------------------------
 # COPY, and who looks at rows
 
