@@ -21,7 +21,7 @@ PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
 	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE) $(if $(REDIS),,-DSAGAZ_WITHOUT_REDIS) \
 	$(if $(POSTGRES),-I$(libpq_srcdir),-DSAGAZ_WITHOUT_POSTGRES)
 PG_CFLAGS = $(WARNINGS) -MMD -MP
-SHLIB_LINK = $(SANITIZER) $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis) $(if $(POSTGRES),$(libpq))
+SHLIB_LINK = $(LINK) $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis) $(if $(POSTGRES),$(libpq))
 EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS) $(CLI_OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) \
 	$(LUA_HEADERS) $(CLI) $(CLI_OBJS) .flags
 
@@ -38,7 +38,7 @@ PG_CONFIG ?= pg_config
 export PG_CONFIG
 
 # What needs no PGXS works before PostgreSQL is there.
-BARE = deps check demo bench check-mutants check-asan coverage
+BARE = deps check demo bench check-mutants coverage
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
@@ -113,9 +113,6 @@ check-mutants: deps
 	@test/run mutants
 
 # "make coverage TESTS=test/t/001_regress.pl" and the like.
-check-asan: deps
-	@test/run asan $(TESTS)
-
 coverage:
 	@PACKAGES=lcov test/deps
 	@test/run coverage $(TESTS)
