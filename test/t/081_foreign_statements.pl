@@ -86,9 +86,21 @@ for my $server (sort keys %schema)
 
 my $rows = "$files/rows.csv";
 append_to_file($rows, join '', map { "c$_,n\n" } 1 .. 250);
-is(calls('multi', sub { is($session->outcome("COPY c.sagas (saga_id, saga_name) FROM '$rows' (FORMAT csv);"), '', 'COPY') }),
-	calls('multi', sub { $session->query(q{INSERT INTO c.sagas (saga_id, saga_name) SELECT 'd' || i, 'n' FROM generate_series(1, 250) i}) }),
-	'takes as many round trips as INSERT');
+# How many commands reached the server meanwhile, this question not counted.
+sub commands
+{
+	my ($act) = @_;
+	my $count = sub { $redis->cli('INFO', 'stats') =~ /total_commands_processed:(\d+)/ ? $1 : die };
+	my $before = $count->();
+
+	$act->();
+	return $count->() - $before - 1;
+}
+
+my $by_copy = commands(sub { is($session->outcome("COPY c.sagas (saga_id, saga_name) FROM '$rows' (FORMAT csv);"), '', 'COPY') });
+my $by_insert = commands(sub { $session->query(q{INSERT INTO c.sagas (saga_id, saga_name) SELECT 'd' || i, 'n' FROM generate_series(1, 250) i}) });
+cmp_ok($by_copy, '>', 0, 'COPY asks the server');
+is($by_copy, $by_insert, 'as often as INSERT');
 is($session->query(q{SELECT count(*) FROM c.sagas WHERE saga_id LIKE 'c%' OR saga_id LIKE 'd%'}), '500', 'and all are there');
 append_to_file($rows, "c1,n\n");
 is($session->outcome("COPY f.sagas (saga_id, saga_name) FROM '$rows' (FORMAT csv);"), "ERROR 23505\n", 'COPY with one twice');
@@ -147,10 +159,7 @@ sub as_reader
 is(as_reader(q{INSERT INTO over_parted VALUES ('p7', 'there')}), '', "a view's owner inserts into a partition");
 is(as_reader(q{UPDATE over_one SET status = 'failed' RETURNING saga_id}), 's1', 'and updates');
 is($session->query(q{SELECT string_agg(saga_id || status, ',' ORDER BY saga_id) FROM c.sagas WHERE saga_id IN ('p7', 's1')}), 'p7pending,s1failed', 'as the owner of the view');
-my $commands = sub { $redis->cli('INFO', 'stats') =~ /total_commands_processed:(\d+)/ ? $1 : die };
-my $before = $commands->();
-is(as_reader('SELECT * FROM c.sagas'), '42501', 'no privilege');
-is($commands->(), $before + 1, 'and nothing is asked of the storage');
+is(commands(sub { is(as_reader('SELECT * FROM c.sagas'), '42501', 'no privilege') }), 0, 'and nothing is asked of the storage');
 
 # ----------------------------------------------------------------------
 # When the storage is asked how many there are
