@@ -1,7 +1,5 @@
 # What stops a transfer, and how it goes on: records that are refused, peers
 # that are away, full or closed to us, cancelling, and what is said before.
-#
-# SAGAZ_ROUNDS=1 or more also waits until a transfer gives a peer up.
 use strict;
 use warnings;
 
