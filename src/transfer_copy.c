@@ -27,10 +27,12 @@ restart(SagazTransfer *transfer)
 		MemoryContextDelete(transfer->reader->context);
 	transfer->reader = NULL;
 	transfer->at_end = false;
-	if (transfer->position == NULL)
-		transfer->counts.processed =
-			transfer->kind == SAGAZ_EVENT && sagaz_transfer_has(transfer, SAGAZ_SAGA) ?
-			transfer->totals[SAGAZ_SAGA] : 0;
+	if (transfer->position)
+		return;
+	transfer->seen = 0;
+	transfer->counts.processed =
+		transfer->kind == SAGAZ_EVENT && sagaz_transfer_has(transfer, SAGAZ_SAGA) ?
+		transfer->totals[SAGAZ_SAGA] : 0;
 }
 
 static void
@@ -246,6 +248,7 @@ write_range(SagazTransfer *transfer, int from, int to)
 static void
 note_batch(SagazTransfer *transfer)
 {
+	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
 	ListCell   *cell;
 
 	foreach(cell, transfer->refusals)
@@ -265,6 +268,7 @@ note_batch(SagazTransfer *transfer)
 	if (transfer->next_position && !must_stop(transfer))
 		transfer->position = transfer->next_position;
 	sagaz_transfer_save(transfer);
+	MemoryContextSwitchTo(outer);
 }
 
 static void
