@@ -372,9 +372,10 @@ follow_and_verify(SagazTransfer *transfer)
 
 /*
  * Before a switch: follow and compare, too, but not for ever where somebody is
- * always at work.  What is left then is little.
+ * always at work.  What is left then is little.  False if both sides were never
+ * found the same.
  */
-static void
+static bool
 catch_up(SagazTransfer *transfer)
 {
 	int			last = transfer->pass + ENOUGH_PASSES;
@@ -385,9 +386,10 @@ catch_up(SagazTransfer *transfer)
 		if (transfer->changes > 0)
 			continue;
 		if (sagaz_transfer_verify(transfer))
-			return;
+			return true;
 		sagaz_insist(transfer, forget_differing);
 	}
+	return false;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -418,6 +420,16 @@ set_closed(const SagazEnd *end, bool closed)
 						 "ADD closed 'true'"));
 }
 
+/* Wait until nobody is at work on our own tables, and let nobody begin. */
+static void
+lock_native(SagazTransfer *transfer)
+{
+	sagaz_as_owner("LOCK TABLE sagaz.sagas, sagaz.saga_steps, sagaz.outbox,"
+				   " sagaz.outbox_batch, sagaz.outbox_receipt, sagaz.outbox_retry"
+				   " IN SHARE ROW EXCLUSIVE MODE", 0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	SPI_finish();
+}
+
 /*
  * Nobody claims from the source any more.  Where it is ours, nobody writes
  * there either until the switch is over, so that the last pass sees all.
@@ -430,10 +442,7 @@ close_source(SagazTransfer *transfer)
 		set_closed(&transfer->source, true);
 		return;
 	}
-	sagaz_as_owner("LOCK TABLE sagaz.sagas, sagaz.saga_steps, sagaz.outbox,"
-				   " sagaz.outbox_batch, sagaz.outbox_receipt, sagaz.outbox_retry"
-				   " IN SHARE ROW EXCLUSIVE MODE", 0, NULL, NULL, NULL, SPI_OK_UTILITY);
-	SPI_finish();
+	lock_native(transfer);
 	sagaz_as_owner("SELECT sagaz.pause_consumer_group(consumer_group)"
 				   " FROM sagaz.consumer_group", 0, NULL, NULL, NULL, SPI_OK_SELECT);
 	SPI_finish();
@@ -466,37 +475,61 @@ use_in_session(const char *setting, const char *storage)
 }
 
 /*
- * Close the source and make the target the default, in one transaction; then
- * follow once more what was under way meanwhile.  Only our own tables are quiet
- * before that transaction has ended.
+ * What is left when the source is closed.  Our own tables stand still by then,
+ * and can be compared for certain.
  */
 static void
-switch_storages(SagazTransfer *transfer)
+follow_closed(SagazTransfer *transfer, bool is_compared)
+{
+	if (transfer->source.is_native && is_compared)
+		follow(transfer);
+	else if (transfer->source.is_native)
+		follow_and_verify(transfer);
+	else
+	{
+		run_pass(transfer);
+		if (is_compared || sagaz_transfer_verify(transfer))
+			return;
+		sagaz_insist(transfer, forget_differing);
+		run_pass(transfer);
+	}
+}
+
+/*
+ * Close the source and make the target the default, in one transaction.  Only
+ * our own tables are quiet before that has ended.
+ */
+static void
+switch_storages(SagazTransfer *transfer, bool is_compared)
 {
 	transfer->phase = PHASE_SWITCH;
 	transfer->holds_commit = true;
 	sagaz_insist(transfer, close_source);
-	if (transfer->source.is_native)
-		follow(transfer);
-	else
-		run_pass(transfer);
+	follow_closed(transfer, is_compared);
 	sagaz_insist(transfer, change_default);
 	transfer->holds_commit = false;
 	sagaz_transfer_commit(transfer);
 	use_in_session("sagaz.saga_storage", transfer->target.name);
 	use_in_session("sagaz.outbox_storage", transfer->target.name);
-	follow_and_verify(transfer);
 }
 
-/* Everything that migrate() does. */
+/*
+ * Everything that migrate() does.  Once the target is the default people work
+ * there, and a difference says nothing any more: then only what still changes
+ * in the source is followed, also by who resumes it.  Who waited for our locks
+ * did not see that it is closed: what they do in their transaction is followed, too.
+ */
 void
 sagaz_migrate_run(SagazTransfer *transfer)
 {
-	if (transfer->switches)
+	if (!transfer->switches)
 	{
-		catch_up(transfer);
-		switch_storages(transfer);
-	}
-	else
 		follow_and_verify(transfer);
+		return;
+	}
+	if (transfer->phase != PHASE_SWITCH)
+		switch_storages(transfer, catch_up(transfer));
+	if (transfer->source.is_native)
+		sagaz_insist(transfer, lock_native);
+	follow(transfer);
 }

@@ -147,6 +147,7 @@ sagaz_transfer_give_up(SagazTransfer *transfer, ErrorData *error)
 			SPI_rollback();
 			SPI_start_transaction();
 			transfer->holds_commit = false;
+			transfer->phase = PHASE_PASS;
 		}
 		sagaz_transfer_close(transfer, is_cancel(error) ? "cancelled" : "failed",
 							 error->message);

@@ -281,5 +281,16 @@ sub switch_storages
 
 switch_storages(@$_) for ([qw(native redis)], [qw(redis native)], [qw(sqlite library)]);
 
+# Who works on the target once it is the default keeps what he did there.
+empty_both('sqlite', 'native', $session{empty});
+fill($session{empty}, 'sqlite_filled', 2000);
+my $migration = start('empty', q{CALL sagaz.migrate('sqlite_filled', 'native', switch => true, batch_size => 20)});
+$node->poll_query_until('empty', q{SELECT EXISTS (SELECT FROM pg_db_role_setting AS s, pg_database AS d WHERE d.oid = s.setdatabase AND datname = 'empty' AND s.setconfig::text LIKE '%saga_storage=native%')})
+  or die 'it does not switch';
+$node->safe_psql('empty', q{SELECT sagaz.save_saga_state('old' || n, 'M', 'completed', storage => 'native') FROM generate_series(1, 2000) n});
+is(finish($migration), '', 'worked on: it ends');
+is($node->safe_psql('empty', q{SELECT status, count(*) FROM sagaz.sagas GROUP BY status}), 'completed|2000', 'worked on: nothing is undone');
+$node->safe_psql('empty', "ALTER DATABASE empty RESET sagaz.$_") for qw(saga_storage outbox_storage);
+
 $_->close for values %{ $places->{session} };
 done_testing();
