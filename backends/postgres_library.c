@@ -220,6 +220,11 @@ put_missing(PostgresStore *store, SagazRecord **records, int count,
 	PostgresResult **results;
 	int			nresults;
 
+	if (mode == SAGAZ_PUT_MISSING && library_queue_fresh(store, records, count))
+	{
+		results = postgres_exchange(store, &nresults);
+		return results[0]->nrows;
+	}
 	postgres_queue(store, "BEGIN", 0, NULL, NULL);
 	library_queue_main(store, records, count, false);
 	results = postgres_exchange(store, &nresults);

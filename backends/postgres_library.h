@@ -49,9 +49,11 @@ extern int64 library_edit(PostgresStore *store, SagazKind kind,
 						  SagazEdit edit, void *arg);
 
 /*
- * postgres_library_write.c.  All queue statements: the first a single one,
+ * postgres_library_write.c.  All queue statements: the first two a single one,
  * which returns the keys of the records that it wrote.
  */
+extern bool library_queue_fresh(PostgresStore *store, SagazRecord *const *records,
+								int count);
 extern void library_queue_main(PostgresStore *store, SagazRecord *const *records,
 							   int count, bool replace);
 extern void library_queue_rest(PostgresStore *store, SagazRecord *const *records,

@@ -10,6 +10,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/formatting.h"
+#include "utils/memutils.h"
 
 #include "record.h"
 #include "times.h"
@@ -205,8 +206,17 @@ complain_of_event(const SagazEvent *event)
 static char *
 complain_of(const SagazRecord *record)
 {
-	return record->kind == SAGAZ_SAGA ? complain_of_saga(&record->saga) :
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext, "sagaz check",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+	char	   *why = record->kind == SAGAZ_SAGA ? complain_of_saga(&record->saga) :
 		complain_of_event(&record->event);
+
+	MemoryContextSwitchTo(outer);
+	if (why)
+		why = pstrdup(why);
+	MemoryContextDelete(part);
+	return why;
 }
 
 /*

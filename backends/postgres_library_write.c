@@ -10,6 +10,7 @@
 
 #include "utils/builtins.h"
 #include "utils/json.h"
+#include "utils/memutils.h"
 
 #include "record.h"
 
@@ -86,16 +87,24 @@ end_row(StringInfo rows)
 	appendStringInfoChar(rows, '}');
 }
 
+static const char *
+end_rows(StringInfo rows)
+{
+	if (rows->len == 0)
+		return "[]";
+	appendStringInfoChar(rows, ']');
+	return rows->data;
+}
+
 /* Queue a statement whose parameter is that document, if it has any row. */
 static void
 queue_rows(PostgresStore *store, const char *sql, StringInfo rows)
 {
-	const char *value = rows->data;
+	const char *value;
 
 	if (rows->len == 0)
 		return;
-	appendStringInfoChar(rows, ']');
-	value = rows->data;
+	value = end_rows(rows);
 	postgres_queue(store, library_sql(store, sql), 1, NULL, &value);
 }
 
@@ -144,6 +153,51 @@ queue_keys(PostgresStore *store, const char *sql, const char *const *keys, int c
 	" updated_at = excluded.updated_at, version = excluded.version," \
 	" steps = excluded.steps, steps_seen = excluded.steps_seen"
 
+/*
+ * All of sagas that are not there.  Steps come in their order, by which they
+ * are numbered.
+ */
+#define FRESH_SAGAS \
+	"WITH main AS (" SAGA_ROWS "NOTHING RETURNING m.saga_id)," \
+	" steps AS (INSERT INTO @.saga_steps (saga_id, step_name, status, result," \
+	" error, executed_at, compensated_at, retry_count)" \
+	" SELECT r.saga_id, r.name, r.status, r.result, r.error, r.executed_at," \
+	" r.compensated_at, r.retry_count FROM ROWS FROM (" \
+	"json_to_recordset($2::json) AS (saga_id text, name text, status text," \
+	" result jsonb, error text, executed_at timestamptz," \
+	" compensated_at timestamptz, retry_count integer)) WITH ORDINALITY AS r" \
+	" (saga_id, name, status, result, error, executed_at, compensated_at," \
+	" retry_count, number) WHERE r.saga_id IN (SELECT saga_id FROM main)" \
+	" ORDER BY r.number)," \
+	" side AS (INSERT INTO @.sagaz_saga (saga_id, created_at, updated_at, version)" \
+	" SELECT r.saga_id, r.created_at, r.updated_at, r.version" \
+	" FROM json_to_recordset($3::json) AS r (saga_id text," \
+	" created_at timestamptz, updated_at timestamptz, version bigint)" \
+	" WHERE r.saga_id IN (SELECT saga_id FROM main)" \
+	" ON CONFLICT (saga_id) DO UPDATE SET created_at = excluded.created_at," \
+	" updated_at = excluded.updated_at, version = excluded.version," \
+	" steps = NULL, steps_seen = NULL)" \
+	" SELECT saga_id FROM main"
+
+static void
+add_sagas(StringInfo rows, SagazRecord *const *records, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		const SagazSaga *saga = &records[i]->saga;
+
+		begin_row(rows);
+		add_text(rows, "saga_id", saga->saga_id);
+		add_text(rows, "saga_name", saga->saga_name);
+		add_text(rows, "status", saga->status);
+		add_json(rows, "context", saga->context);
+		add_json(rows, "metadata", saga->metadata);
+		add_time(rows, "created_at", saga->created_at);
+		add_time(rows, "updated_at", saga->updated_at);
+		end_row(rows);
+	}
+}
+
 static void
 queue_sagas(PostgresStore *store, SagazRecord *const *records, int count,
 			bool replace)
@@ -151,31 +205,29 @@ queue_sagas(PostgresStore *store, SagazRecord *const *records, int count,
 	StringInfoData rows;
 
 	initStringInfo(&rows);
-	for (int i = 0; i < count; i++)
-	{
-		const SagazSaga *saga = &records[i]->saga;
-
-		begin_row(&rows);
-		add_text(&rows, "saga_id", saga->saga_id);
-		add_text(&rows, "saga_name", saga->saga_name);
-		add_text(&rows, "status", saga->status);
-		add_json(&rows, "context", saga->context);
-		add_json(&rows, "metadata", saga->metadata);
-		add_time(&rows, "created_at", saga->created_at);
-		add_time(&rows, "updated_at", saga->updated_at);
-		end_row(&rows);
-	}
+	add_sagas(&rows, records, count);
 	queue_rows(store, replace ? SAGA_ROWS REPLACE_SAGA " RETURNING m.saga_id" :
 			   SAGA_ROWS "NOTHING RETURNING m.saga_id", &rows);
 }
 
-/* A step's key as it is in normal form. */
 static void
 add_step_key(StringInfo rows, JsonbContainer *step, const char *key)
 {
 	JsonbValue *value = getKeyJsonValueFromContainer(step, key, strlen(key), NULL);
 
-	add_json(rows, key, value ? JsonbValueToJsonb(value) : NULL);
+	add_key(rows, key);
+	if (value == NULL || value->type == jbvNull)
+		appendStringInfoString(rows, "null");
+	else if (value->type == jbvString)
+		escape_json(rows, pnstrdup(value->val.string.val, value->val.string.len));
+	else if (value->type == jbvBinary)
+		(void) JsonbToCString(rows, value->val.binary.data, value->val.binary.len);
+	else
+	{
+		Jsonb	   *json = JsonbValueToJsonb(value);
+
+		(void) JsonbToCString(rows, &json->root, VARSIZE(json));
+	}
 }
 
 /* Rows for the steps; returns whether a step has what they have no place for. */
@@ -185,6 +237,9 @@ add_steps(StringInfo rows, const SagazSaga *saga)
 	static const char *const normal_keys[] = {
 		"name", "status", "error", "executed_at", "compensated_at", "retry_count"
 	};
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext, "sagaz steps",
+											   ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
 	Jsonb	   *steps = sagaz_normal_steps(saga->steps);
 	bool		more = false;
 
@@ -204,7 +259,36 @@ add_steps(StringInfo rows, const SagazSaga *saga)
 		end_row(rows);
 		more = more || JsonContainerSize(step) > STEP_KEYS;
 	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
 	return more;
+}
+
+/*
+ * Rows for steps and for the side table; returns whether the side table has to
+ * keep steps, too.
+ */
+static bool
+add_rest_of_sagas(StringInfo steps, StringInfo sides,
+				  SagazRecord *const *records, int count)
+{
+	bool		any = false;
+
+	for (int i = 0; i < count; i++)
+	{
+		const SagazSaga *saga = &records[i]->saga;
+		bool		more = add_steps(steps, saga);
+
+		begin_row(sides);
+		add_text(sides, "saga_id", saga->saga_id);
+		add_time(sides, "created_at", saga->created_at);
+		add_time(sides, "updated_at", saga->updated_at);
+		add_number(sides, "version", saga->version);
+		add_json(sides, "steps", more ? saga->steps : NULL);
+		end_row(sides);
+		any = any || more;
+	}
+	return any;
 }
 
 /* Steps, and what is in the side table. */
@@ -218,23 +302,34 @@ queue_rest_of_sagas(PostgresStore *store, SagazRecord *const *records, int count
 	initStringInfo(&steps);
 	initStringInfo(&sides);
 	for (int i = 0; i < count; i++)
-	{
-		const SagazSaga *saga = &records[i]->saga;
-		bool		more = add_steps(&steps, saga);
-
-		keys[i] = saga->saga_id;
-		begin_row(&sides);
-		add_text(&sides, "saga_id", saga->saga_id);
-		add_time(&sides, "created_at", saga->created_at);
-		add_time(&sides, "updated_at", saga->updated_at);
-		add_number(&sides, "version", saga->version);
-		add_json(&sides, "steps", more ? saga->steps : NULL);
-		end_row(&sides);
-	}
+		keys[i] = records[i]->saga.saga_id;
+	(void) add_rest_of_sagas(&steps, &sides, records, count);
 	queue_keys(store, "DELETE FROM @.saga_steps WHERE saga_id = ANY ($1::text[])",
 			   keys, count);
 	queue_rows(store, STEP_ROWS, &steps);
 	queue_rows(store, SAGA_SIDE_ROWS, &sides);
+}
+
+/* One statement for all of them; false where it takes more than one. */
+static bool
+queue_fresh_sagas(PostgresStore *store, SagazRecord *const *records, int count)
+{
+	StringInfoData rows;
+	StringInfoData steps;
+	StringInfoData sides;
+	const char *values[3];
+
+	initStringInfo(&rows);
+	initStringInfo(&steps);
+	initStringInfo(&sides);
+	if (add_rest_of_sagas(&steps, &sides, records, count))
+		return false;
+	add_sagas(&rows, records, count);
+	values[0] = end_rows(&rows);
+	values[1] = end_rows(&steps);
+	values[2] = end_rows(&sides);
+	postgres_queue(store, library_sql(store, FRESH_SAGAS), lengthof(values), NULL, values);
+	return true;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -271,18 +366,37 @@ queue_rest_of_sagas(PostgresStore *store, SagazRecord *const *records, int count
 	" claimed_at timestamptz, sent_at timestamptz, retry_count integer," \
 	" last_error text, worker_id text) WHERE m.event_id = r.event_id"
 
-#define EVENT_SIDE_ROWS \
+#define INSERT_EVENT_SIDES \
 	"INSERT INTO @.sagaz_event (event_id, created_at, status, claimed_at," \
-	" batch_id, lease_until, next_attempt_at, routing_key, partition_key)" \
-	" SELECT * FROM json_to_recordset($1::json) AS r (event_id uuid," \
-	" created_at timestamptz, status text, claimed_at timestamptz," \
-	" batch_id bigint, lease_until bigint, next_attempt_at bigint," \
-	" routing_key text, partition_key text) ON CONFLICT (event_id) DO UPDATE" \
+	" batch_id, lease_until, next_attempt_at, routing_key, partition_key)"
+
+#define REPLACE_EVENT_SIDE \
+	" ON CONFLICT (event_id) DO UPDATE" \
 	" SET created_at = excluded.created_at, status = excluded.status," \
 	" claimed_at = excluded.claimed_at, batch_id = excluded.batch_id," \
 	" lease_until = excluded.lease_until," \
 	" next_attempt_at = excluded.next_attempt_at," \
 	" routing_key = excluded.routing_key, partition_key = excluded.partition_key"
+
+#define EVENT_SIDE_COLUMNS \
+	" (event_id uuid, created_at timestamptz, status text," \
+	" claimed_at timestamptz, batch_id bigint, lease_until bigint," \
+	" next_attempt_at bigint, routing_key text, partition_key text)"
+
+#define EVENT_SIDE_ROWS \
+	INSERT_EVENT_SIDES \
+	" SELECT * FROM json_to_recordset($1::json) AS r" EVENT_SIDE_COLUMNS \
+	REPLACE_EVENT_SIDE
+
+/* All of events that are not there. */
+#define FRESH_EVENTS \
+	"WITH main AS (" EVENT_ROWS "NOTHING RETURNING m.event_id)," \
+	" side AS (" INSERT_EVENT_SIDES \
+	" SELECT * FROM json_to_recordset($2::json) AS r" EVENT_SIDE_COLUMNS \
+	" WHERE r.event_id IN (SELECT event_id FROM main)" REPLACE_EVENT_SIDE ")," \
+	" gone AS (DELETE FROM @.sagaz_event AS s USING main" \
+	" WHERE s.event_id = main.event_id AND s.event_id = ANY ($3::uuid[]))" \
+	" SELECT event_id FROM main"
 
 static void
 add_state(StringInfo rows, const SagazEvent *event)
@@ -297,28 +411,34 @@ add_state(StringInfo rows, const SagazEvent *event)
 }
 
 static void
+add_events(StringInfo rows, SagazRecord *const *records, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		const SagazEvent *event = &records[i]->event;
+
+		begin_row(rows);
+		add_state(rows, event);
+		add_text(rows, "saga_id", event->saga_id);
+		add_text(rows, "aggregate_type", event->aggregate_type);
+		add_text(rows, "aggregate_id", event->aggregate_id ?
+				 event->aggregate_id : event->saga_id);
+		add_text(rows, "event_type", event->event_type);
+		add_json(rows, "payload", event->payload);
+		add_json(rows, "headers", event->headers);
+		add_time(rows, "created_at", event->created_at);
+		end_row(rows);
+	}
+}
+
+static void
 queue_events(PostgresStore *store, SagazRecord *const *records, int count,
 			 bool replace)
 {
 	StringInfoData rows;
 
 	initStringInfo(&rows);
-	for (int i = 0; i < count; i++)
-	{
-		const SagazEvent *event = &records[i]->event;
-
-		begin_row(&rows);
-		add_state(&rows, event);
-		add_text(&rows, "saga_id", event->saga_id);
-		add_text(&rows, "aggregate_type", event->aggregate_type);
-		add_text(&rows, "aggregate_id", event->aggregate_id ?
-				 event->aggregate_id : event->saga_id);
-		add_text(&rows, "event_type", event->event_type);
-		add_json(&rows, "payload", event->payload);
-		add_json(&rows, "headers", event->headers);
-		add_time(&rows, "created_at", event->created_at);
-		end_row(&rows);
-	}
+	add_events(&rows, records, count);
 	queue_rows(store, replace ? EVENT_ROWS REPLACE_EVENT " RETURNING m.event_id" :
 			   EVENT_ROWS "NOTHING RETURNING m.event_id", &rows);
 }
@@ -330,39 +450,70 @@ needs_side_row(const SagazEvent *event)
 		event->next_attempt_at != 0 || event->routing_key || event->partition_key;
 }
 
+static void
+add_side_of_event(StringInfo rows, const SagazEvent *event)
+{
+	begin_row(rows);
+	add_text(rows, "event_id", event->event_id);
+	add_time(rows, "created_at", event->created_at);
+	add_text(rows, "status", event->status);
+	add_time(rows, "claimed_at", event->claimed_at);
+	add_number_or_null(rows, "batch_id", event->batch_id);
+	add_number_or_null(rows, "lease_until", event->lease_until);
+	add_number_or_null(rows, "next_attempt_at", event->next_attempt_at);
+	add_text(rows, "routing_key", event->routing_key);
+	add_text(rows, "partition_key", event->partition_key);
+	end_row(rows);
+}
+
+/* Rows for the side table, and the ids of those that need none there. */
+static int
+add_rest_of_events(StringInfo rows, const char **others,
+				   SagazRecord *const *records, int count)
+{
+	int			nothers = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (needs_side_row(&records[i]->event))
+			add_side_of_event(rows, &records[i]->event);
+		else
+			others[nothers++] = records[i]->event.event_id;
+	}
+	return nothers;
+}
+
 /* A row in the side table, or none, for each event. */
 static void
 queue_rest_of_events(PostgresStore *store, SagazRecord *const *records, int count)
 {
 	const char **others = palloc((count + 1) * sizeof(char *));
-	int			nothers = 0;
 	StringInfoData rows;
+	int			nothers;
 
 	initStringInfo(&rows);
-	for (int i = 0; i < count; i++)
-	{
-		const SagazEvent *event = &records[i]->event;
-
-		if (!needs_side_row(event))
-		{
-			others[nothers++] = event->event_id;
-			continue;
-		}
-		begin_row(&rows);
-		add_text(&rows, "event_id", event->event_id);
-		add_time(&rows, "created_at", event->created_at);
-		add_text(&rows, "status", event->status);
-		add_time(&rows, "claimed_at", event->claimed_at);
-		add_number_or_null(&rows, "batch_id", event->batch_id);
-		add_number_or_null(&rows, "lease_until", event->lease_until);
-		add_number_or_null(&rows, "next_attempt_at", event->next_attempt_at);
-		add_text(&rows, "routing_key", event->routing_key);
-		add_text(&rows, "partition_key", event->partition_key);
-		end_row(&rows);
-	}
+	nothers = add_rest_of_events(&rows, others, records, count);
 	queue_keys(store, "DELETE FROM @.sagaz_event WHERE event_id = ANY ($1::uuid[])",
 			   others, nothers);
 	queue_rows(store, EVENT_SIDE_ROWS, &rows);
+}
+
+/* One statement for all of them. */
+static void
+queue_fresh_events(PostgresStore *store, SagazRecord *const *records, int count)
+{
+	const char **others = palloc((count + 1) * sizeof(char *));
+	StringInfoData rows;
+	StringInfoData sides;
+	const char *values[3];
+
+	initStringInfo(&rows);
+	initStringInfo(&sides);
+	add_events(&rows, records, count);
+	values[2] = library_array(others, add_rest_of_events(&sides, others, records, count));
+	values[1] = end_rows(&sides);
+	values[0] = end_rows(&rows);
+	postgres_queue(store, library_sql(store, FRESH_EVENTS), lengthof(values), NULL, values);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -377,6 +528,19 @@ library_queue_main(PostgresStore *store, SagazRecord *const *records, int count,
 		queue_sagas(store, records, count, replace);
 	else
 		queue_events(store, records, count, replace);
+}
+
+/*
+ * One statement for all of records that are not there; it returns the keys.
+ * False, and nothing is queued, where that cannot be said in one.
+ */
+bool
+library_queue_fresh(PostgresStore *store, SagazRecord *const *records, int count)
+{
+	if (records[0]->kind == SAGAZ_SAGA)
+		return queue_fresh_sagas(store, records, count);
+	queue_fresh_events(store, records, count);
+	return true;
 }
 
 /* Statements for all else of records that are in their table. */

@@ -142,7 +142,9 @@ look_at_ends(SagazTransfer *transfer)
 	MemoryContext outer = MemoryContextSwitchTo(transfer->context);
 
 	transfer->batch = AllocSetContextCreate(transfer->context, "sagaz batch",
-											ALLOCSET_DEFAULT_SIZES);
+											SAGAZ_BATCH_SIZES);
+	transfer->part = AllocSetContextCreate(transfer->context, "sagaz merge",
+										   SAGAZ_BATCH_SIZES);
 	transfer->began_at = transfer->reported_at = GetCurrentTimestamp();
 	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 	{

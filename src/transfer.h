@@ -13,6 +13,12 @@
 #include "digest.h"
 #include "storage.h"
 
+/*
+ * Of contexts that are reset for each batch: the first block stays, as the
+ * system is slow to give memory and to take it back.
+ */
+#define SAGAZ_BATCH_SIZES 0, 4 * 1024 * 1024, 8 * 1024 * 1024
+
 typedef enum SagazOnError
 {
 	ON_ERROR_FAIL,
@@ -102,6 +108,7 @@ typedef struct SagazTransfer
 
 	/* transfer_copy.c: the records between two commits */
 	MemoryContext batch;
+	MemoryContext part;			/* while they are written */
 	SagazReader *reader;		/* of a source whose readers outlive batches */
 	SagazStore *read_store;		/* of which it is a reader */
 	bool		at_end;			/* the reader is */

@@ -187,11 +187,11 @@ static void
 merge_range(SagazTransfer *transfer)
 {
 	SagazStore *store = sagaz_end_open(&transfer->target, transfer->kind);
-	MemoryContext part = AllocSetContextCreate(transfer->batch, "sagaz merge",
-											   ALLOCSET_DEFAULT_SIZES);
-	MemoryContext outer = MemoryContextSwitchTo(part);
+	MemoryContext outer = MemoryContextSwitchTo(transfer->part);
 	SagazMerged merged = {0};
 
+	/* an error may have left something */
+	MemoryContextReset(transfer->part);
 	store->backend->merge(store, transfer->records + transfer->from,
 						  transfer->to - transfer->from, transfer->is_migration,
 						  &merged);
@@ -199,7 +199,7 @@ merge_range(SagazTransfer *transfer)
 	transfer->counts.unchanged += merged.unchanged;
 	transfer->counts.kept += merged.kept;
 	MemoryContextSwitchTo(outer);
-	MemoryContextDelete(part);
+	MemoryContextReset(transfer->part);
 }
 
 static bool
