@@ -54,6 +54,8 @@ extern SagazTable *sagaz_table_open(Relation rel);
 extern void sagaz_table_check_option(const char *name, const char *value);
 extern void sagaz_table_row(const SagazTable *table, const SagazRecord *record,
 							TupleTableSlot *slot);
+extern Datum sagaz_table_get(const SagazTable *table, const SagazRecord *record,
+							 int column, bool *isnull);
 extern void sagaz_table_set(const SagazTable *table, SagazRecord *record,
 							int column, Datum value, bool isnull);
 extern void sagaz_table_record(const SagazTable *table, TupleTableSlot *slot,

@@ -56,6 +56,7 @@ typedef struct RecordChange
 {
 	const char *key;			/* must be first */
 	List	   *columns;		/* ColumnChange */
+	TimestampTz made_at;
 } RecordChange;
 
 typedef struct Modify
@@ -66,6 +67,7 @@ typedef struct Modify
 	MemoryContext context;
 	HTAB	   *changes;		/* RecordChange */
 	List	   *keys;			/* char *, in the order of the statement */
+	bool		has_all;		/* columns of all fields */
 	bool		removes;
 	bool		gathers;		/* rows come one by one, and may wait */
 	MemoryContext part;			/* of new records */
@@ -100,6 +102,18 @@ named_table(ResultRelInfo *rinfo)
 }
 #endif
 
+static bool
+has_all_fields(const SagazTable *table)
+{
+	int			missing = 0;
+
+	for (const SagazField *field = sagaz_fields(table->kind); field->name; field++)
+		missing++;
+	for (int column = 0; column < table->columns->natts; column++)
+		missing -= table->fields[column] != NULL;
+	return missing == 0;
+}
+
 static Modify *
 begin(ResultRelInfo *rinfo, EState *estate)
 {
@@ -112,6 +126,7 @@ begin(ResultRelInfo *rinfo, EState *estate)
 	};
 
 	modify->table = sagaz_table_open(rinfo->ri_RelationDesc);
+	modify->has_all = has_all_fields(modify->table);
 	modify->user = modified_as(rinfo, estate);
 	modify->context = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign modify",
 											ALLOCSET_DEFAULT_SIZES);
@@ -130,11 +145,14 @@ store_of(Modify *modify)
 	return sagaz_table_store(modify->table, modify->user);
 }
 
-/* The old row of an update or a deletion has the key. */
+/*
+ * The old row of an update or a deletion has the key.  Its type is the one
+ * that the planner takes too, so that partitions can be changed together.
+ */
 static void
 add_update_targets(PlannerInfo *root, Index index, RangeTblEntry *entry, Relation rel)
 {
-	Var		   *row = makeWholeRowVar(entry, index, 0, false);
+	Var		   *row = makeVar(index, InvalidAttrNumber, RECORDOID, -1, InvalidOid, 0);
 
 	add_row_identity_var(root, row, index, OLD_ROW);
 }
@@ -148,6 +166,19 @@ plan_modify(PlannerInfo *root, ModifyTable *plan, Index index, int subplan)
 				 errmsg("ON CONFLICT is not supported for foreign tables of storages"),
 				 errhint("%s.import_records(…, if_exists => 'skip') does that.", SAGAZ_SCHEMA)));
 	return NIL;
+}
+
+/* Records are looked for by what the key's column shows, so that must be the key. */
+static void
+check_key_type(const SagazTable *table)
+{
+	Form_pg_attribute key = TupleDescAttr(table->columns, table->key - 1);
+
+	if (key->atttypid != TEXTOID && key->atttypid != VARCHAROID)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column %s must be text for its records to be changed",
+						NameStr(key->attname))));
 }
 
 static void
@@ -168,6 +199,7 @@ begin_modify(ModifyTableState *state, ResultRelInfo *rinfo, List *private,
 				 errmsg("foreign table \"%s\" has no column %s",
 						RelationGetRelationName(rinfo->ri_RelationDesc),
 						sagaz_fields(modify->table->kind)->name)));
+	check_key_type(modify->table);
 	modify->old_row = ExecFindJunkAttributeInTlist(outerPlanState(state)->plan->targetlist,
 												   OLD_ROW);
 }
@@ -175,6 +207,11 @@ begin_modify(ModifyTableState *state, ResultRelInfo *rinfo, List *private,
 static void
 begin_insert(ModifyTableState *state, ResultRelInfo *rinfo)
 {
+	if (rinfo->ri_FdwState)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("rows cannot be moved into foreign table \"%s\" by an UPDATE of it",
+						RelationGetRelationName(rinfo->ri_RelationDesc))));
 	begin(rinfo, state->ps.state)->gathers = true;
 }
 
@@ -304,6 +341,7 @@ change_of(Modify *modify, char *key, bool *is_new)
 	if (*is_new)
 	{
 		change->columns = NIL;
+		change->made_at = GetCurrentTimestamp();
 		modify->keys = lappend(modify->keys, key);
 	}
 	return change;
@@ -337,6 +375,51 @@ note_changes(Modify *modify, RecordChange *change, TupleTableSlot *slot,
 	}
 }
 
+/* A changed saga has the next version, where the change does not say another. */
+static void
+make_changes(const Modify *modify, const RecordChange *change, SagazRecord *record)
+{
+	bool		sets_version = false;
+	bool		sets_time = false;
+	ListCell   *cell;
+
+	foreach(cell, change->columns)
+	{
+		ColumnChange *new = lfirst(cell);
+		size_t		offset = modify->table->fields[new->column]->offset;
+
+		sagaz_table_set(modify->table, record, new->column, new->value, new->isnull);
+		sets_version |= offset == offsetof(SagazSaga, version);
+		sets_time |= offset == offsetof(SagazSaga, updated_at);
+	}
+	if (record->kind != SAGAZ_SAGA || change->columns == NIL)
+		return;
+	if (!sets_version)
+		record->saga.version++;
+	if (!sets_time)
+		record->saga.updated_at = change->made_at;
+}
+
+/*
+ * Let the slot show the record as it will be.  What is wrong with it is an
+ * error now, before the first record is written.
+ */
+static void
+show_changes(Modify *modify, const RecordChange *change, TupleTableSlot *slot,
+			 const Datum *values, const bool *nulls)
+{
+	SagazRecord record = {.kind = modify->table->kind};
+
+	for (int column = 0; column < modify->table->columns->natts; column++)
+		if (modify->table->fields[column])
+			sagaz_table_set(modify->table, &record, column, values[column],
+							nulls[column]);
+	make_changes(modify, change, &record);
+	if (modify->has_all)
+		sagaz_table_check_record(&record);
+	sagaz_table_row(modify->table, &record, slot);
+}
+
 static TupleTableSlot *
 update_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 		   TupleTableSlot *plan_slot)
@@ -355,6 +438,9 @@ update_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 	change = change_of(modify, key_of(modify, values, nulls), &is_new);
 	if (is_new)
 		note_changes(modify, change, slot, values, nulls);
+	MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+	if (is_new)
+		show_changes(modify, change, slot, values, nulls);
 	MemoryContextSwitchTo(outer);
 	return is_new ? slot : NULL;
 }
@@ -388,25 +474,10 @@ edit_record(SagazRecord *record, bool exists, void *arg)
 	Modify	   *modify = arg;
 	const char *key = sagaz_record_key(record);
 	RecordChange *change = hash_search(modify->changes, &key, HASH_FIND, NULL);
-	bool		sets_time = false;
-	ListCell   *cell;
 
 	if (change == NULL || change->columns == NIL)
 		return SAGAZ_KEEP;
-	foreach(cell, change->columns)
-	{
-		ColumnChange *new = lfirst(cell);
-
-		sagaz_table_set(modify->table, record, new->column, new->value, new->isnull);
-		sets_time |= modify->table->fields[new->column]->offset ==
-			offsetof(SagazSaga, updated_at);
-	}
-	if (record->kind == SAGAZ_SAGA)
-	{
-		record->saga.version++;
-		if (!sets_time)
-			record->saga.updated_at = GetCurrentTimestamp();
-	}
+	make_changes(modify, change, record);
 	sagaz_table_check_record(record);
 	return SAGAZ_CHANGE;
 }

@@ -294,11 +294,23 @@ get_paths(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
 /* ---------------------------------------------------------------------- */
 /* The plan */
 
-/* So many rows are enough; 0 where that cannot be said. */
+static bool
+is_constant(Node *node)
+{
+	return node == NULL || IsA(node, Const);
+}
+
+/*
+ * So many rows are enough; 0 where that cannot be said.  The planner's own
+ * number may be a guess, of a function that gives another value when the plan
+ * is used again.
+ */
 static int64
 limit_of(PlannerInfo *root, RelOptInfo *rel, const Question *question)
 {
 	if (!question->is_all || root->limit_tuples <= 0 ||
+		!is_constant(root->parse->limitCount) ||
+		!is_constant(root->parse->limitOffset) ||
 		root->parse->sortClause != NIL || root->parse->rowMarks != NIL ||
 		root->parse->commandType != CMD_SELECT ||
 		bms_membership(root->all_baserels) != BMS_SINGLETON ||

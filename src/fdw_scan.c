@@ -103,6 +103,25 @@ begin_foreign_scan(ForeignScanState *node, int flags)
 /* ---------------------------------------------------------------------- */
 /* The filter */
 
+static int
+compare_texts(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* Each text once: a storage gives a record as often as its key is named. */
+static int
+remove_repeated(const char **texts, int count)
+{
+	int			kept = 0;
+
+	qsort(texts, count, sizeof(char *), compare_texts);
+	for (int i = 0; i < count; i++)
+		if (kept == 0 || strcmp(texts[kept - 1], texts[i]) != 0)
+			texts[kept++] = texts[i];
+	return kept;
+}
+
 /* The texts that a value stands for; none for null. */
 static int
 read_value(Datum value, bool isnull, SagazHow how, const char ***texts)
@@ -127,7 +146,7 @@ read_value(Datum value, bool isnull, SagazHow how, const char ***texts)
 	for (int i = 0; i < count; i++)
 		if (!nulls[i])
 			(*texts)[kept++] = TextDatumGetCString(elements[i]);
-	return kept;
+	return remove_repeated(*texts, kept);
 }
 
 static void

@@ -259,6 +259,18 @@ to_column(const SagazTable *table, int column, Datum value)
 								TupleDescAttr(table->columns, column)->atttypmod);
 }
 
+/* What a column that is not dropped shows of a record. */
+Datum
+sagaz_table_get(const SagazTable *table, const SagazRecord *record, int column,
+				bool *isnull)
+{
+	Datum		value = get_value(record, table->fields[column], isnull);
+
+	if (!*isnull && OidIsValid(table->functions[column]))
+		value = to_column(table, column, value);
+	return value;
+}
+
 /* Store a record as the slot's row, in the present memory context. */
 void
 sagaz_table_row(const SagazTable *table, const SagazRecord *record,
@@ -275,9 +287,7 @@ sagaz_table_row(const SagazTable *table, const SagazRecord *record,
 
 		*isnull = table->fields[column] == NULL;
 		slot->tts_values[column] = *isnull ? (Datum) 0 :
-			get_value(&shown, table->fields[column], isnull);
-		if (!*isnull && OidIsValid(table->functions[column]))
-			slot->tts_values[column] = to_column(table, column, slot->tts_values[column]);
+			sagaz_table_get(table, &shown, column, isnull);
 	}
 	ExecStoreVirtualTuple(slot);
 }
@@ -296,6 +306,17 @@ from_column(const SagazTable *table, int column, Datum value)
 								parameter, -1);
 }
 
+/* A time that every storage can write. */
+static TimestampTz
+finite_time(const SagazField *field, TimestampTz time)
+{
+	if (TIMESTAMP_NOT_FINITE(time))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
+				 errmsg("%s must be finite", field->name)));
+	return time;
+}
+
 static void
 set_value(SagazRecord *record, const SagazField *field, Datum value, bool isnull)
 {
@@ -311,7 +332,7 @@ set_value(SagazRecord *record, const SagazField *field, Datum value, bool isnull
 			break;
 		case FIELD_TIME:
 			*(TimestampTz *) place = isnull ? 0 :
-				sagaz_record_time(DatumGetTimestampTz(value));
+				sagaz_record_time(finite_time(field, DatumGetTimestampTz(value)));
 			break;
 		case FIELD_INT:
 			*(int *) place = isnull ? 0 : DatumGetInt32(value);
