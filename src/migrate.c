@@ -136,8 +136,9 @@ sagaz_migrate_note(SagazTransfer *transfer)
 }
 
 /* Forget that these were copied. */
-static void
-forget(SagazTransfer *transfer, SagazKind kind, const char *const *keys, int nkeys)
+void
+sagaz_migrate_forget(SagazTransfer *transfer, SagazKind kind,
+					 const char *const *keys, int nkeys)
 {
 	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID};
 	Datum		values[] = {
@@ -166,7 +167,7 @@ forget_differing(SagazTransfer *transfer)
 		for (int i = 0; i < count; i++)
 			keys[i] = list_nth(transfer->differing[kind], i);
 		if (count > 0)
-			forget(transfer, kind, keys, count);
+			sagaz_migrate_forget(transfer, kind, keys, count);
 	}
 }
 
@@ -285,7 +286,7 @@ remove_gone(SagazTransfer *transfer)
 
 		transfer->counts.removed +=
 			store->backend->remove(store, transfer->kind, (const char *const *) keys, count);
-		forget(transfer, transfer->kind, (const char *const *) keys, count);
+		sagaz_migrate_forget(transfer, transfer->kind, (const char *const *) keys, count);
 	}
 	transfer->last_key = last;
 	sagaz_transfer_save(transfer);

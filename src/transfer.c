@@ -423,7 +423,11 @@ retry_record(SagazTransfer *transfer)
 	read_refused(transfer, transfer->last_key);
 	transfer->nread = 0;
 	transfer->next_position = NULL;
-	sagaz_transfer_forget_refused(transfer, transfer->kind, transfer->last_key);
+	(void) sagaz_transfer_forget_refused(transfer, transfer->kind,
+										 (const char *const *) &transfer->last_key, 1);
+	if (transfer->is_migration)
+		sagaz_migrate_forget(transfer, transfer->kind,
+							 (const char *const *) &transfer->last_key, 1);
 	if (transfer->on_error == ON_ERROR_SKIP)
 		transfer->counts.skipped--;
 	else

@@ -147,8 +147,9 @@ extern void sagaz_transfer_close(SagazTransfer *transfer, const char *state,
 extern void sagaz_transfer_note_refused(SagazTransfer *transfer,
 										const SagazRecord *record,
 										const char *message, int sqlerrcode);
-extern void sagaz_transfer_forget_refused(SagazTransfer *transfer,
-										  SagazKind kind, const char *key);
+extern int64 sagaz_transfer_forget_refused(SagazTransfer *transfer,
+										   SagazKind kind,
+										   const char *const *keys, int nkeys);
 extern List *sagaz_transfer_refused(SagazTransfer *transfer, SagazKind kind);
 extern void sagaz_as_owner(const char *sql, int nargs, Oid *types,
 						   Datum *values, const char *nulls, int expected);
@@ -173,6 +174,8 @@ extern bool sagaz_transfer_verify(SagazTransfer *transfer);
 
 /* migrate.c: a source that changes meanwhile */
 extern void sagaz_migrate_choose(SagazTransfer *transfer);
+extern void sagaz_migrate_forget(SagazTransfer *transfer, SagazKind kind,
+								 const char *const *keys, int nkeys);
 extern void sagaz_migrate_note(SagazTransfer *transfer);
 extern void sagaz_migrate_run(SagazTransfer *transfer);
 

@@ -54,7 +54,7 @@ read_records(SagazTransfer *transfer)
 	Size		before;
 
 	transfer->records = palloc(transfer->batch_size * sizeof(SagazRecord));
-	before = MemoryContextMemAllocated(transfer->batch, true);
+	before = MemoryContextMemAllocated(transfer->batch, false);
 	do
 	{
 		SagazRecord *record = &transfer->records[transfer->nread];
@@ -66,7 +66,7 @@ read_records(SagazTransfer *transfer)
 		}
 		transfer->nread++;
 	} while (transfer->nread < transfer->batch_size &&
-			 MemoryContextMemAllocated(transfer->batch, true) - before < BATCH_BYTES);
+			 MemoryContextMemAllocated(transfer->batch, false) - before < BATCH_BYTES);
 	transfer->nrecords = transfer->nread;
 }
 
@@ -244,6 +244,38 @@ write_range(SagazTransfer *transfer, int from, int to)
 	}
 }
 
+/*
+ * Records that were refused earlier, in another pass or before a resume, have
+ * been tried again.
+ */
+static void
+forget_earlier(SagazTransfer *transfer)
+{
+	SagazCounts *counts = &transfer->counts;
+	const char **keys = palloc((transfer->nrecords + list_length(transfer->refusals) + 1) *
+							   sizeof(char *));
+	ListCell   *cell;
+	int			nkeys = 0;
+	int64		forgotten;
+
+	if (counts->failed + counts->skipped == 0)
+		return;
+	if (!must_stop(transfer))
+		for (int i = 0; i < transfer->nrecords; i++)
+			keys[nkeys++] = sagaz_record_key(&transfer->records[i]);
+	foreach(cell, transfer->refusals)
+	{
+		const char *key = sagaz_record_key(((SagazRefusal *) lfirst(cell))->record);
+
+		keys[nkeys++] = key ? key : "";
+	}
+	forgotten = sagaz_transfer_forget_refused(transfer, transfer->kind, keys, nkeys);
+	if (transfer->on_error == ON_ERROR_SKIP)
+		counts->skipped -= Min(forgotten, counts->skipped);
+	else
+		counts->failed -= Min(forgotten, counts->failed);
+}
+
 /* Write down what became of the batch. */
 static void
 note_batch(SagazTransfer *transfer)
@@ -251,6 +283,7 @@ note_batch(SagazTransfer *transfer)
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
 	ListCell   *cell;
 
+	forget_earlier(transfer);
 	foreach(cell, transfer->refusals)
 	{
 		SagazRefusal *refusal = lfirst(cell);

@@ -17,7 +17,8 @@ static char *
 shown_url(const SagazStorage *storage, const char *url)
 {
 	const char *rest = strstr(url, "://") + 3;
-	const char *at = strrchr(rest, '@');
+	size_t		place = strcspn(rest, "?");
+	const char *at = NULL;
 	ListCell   *cell;
 	bool		has_password = false;
 
@@ -26,10 +27,16 @@ shown_url(const SagazStorage *storage, const char *url)
 			has_password = true;
 	if (!has_password)
 		return pstrdup(url);
+	/* what is behind the last @ is the place, unless the @ is a parameter's */
+	for (size_t i = 0; i < place; i++)
+		if (rest[i] == '@')
+			at = rest + i;
+	if (at == NULL && strchr(rest, '@'))
+		return psprintf("%.*s***@", (int) (rest - url), url);
 	if (at == NULL)
 		at = rest - 1;
 	return psprintf("%.*s***@%.*s", (int) (rest - url), url,
-					(int) strcspn(at + 1, "?"), at + 1);
+					(int) (rest + place - at - 1), at + 1);
 }
 
 /* Find what the name or URL stands for; it is not opened. */

@@ -405,22 +405,33 @@ sagaz_transfer_note_refused(SagazTransfer *transfer, const SagazRecord *record,
 	SPI_finish();
 }
 
-/* It has arrived after all, or is not wanted any more. */
-void
+/*
+ * These are dealt with anew: what was refused before is not known of them any
+ * more.  Returns how many were refused.
+ */
+int64
 sagaz_transfer_forget_refused(SagazTransfer *transfer, SagazKind kind,
-							  const char *key)
+							  const char *const *keys, int nkeys)
 {
+	Datum	   *values = palloc((nkeys + 1) * sizeof(Datum));
 	Parameters	p = {0};
+	int64		forgotten;
 
+	for (int i = 0; i < nkeys; i++)
+		values[i] = CStringGetTextDatum(keys[i]);
 	add_int(&p, transfer->id);
 	add_text(&p, sagaz_type_words[kind]);
-	add_text(&p, key);
+	add(&p, TEXTARRAYOID,
+		PointerGetDatum(construct_array(values, nkeys, TEXTOID, -1, false, TYPALIGN_INT)),
+		false);
 	execute("DELETE FROM sagaz.transfer_error"
 			" WHERE transfer_id OPERATOR(pg_catalog.=) $1"
 			" AND record_type OPERATOR(pg_catalog.=) $2"
-			" AND record_key OPERATOR(pg_catalog.=) $3",
+			" AND record_key OPERATOR(pg_catalog.=) ANY ($3)",
 			&p, SPI_OK_DELETE);
+	forgotten = (int64) SPI_processed;
 	SPI_finish();
+	return forgotten;
 }
 
 /* The keys of the refused records of a kind, as char *. */
