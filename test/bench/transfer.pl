@@ -1,8 +1,9 @@
 #
 # Transfers between every two storages, sagas with three steps and events,
 # against the raw tool of the slower side: COPY into tables with the same
-# indexes and foreign key, redis-cli --pipe of the same commands, and sqlite3
-# with a transaction for 500 rows.  A storage in memory has no such tool.
+# indexes and foreign key, ours or the library's, redis-cli --pipe of the same
+# commands, and sqlite3 with a transaction for 500 rows.  A storage in memory
+# has no such tool.
 #
 use strict;
 use warnings;
@@ -12,8 +13,8 @@ use Time::HiRes qw(time usleep);
 
 our (@rows, $trials, $scale, $work);
 
-my %raw_title = (copy => 'COPY', pipe => 'redis-cli --pipe', shell => 'sqlite3');
-my %raw_of = (native => 'copy', sagaz => 'copy', library => 'copy',
+my %raw_title = (copy => 'COPY', load => "COPY into the library's", pipe => 'redis-cli --pipe', shell => 'sqlite3');
+my %raw_of = (native => 'copy', sagaz => 'copy', library => 'load',
 	redis => 'pipe', sqlite => 'shell');
 my @stores = qw(native memory sqlite redis sagaz library);
 my %count;
@@ -125,26 +126,42 @@ sub timed
 	return $records / (time - $start);
 }
 
+# Rows of these tables, read again into tables that are made like them.
 sub copy_rate
 {
-	my ($type) = @_;
-	my @tables = $type eq 'saga' ? qw(sagas saga_steps) : qw(outbox);
+	my ($database, $schema, $type, @tables) = @_;
 	my (@make, @read);
 
 	for my $table (@tables)
 	{
-		my $columns = in_database('transfer_full',
+		my $columns = in_database($database,
 			"SELECT string_agg(attname, ', ') FROM pg_attribute"
-			  . " WHERE attrelid = 'sagaz.$table'::regclass AND attnum > 0 AND attgenerated = ''");
+			  . " WHERE attrelid = '$schema.$table'::regclass AND attnum > 0 AND attgenerated = ''");
 
-		in_database('transfer_full', "COPY sagaz.$table ($columns) TO '$work/$table.copy'");
-		push @make, "CREATE TABLE raw_$table (LIKE sagaz.$table INCLUDING ALL)";
+		in_database($database, "COPY $schema.$table ($columns) TO '$work/$table.copy'");
+		push @make, "CREATE TABLE raw_$table (LIKE $schema.$table INCLUDING ALL)";
 		push @read, "COPY raw_$table ($columns) FROM '$work/$table.copy'";
 	}
 	push @make, 'ALTER TABLE raw_saga_steps ADD FOREIGN KEY (saga_id) REFERENCES raw_sagas'
 	  if $type eq 'saga';
-	in_database('transfer_full', map({ "DROP TABLE IF EXISTS raw_$_ CASCADE" } @tables), @make);
-	return timed($count{$type}, sub { in_database('transfer_full', @read) });
+	in_database($database, map({ "DROP TABLE IF EXISTS raw_$_ CASCADE" } @tables), @make);
+	return timed($count{$type}, sub { in_database($database, @read) });
+}
+
+sub sagaz_rate
+{
+	my ($type) = @_;
+
+	return copy_rate('transfer_full', 'sagaz', $type,
+		$type eq 'saga' ? qw(sagas saga_steps) : qw(outbox));
+}
+
+sub library_rate
+{
+	my ($type) = @_;
+
+	return copy_rate('transfer_library_full', 'public', $type,
+		$type eq 'saga' ? qw(sagas saga_steps) : qw(saga_outbox));
 }
 
 sub resp
@@ -215,7 +232,7 @@ sub shell_rate
 	});
 }
 
-my %raw_rate = (copy => \&copy_rate, pipe => \&pipe_rate, shell => \&shell_rate);
+my %raw_rate = (copy => \&sagaz_rate, load => \&library_rate, pipe => \&pipe_rate, shell => \&shell_rate);
 
 # ----------------------------------------------------------------------
 # The transfers
