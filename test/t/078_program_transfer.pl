@@ -182,40 +182,43 @@ is(status_of("--resume=$id", '--source-env=SHOP'), 0, 'with it, it can');
 same_as_source($url, 'and all is there');
 
 # Ctrl-C in a terminal ends it at a batch border.
-empty_native();
-lock_sagas();
-$run = SagazTerminal->begin(100, 'storage', 'transfer', @from_redis, '--type=saga', '--batch-size=7');
-waits_for_lock('a transfer in a terminal that waits');
-ok($run->shows(qr/\r\w+ saga +0\.0% \[ +\]  0\/60.*\e\[K/), 'shows a bar');
-$run->type("\x03");
-ok($run->shows(qr/\r\e\[Kstopping after the present batch; once more to stop at once\r\n/), 'Ctrl-C wipes it away');
-ok($node->poll_query_until('postgres', 'SELECT bool_or(cancel_requested) FROM sagaz.transfer'), 'and asks the transfer to stop');
-unlock_sagas();
-is($run->status, 1, 'it was stopped: status 1');
-$said .= $run->{out};
-$id = newest('transfer_id');
-is(newest(q(state || ' ' || (transferred BETWEEN 1 AND 59 AND transferred = (SELECT count(*) FROM sagaz.sagas)))), 'cancelled true',
-	'some batches have arrived');
-like($run->{out}, qr/cancelled after .*\r\nto go on: sagaz storage transfer --resume $id --source-env SHOP\r\n/s, 'how to go on');
-unlike($run->{out}, qr/ERROR/, 'that is no error');
+SKIP: {
+	skip 'no pseudo-terminal is to be had here', 19 unless SagazTerminal::available();
+	empty_native();
+	lock_sagas();
+	$run = SagazTerminal->begin(100, 'storage', 'transfer', @from_redis, '--type=saga', '--batch-size=7');
+	waits_for_lock('a transfer in a terminal that waits');
+	ok($run->shows(qr/\r\w+ saga +0\.0% \[ +\]  0\/60.*\e\[K/), 'shows a bar');
+	$run->type("\x03");
+	ok($run->shows(qr/\r\e\[Kstopping after the present batch; once more to stop at once\r\n/), 'Ctrl-C wipes it away');
+	ok($node->poll_query_until('postgres', 'SELECT bool_or(cancel_requested) FROM sagaz.transfer'), 'and asks the transfer to stop');
+	unlock_sagas();
+	is($run->status, 1, 'it was stopped: status 1');
+	$said .= $run->{out};
+	$id = newest('transfer_id');
+	is(newest(q(state || ' ' || (transferred BETWEEN 1 AND 59 AND transferred = (SELECT count(*) FROM sagaz.sagas)))), 'cancelled true',
+		'some batches have arrived');
+	like($run->{out}, qr/cancelled after .*\r\nto go on: sagaz storage transfer --resume $id --source-env SHOP\r\n/s, 'how to go on');
+	unlike($run->{out}, qr/ERROR/, 'that is no error');
 
-# It goes on where it was; progress fits into a narrow terminal and is wiped away.
-$run = SagazTerminal->begin(40, 'storage', 'transfer', "--resume=$id", '--source-env=SHOP');
-is($run->status, 0, 'resumed');
-like($run->{out}, qr/ 60 of 60 records: 60 transferred, /, 'to the end');
-$said .= $run->{out};
-is(newest('transferred'), 60, 'with what was missing');
-same_as_source($url, 'and all is there');
-empty_native();
-lock_sagas();
-$run = SagazTerminal->begin(12, 'storage', 'transfer', @from_redis, '--type=saga');
-waits_for_lock('a narrow terminal');
-ok($run->shows(qr/\r\w+ s[^\r]*\e\[K/), 'has progress');
-unlock_sagas();
-is($run->status, 0, 'and an end');
-my @bars = $run->{out} =~ /\r([^\r\n]*?)\e\[K/g;
-cmp_ok((sort { $b <=> $a } map { length } @bars)[0], '<', 12, 'no bar is wider than the terminal');
-like($run->{out}, qr/\r\e\[Ktransfer \d+ from/, 'the last is wiped away');
+	# It goes on where it was; progress fits into a narrow terminal and is wiped away.
+	$run = SagazTerminal->begin(40, 'storage', 'transfer', "--resume=$id", '--source-env=SHOP');
+	is($run->status, 0, 'resumed');
+	like($run->{out}, qr/ 60 of 60 records: 60 transferred, /, 'to the end');
+	$said .= $run->{out};
+	is(newest('transferred'), 60, 'with what was missing');
+	same_as_source($url, 'and all is there');
+	empty_native();
+	lock_sagas();
+	$run = SagazTerminal->begin(12, 'storage', 'transfer', @from_redis, '--type=saga');
+	waits_for_lock('a narrow terminal');
+	ok($run->shows(qr/\r\w+ s[^\r]*\e\[K/), 'has progress');
+	unlock_sagas();
+	is($run->status, 0, 'and an end');
+	my @bars = $run->{out} =~ /\r([^\r\n]*?)\e\[K/g;
+	cmp_ok((sort { $b <=> $a } map { length } @bars)[0], '<', 12, 'no bar is wider than the terminal');
+	like($run->{out}, qr/\r\e\[Ktransfer \d+ from/, 'the last is wiped away');
+}
 my $dumb = do { local $ENV{TERM} = 'dumb'; begin_sagaz('storage', 'transfer', @from_redis, '--type=saga') };
 is($dumb->status, 0, 'without a terminal');
 unlike($dumb->{err}, qr/[\r\e]/, 'no bar');
