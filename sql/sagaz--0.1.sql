@@ -204,7 +204,7 @@ CREATE UNIQUE INDEX outbox_event_id ON sagaz.outbox (event_id);
 -- costs nothing while the log grows; vacuum summarizes what was added.
 CREATE INDEX outbox_saga ON sagaz.outbox USING brin
 	(saga_id pg_catalog.text_bloom_ops (n_distinct_per_range = 128, false_positive_rate = 0.02))
-	WITH (pages_per_range = 16);
+	WITH (pages_per_range = 2);
 ALTER TABLE sagaz.outbox SET (autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_vacuum_insert_threshold = 20000);
 COMMENT ON TABLE sagaz.outbox IS
 	'the outbox log: events in the order of their insertion, never updated. pos is the inserting top-level transaction; an aggregate_id of NULL stands for the saga_id; a pos below 3 marks an event that no consumer group reads off the log (it was taken over from elsewhere with a retry row of its own)';

@@ -6,9 +6,10 @@
  * All queues are served by the same loop with prepared statements, one round
  * trip to claim a batch and one to finish it (where a queue finishes event by
  * event, one per event).  With -p the finish travels with the next claim.
- * Workers are processes; what they measured meets in shared memory.  One line goes to standard output, tab-separated: events,
- * seconds, median milliseconds of a claim, and the same of the claims in the
- * first and in the last window (-o, default 10 seconds).
+ * Workers are processes; what they measured meets in shared memory.  One line
+ * goes to standard output, tab-separated: events, seconds, median milliseconds
+ * of a claim, and the same of the claims in the first and in the last window
+ * (-o, default 10 seconds).
  */
 #include <getopt.h>
 #include <stdbool.h>
@@ -62,6 +63,10 @@ typedef struct queue_kind
 static const queue_kind kinds[] = {
 	{"sagaz",
 		"SELECT * FROM sagaz.claim_batch($1, %d)", "batch_id",
+	"SELECT sagaz.finish_batch($1::bigint, $2)", BY_BATCH, NULL},
+	{"sagaz-group",
+		"SELECT * FROM sagaz.claim_batch($1, %d, "
+		"consumer_group => current_setting('bench.consumer_group'))", "batch_id",
 	"SELECT sagaz.finish_batch($1::bigint, $2)", BY_BATCH, NULL},
 	{"plain",
 		"SELECT * FROM bench_plain.event WHERE id > $2::bigint ORDER BY id LIMIT %d",

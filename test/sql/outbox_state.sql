@@ -287,6 +287,15 @@ FETCH c;
 CLOSE c;
 ROLLBACK;
 
+-- of a log larger than 32 MB only what is under way is counted
+SELECT count(*) AS before FROM sagaz.outbox \gset
+SELECT pending AS pending_before FROM sagaz.get_outbox_statistics() \gset
+INSERT INTO sagaz.emit (saga_id, event_type, payload)
+	SELECT 'large', 'Large', to_jsonb(repeat('x', 1800)) FROM generate_series(1, 20000);
+VACUUM sagaz.outbox;
+SELECT estimated, pending - :pending_before AS pending,
+	abs(total - 20000 - :before) < 1000 AS about_right FROM sagaz.get_outbox_statistics();
+
 -- bad input
 \set VERBOSITY sqlstate
 SELECT sagaz.get_event(NULL);
