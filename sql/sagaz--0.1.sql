@@ -1067,6 +1067,7 @@ CREATE FUNCTION sagaz.access_list()
 		('new_events', 'EXECUTE', '{operator, monitor}'),
 		('health_check', 'EXECUTE', '{operator, monitor}'),
 		('outbox_events', 'SELECT', '{operator, monitor}'),
+		('outbox_debezium', 'SELECT', '{consumer, operator, monitor}'),
 		('sagas', 'SELECT', '{operator, monitor}'),
 		('saga_steps', 'SELECT', '{operator, monitor}'),
 		('consumer_group', 'SELECT', '{operator, monitor}'),
@@ -1811,6 +1812,33 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION sagaz.new_events(pg_snapshot, integer) IS
 	'events of the log that a snapshot did not see, whatever group has them; without a snapshot the last max_rows';
+
+---------------------------------------------------------------------------
+-- Change data capture
+---------------------------------------------------------------------------
+
+-- Rows settle once no transaction that is open now can still put one before
+-- them, so whoever reads on behind a (pos, seq) misses none.  Rows of earlier
+-- epochs have positions of other clusters and are settled.
+CREATE VIEW sagaz.outbox_debezium AS
+	SELECT o.event_id AS id, o.aggregate_type AS aggregatetype,
+		coalesce(o.aggregate_id, o.saga_id) AS aggregateid,
+		o.event_type AS type, o.payload,
+		o.created_at AT TIME ZONE 'UTC' AS "timestamp",
+		o.headers ->> 'tracingspancontext' AS tracingspancontext,
+		o.headers, o.saga_id, o.routing_key, o.partition_key, o.available_at,
+		o.pos, o.seq
+	FROM sagaz.outbox AS o
+	WHERE o.pos >= '3' AND (o.pos < pg_snapshot_xmin(pg_current_snapshot())
+		OR o.seq <= (SELECT coalesce(max(c.boundary_seq), 0) FROM sagaz.cluster AS c));
+COMMENT ON VIEW sagaz.outbox_debezium IS
+	'the log with the column names that Debezium''s outbox event router expects, for programs that poll: ordered by (pos, seq), nothing appears before what was read';
+
+-- A publication FOR ALL TABLES would otherwise forbid updates and deletes here.
+ALTER TABLE sagaz.outbox REPLICA IDENTITY USING INDEX outbox_event_id;
+ALTER TABLE sagaz.outbox_batch REPLICA IDENTITY USING INDEX outbox_batch_key;
+ALTER TABLE sagaz.outbox_receipt REPLICA IDENTITY FULL;
+ALTER TABLE sagaz.cluster REPLICA IDENTITY FULL;
 
 ---------------------------------------------------------------------------
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need

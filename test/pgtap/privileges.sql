@@ -118,6 +118,7 @@ INSERT INTO expected_relation VALUES
 	('emit.created_at',		'SELECT',		'producer'),
 	('emit.event_id',		'SELECT',		'producer'),
 	('outbox_events',		'SELECT',		'monitor operator'),
+	('outbox_debezium',	'SELECT',		'consumer monitor operator'),
 	('storages',			'SELECT',		'consumer monitor operator producer'),
 	('saga_steps',			'SELECT',		'monitor operator'),
 	('transfers',			'SELECT',		'monitor operator'),

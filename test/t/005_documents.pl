@@ -177,6 +177,8 @@ run_examples('doc/operations.md', 'operations', 3);
 new_database('storages', 'CREATE EXTENSION sagaz');
 unlink glob '/tmp/sagaz-storages.db*';
 run_examples('doc/storages.md', 'storages', 2);
+new_database('cdc', 'CREATE EXTENSION sagaz');
+run_examples('doc/cdc.md', 'cdc', 3);
 new_database('migration', 'CREATE EXTENSION sagaz');
 unlink '/tmp/sagaz-migration.db';
 run_examples('doc/migration.md', 'migration', 8);

@@ -104,6 +104,7 @@ SELECT * FROM sagaz.get_events_by_saga('a');
 SELECT * FROM sagaz.explain_event('22222222-2222-7222-8222-222222222222');
 SELECT * FROM sagaz.new_events(), sagaz.new_events(pg_catalog.pg_current_snapshot()) AS n;
 SELECT * FROM sagaz.outbox_events WHERE event_id OPERATOR(pg_catalog.=) '33333333-3333-7333-8333-333333333333';
+SELECT * FROM sagaz.outbox_debezium;
 SELECT * FROM sagaz.get_outbox_statistics();
 SELECT status FROM sagaz.health_check();
 SELECT sagaz.archive_sent_events('0');
