@@ -145,22 +145,54 @@ push_default(JsonbParseState **state, const char *key)
 		sagaz_push_string(state, key, NULL);
 }
 
+static bool
+is_time_key(const char *key)
+{
+	return strcmp(key, "executed_at") == 0 || strcmp(key, "compensated_at") == 0;
+}
+
+/*
+ * What a step has at one of those keys, without the typed object of the Python
+ * library around it; NULL where that is missing or null.
+ */
+JsonbValue *
+sagaz_step_value(JsonbContainer *step, const char *key, JsonbValue *buffer)
+{
+	JsonbValue *value = getKeyJsonValueFromContainer(step, key, strlen(key), buffer);
+	const char *type = is_time_key(key) ? "datetime" :
+		strcmp(key, "status") == 0 ? "enum" : NULL;
+	JsonbValue *inner = value && type ? typed_value(value, type) : NULL;
+
+	if (inner)
+		value = inner;
+	return value && value->type != jbvNull ? value : NULL;
+}
+
+/* Has a step other keys than those? */
+bool
+sagaz_step_has_more(JsonbContainer *step)
+{
+	JsonbValue	buffer;
+	int			known = 0;
+
+	for (int i = 0; i < (int) lengthof(step_keys); i++)
+		known += getKeyJsonValueFromContainer(step, step_keys[i],
+											  strlen(step_keys[i]), &buffer) != NULL;
+	return (int) JsonContainerSize(step) > known;
+}
+
 static void
 push_step_key(JsonbParseState **state, JsonbContainer *step, const char *key)
 {
-	JsonbValue *value = getKeyJsonValueFromContainer(step, key, strlen(key), NULL);
-	bool		is_time = strcmp(key, "executed_at") == 0 ||
-		strcmp(key, "compensated_at") == 0;
-	const char *type = is_time ? "datetime" : strcmp(key, "status") == 0 ? "enum" : NULL;
+	JsonbValue	buffer;
+	JsonbValue *value = sagaz_step_value(step, key, &buffer);
 
-	if (value && type && typed_value(value, type))
-		value = typed_value(value, type);
-	if (value == NULL || value->type == jbvNull)
+	if (value == NULL)
 	{
 		push_default(state, key);
 		return;
 	}
-	if (is_time)
+	if (is_time_key(key))
 		normalize_time(value);
 	sagaz_push_key(state, key);
 	push_normal(state, WJB_VALUE, value);

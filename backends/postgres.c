@@ -286,13 +286,19 @@ postgres_layout(PostgresStore *store)
 	return store->layout;
 }
 
+static const PostgresOperations *
+operations_in(PostgresLayout layout)
+{
+	return layout == LAYOUT_SAGAZ ? &postgres_sagaz_operations :
+		&postgres_library_operations;
+}
+
 /* Get ready for an operation, and find out who does it. */
 static const PostgresOperations *
 operations_of(PostgresStore *store)
 {
 	postgres_ready(store);
-	return postgres_layout(store) == LAYOUT_SAGAZ ?
-		&postgres_sagaz_operations : &postgres_library_operations;
+	return operations_in(postgres_layout(store));
 }
 
 /* ---------------------------------------------------------------------- */
@@ -390,12 +396,15 @@ postgres_remove(SagazStore *base, SagazKind kind, const char *const *keys,
 	return operations_of(store)->remove(store, kind, keys, nkeys);
 }
 
+/* Nobody looks again for each of many records whether there are tables now. */
 static char *
 postgres_unfit(SagazStore *base, const SagazRecord *record)
 {
 	PostgresStore *store = (PostgresStore *) base;
+	const PostgresOperations *operations = store->layout == LAYOUT_UNKNOWN ?
+		operations_of(store) : operations_in(store->layout);
 
-	return operations_of(store)->unfit(store, record);
+	return operations->unfit(store, record);
 }
 
 static bool

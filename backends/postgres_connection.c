@@ -91,18 +91,39 @@ postgres_lost(PostgresStore *store, const char *why)
 /* ---------------------------------------------------------------------- */
 /* Exchanges */
 
-/* Queue a statement for the next exchange. */
-void
-postgres_queue(PostgresStore *store, const char *sql, int nparams,
-			   const Oid *types, const char *const *values)
+static void
+send_statement(PostgresStore *store, const char *sql, int nparams, const Oid *types,
+			   const char *const *values, const int *lengths, const int *formats)
 {
 	PostgresConnection *connection = store->connection;
 
 	store->base.broken = true;
 	if (connection->conn == NULL ||
-		!PQsendQueryParams(connection->conn, sql, nparams, types, values, NULL, NULL, 0))
+		!PQsendQueryParams(connection->conn, sql, nparams, types, values,
+						   lengths, formats, 0))
 		postgres_lost(store, NULL);
 	connection->queued++;
+}
+
+/* Queue a statement for the next exchange. */
+void
+postgres_queue(PostgresStore *store, const char *sql, int nparams,
+			   const Oid *types, const char *const *values)
+{
+	send_statement(store, sql, nparams, types, values, NULL, NULL);
+}
+
+/* The same with parameters in binary form. */
+void
+postgres_queue_binary(PostgresStore *store, const char *sql, int nparams,
+					  const Oid *types, const char *const *values,
+					  const int *lengths)
+{
+	int		   *formats = palloc(nparams * sizeof(int));
+
+	for (int i = 0; i < nparams; i++)
+		formats[i] = 1;
+	send_statement(store, sql, nparams, types, values, lengths, formats);
 }
 
 /* Wait until there is a result, sending what is not sent yet. */
@@ -253,13 +274,13 @@ start_roll_back(PostgresConnection *connection)
 
 /*
  * Send what is queued and read all results.  The server may take
- * sagaz.command_timeout for each.
+ * sagaz.command_timeout for each.  Returns its error, with no transaction left
+ * open.
  */
-PostgresResult **
-postgres_exchange(PostgresStore *store, int *count)
+static RemoteError *
+exchange(PostgresStore *store, PostgresResult **results, int *count)
 {
 	PostgresConnection *connection = store->connection;
-	PostgresResult **results = palloc0((connection->queued + 1) * sizeof(PostgresResult *));
 	RemoteError *volatile error = NULL;
 
 	PG_TRY();
@@ -285,9 +306,36 @@ postgres_exchange(PostgresStore *store, int *count)
 	store->base.broken = false;
 	if (error && PQtransactionStatus(connection->conn) != PQTRANS_IDLE)
 		start_roll_back(connection);
+	return error;
+}
+
+static PostgresResult **
+results_of_queued(const PostgresStore *store)
+{
+	return palloc0((store->connection->queued + 1) * sizeof(PostgresResult *));
+}
+
+PostgresResult **
+postgres_exchange(PostgresStore *store, int *count)
+{
+	PostgresResult **results = results_of_queued(store);
+	RemoteError *error = exchange(store, results, count);
+
 	if (error)
 		raise_error(store, error);
 	return results;
+}
+
+/* The same, but NULL where the server raised that. */
+PostgresResult **
+postgres_exchange_unless(PostgresStore *store, int sqlstate, int *count)
+{
+	PostgresResult **results = results_of_queued(store);
+	RemoteError *error = exchange(store, results, count);
+
+	if (error && error->sqlstate != sqlstate)
+		raise_error(store, error);
+	return error ? NULL : results;
 }
 
 /* Send one statement, after those that are queued; returns its result. */

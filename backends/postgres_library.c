@@ -177,64 +177,56 @@ refuse_duplicate(PostgresStore *store, const char *key)
 					key, store->base.name)));
 }
 
-/* Those of the sorted records whose keys were returned by an insert, sorted. */
+/* Drop those of the sorted records that are there; returns how many are left. */
 static int
-keep_inserted(SagazRecord **records, int count, const PostgresResult *inserted)
+drop_known(SagazRecord **records, int count, const PostgresResult *there)
 {
-	char	  **keys = palloc((inserted->nrows + 1) * sizeof(char *));
-	int			kept = 0;
+	char	  **keys = palloc((there->nrows + 1) * sizeof(char *));
+	int			left = 0;
 	int			next = 0;
 
-	for (int row = 0; row < inserted->nrows; row++)
-		keys[row] = postgres_value(inserted, row, 0);
-	qsort(keys, inserted->nrows, sizeof(char *), pg_qsort_strcmp);
-	for (int i = 0; i < count && next < inserted->nrows; i++)
-		if (strcmp(sagaz_record_key(records[i]), keys[next]) == 0)
-		{
-			records[kept++] = records[i];
-			next++;
-		}
-	return kept;
-}
-
-/* The first of the sorted records that an insert has not inserted. */
-static const char *
-first_not_inserted(SagazRecord **records, int count, const PostgresResult *inserted)
-{
-	SagazRecord **kept = palloc(count * sizeof(SagazRecord *));
-	int			nkept;
-
-	memcpy(kept, records, count * sizeof(SagazRecord *));
-	nkept = keep_inserted(kept, count, inserted);
+	for (int row = 0; row < there->nrows; row++)
+		keys[row] = postgres_value(there, row, 0);
+	qsort(keys, there->nrows, sizeof(char *), pg_qsort_strcmp);
 	for (int i = 0; i < count; i++)
-		if (i >= nkept || kept[i] != records[i])
-			return sagaz_record_key(records[i]);
-	return NULL;
+	{
+		if (next < there->nrows && strcmp(sagaz_record_key(records[i]), keys[next]) == 0)
+			next++;
+		else
+			records[left++] = records[i];
+	}
+	return left;
 }
 
-/* Insert what is not there; returns how many that were. */
+/*
+ * Insert what is not there; returns how many that were.  Where somebody else
+ * is faster, what he has put is found to be there next time; an error again
+ * is another one.
+ */
 static int
 put_missing(PostgresStore *store, SagazRecord **records, int count,
 			SagazPutMode mode)
 {
-	PostgresResult **results;
-	int			nresults;
+	bool		lost_race = false;
 
-	if (mode == SAGAZ_PUT_MISSING && library_queue_fresh(store, records, count))
+	while (count > 0)
 	{
-		results = postgres_exchange(store, &nresults);
-		return results[0]->nrows;
+		PostgresResult **results;
+		int			nresults;
+
+		library_queue_fresh(store, records, count);
+		results = lost_race ? postgres_exchange(store, &nresults) :
+			postgres_exchange_unless(store, ERRCODE_UNIQUE_VIOLATION, &nresults);
+		lost_race = results == NULL;
+		if (lost_race)
+			continue;
+		if (results[LIBRARY_THERE]->nrows == 0)
+			return count;
+		if (mode == SAGAZ_PUT_NEW)
+			refuse_duplicate(store, postgres_value(results[LIBRARY_THERE], 0, 0));
+		count = drop_known(records, count, results[LIBRARY_THERE]);
 	}
-	postgres_queue(store, "BEGIN", 0, NULL, NULL);
-	library_queue_main(store, records, count, false);
-	results = postgres_exchange(store, &nresults);
-	if (mode == SAGAZ_PUT_NEW && results[1]->nrows < count)
-		refuse_duplicate(store, first_not_inserted(records, count, results[1]));
-	count = keep_inserted(records, count, results[1]);
-	library_queue_rest(store, records, count);
-	postgres_queue(store, "COMMIT", 0, NULL, NULL);
-	(void) postgres_exchange(store, &nresults);
-	return count;
+	return 0;
 }
 
 static int64

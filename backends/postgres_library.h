@@ -7,14 +7,14 @@
 
 #include "postgres_store.h"
 
-/* Joins t.steps, the steps of the saga in that row as an array of objects. */
+/* The steps of the saga in that row as an array of objects, after a SELECT. */
 #define LIBRARY_STEPS_OF(row) \
-	" CROSS JOIN LATERAL (SELECT coalesce(jsonb_agg(jsonb_build_object(" \
+	"coalesce(jsonb_agg(jsonb_build_object(" \
 	"'name', p.step_name, 'status', p.status, 'result', p.result," \
 	" 'error', p.error, 'executed_at', p.executed_at," \
 	" 'compensated_at', p.compensated_at," \
 	" 'retry_count', coalesce(p.retry_count, 0)) ORDER BY p.id), '[]') AS steps" \
-	" FROM @.saga_steps AS p WHERE p.saga_id = " row ".saga_id) AS t"
+	" FROM @.saga_steps AS p WHERE p.saga_id = " row ".saga_id"
 
 /* postgres_library.c: a statement's text, with the schema for each "@" */
 extern char *library_sql(const PostgresStore *store, const char *sql);
@@ -48,11 +48,15 @@ extern int64 library_edit(PostgresStore *store, SagazKind kind,
 						  const SagazFilter *filter, bool create,
 						  SagazEdit edit, void *arg);
 
+/* The result, after library_queue_fresh(), that has the keys that are there. */
+#define LIBRARY_THERE 1
+
 /*
- * postgres_library_write.c.  All queue statements: the first two a single one,
- * which returns the keys of the records that it wrote.
+ * postgres_library_write.c.  All queue statements: library_queue_main() a
+ * single one, which returns the keys of the records that it inserted unless
+ * it may replace.
  */
-extern bool library_queue_fresh(PostgresStore *store, SagazRecord *const *records,
+extern void library_queue_fresh(PostgresStore *store, SagazRecord *const *records,
 								int count);
 extern void library_queue_main(PostgresStore *store, SagazRecord *const *records,
 							   int count, bool replace);

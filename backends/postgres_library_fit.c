@@ -9,8 +9,10 @@
 
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/formatting.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 
 #include "record.h"
 #include "times.h"
@@ -49,21 +51,13 @@ complain_of_lengths(const LimitedText *texts, int count)
 }
 
 /* ---------------------------------------------------------------------- */
-/* Steps, in normal form */
-
-/* A step's key; NULL for null. */
-static JsonbValue *
-step_value(JsonbContainer *step, const char *key)
-{
-	JsonbValue *value = getKeyJsonValueFromContainer(step, key, strlen(key), NULL);
-
-	return value && value->type != jbvNull ? value : NULL;
-}
+/* Steps */
 
 static char *
 complain_of_text(JsonbContainer *step, int number, const char *key, int room)
 {
-	JsonbValue *value = step_value(step, key);
+	JsonbValue	buffer;
+	JsonbValue *value = sagaz_step_value(step, key, &buffer);
 
 	if (value == NULL)
 		return NULL;
@@ -78,7 +72,8 @@ complain_of_text(JsonbContainer *step, int number, const char *key, int room)
 static char *
 complain_of_time(JsonbContainer *step, int number, const char *key)
 {
-	JsonbValue *value = step_value(step, key);
+	JsonbValue	buffer;
+	JsonbValue *value = sagaz_step_value(step, key, &buffer);
 	TimestampTz time;
 
 	if (value == NULL)
@@ -90,22 +85,29 @@ complain_of_time(JsonbContainer *step, int number, const char *key)
 	return psprintf("%s of step %d is not a time", key, number);
 }
 
+/* Is it a whole number, and one that an integer can be?  1.0 is. */
+static bool
+is_count(const JsonbValue *value)
+{
+	bool		wrong = false;
+	int32		count;
+
+	if (value->type != jbvNumeric)
+		return false;
+	count = numeric_int4_opt_error(value->val.numeric, &wrong);
+	return !wrong && count >= 0 &&
+		DatumGetBool(DirectFunctionCall2(numeric_eq,
+										 NumericGetDatum(value->val.numeric),
+										 NumericGetDatum(int64_to_numeric(count))));
+}
+
 static char *
 complain_of_count(JsonbContainer *step, int number)
 {
-	JsonbValue *value = step_value(step, "retry_count");
-	char	   *text = NULL;
-	char	   *end = NULL;
-	long long	count = -1;
+	JsonbValue	buffer;
+	JsonbValue *value = sagaz_step_value(step, "retry_count", &buffer);
 
-	if (value && value->type == jbvNumeric)
-	{
-		Jsonb	   *json = JsonbValueToJsonb(value);
-
-		text = JsonbToCString(NULL, &json->root, VARSIZE(json));
-		count = strtoll(text, &end, 10);
-	}
-	if (text && *end == '\0' && count >= 0 && count <= INT_MAX)
+	if (value == NULL || is_count(value))
 		return NULL;
 	return psprintf("retry_count of step %d is not a count", number);
 }
@@ -114,11 +116,12 @@ static char *
 complain_of_step(const JsonbValue *value, int number)
 {
 	JsonbContainer *step = value->val.binary.data;
+	JsonbValue	buffer;
 	char	   *why;
 
 	if (value->type != jbvBinary || !JsonContainerIsObject(step))
 		return psprintf("step %d is not an object", number);
-	if (step_value(step, "name") == NULL)
+	if (sagaz_step_value(step, "name", &buffer) == NULL)
 		return psprintf("step %d has no name", number);
 	if ((why = complain_of_text(step, number, "name", MAX_TEXT)) == NULL &&
 		(why = complain_of_text(step, number, "status", MAX_STATUS)) == NULL &&
@@ -144,8 +147,9 @@ has_names_twice(Jsonb *steps)
 
 	for (int i = 0; i < count; i++)
 	{
+		JsonbValue	buffer;
 		JsonbValue *step = getIthJsonbValueFromContainer(&steps->root, i);
-		JsonbValue *name = step_value(step->val.binary.data, "name");
+		JsonbValue *name = sagaz_step_value(step->val.binary.data, "name", &buffer);
 
 		names[i] = pnstrdup(name->val.string.val, name->val.string.len);
 	}
@@ -184,7 +188,7 @@ complain_of_saga(const SagazSaga *saga)
 	};
 	char	   *why = complain_of_lengths(texts, lengthof(texts));
 
-	return why ? why : complain_of_steps(sagaz_normal_steps(saga->steps));
+	return why ? why : complain_of_steps(saga->steps);
 }
 
 static char *
@@ -204,19 +208,25 @@ complain_of_event(const SagazEvent *event)
 }
 
 static char *
-complain_of(const SagazRecord *record)
+complain_of_saga_apart(const SagazSaga *saga)
 {
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext, "sagaz check",
-											   ALLOCSET_DEFAULT_SIZES);
+											   ALLOCSET_SMALL_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(part);
-	char	   *why = record->kind == SAGAZ_SAGA ? complain_of_saga(&record->saga) :
-		complain_of_event(&record->event);
+	char	   *why = complain_of_saga(saga);
 
 	MemoryContextSwitchTo(outer);
 	if (why)
 		why = pstrdup(why);
 	MemoryContextDelete(part);
 	return why;
+}
+
+static char *
+complain_of(const SagazRecord *record)
+{
+	return record->kind == SAGAZ_SAGA ? complain_of_saga_apart(&record->saga) :
+		complain_of_event(&record->event);
 }
 
 /*

@@ -213,7 +213,8 @@ begin_query(const PostgresStore *store, SagazKind kind, const char *what,
 	appendStringInfo(&query->sql, joined[kind], main_table[kind],
 					 store->has_side[kind] ? side_table[kind] : no_side[kind]);
 	if (kind == SAGAZ_SAGA && what == selected[kind])
-		appendStringInfoString(&query->sql, LIBRARY_STEPS_OF("m"));
+		appendStringInfoString(&query->sql, " CROSS JOIN LATERAL (SELECT "
+							   LIBRARY_STEPS_OF("m") ") AS t");
 	add_conditions(query, kind, filter);
 	return query;
 }

@@ -80,11 +80,17 @@ extern List *postgres_url_options(const char *url);
  * NULL: the other server finds out.  An exchange is one implicit transaction
  * unless BEGIN is among its statements; when it raises an error nothing that
  * it began is left open.  What the other server raised is raised again with
- * its SQLSTATE.
+ * its SQLSTATE; postgres_exchange_unless() returns NULL instead where it is
+ * that one.
  */
 extern void postgres_queue(PostgresStore *store, const char *sql, int nparams,
 						   const Oid *types, const char *const *values);
+extern void postgres_queue_binary(PostgresStore *store, const char *sql,
+								  int nparams, const Oid *types,
+								  const char *const *values, const int *lengths);
 extern PostgresResult **postgres_exchange(PostgresStore *store, int *count);
+extern PostgresResult **postgres_exchange_unless(PostgresStore *store, int sqlstate,
+												 int *count);
 extern PostgresResult *postgres_query(PostgresStore *store, const char *sql,
 									  int nparams, const Oid *types,
 									  const char *const *values);

@@ -24,6 +24,9 @@ extern bool sagaz_saga_same(const SagazSaga *a, const SagazSaga *b);
 
 extern Jsonb *sagaz_normal_json(Jsonb *json);
 extern Jsonb *sagaz_normal_steps(Jsonb *steps);
+extern JsonbValue *sagaz_step_value(JsonbContainer *step, const char *key,
+									JsonbValue *buffer);
+extern bool sagaz_step_has_more(JsonbContainer *step);
 extern Jsonb *sagaz_json_from_text(const char *text, int length,
 								   char **problem);
 extern Jsonb *sagaz_empty_object(void);

@@ -45,9 +45,7 @@ my $batches = $records / $batch;
 
 # What each batch costs where it is not one round trip.
 my %a_batch = (
-	'saga to redis' => 2,	# what is there is watched, then written
-	'outbox to library' => 2,
-	'saga to library' => 5);
+	'saga to redis' => 2);	# what is there is watched, then written
 
 fill($session, 'sqlite_filled', $records, 20);
 

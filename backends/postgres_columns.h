@@ -1,0 +1,39 @@
+/*
+ * postgres_columns.h
+ *		Rows for a statement, as an array for each column.
+ *
+ * The other end makes rows of them with unnest(), in a statement's target
+ * list, which costs it no more than COPY.  The arrays are in binary form.
+ */
+#ifndef SAGAZ_POSTGRES_COLUMNS_H
+#define SAGAZ_POSTGRES_COLUMNS_H
+
+#include "postgres_store.h"
+
+#include "lib/stringinfo.h"
+
+typedef struct PostgresColumn
+{
+	Oid			element;		/* type of the values */
+	int			count;
+	StringInfoData values;
+} PostgresColumn;
+
+/* A column for each of these types, uuid, text, jsonb, timestamptz, integers. */
+extern PostgresColumn *postgres_columns(const Oid *elements, int count);
+
+/* Add a value; null for NULL, for a time of 0, and where it says so. */
+extern void postgres_add_text(PostgresColumn *column, const char *text);
+extern void postgres_add_bytes(PostgresColumn *column, const char *text, int length);
+extern void postgres_add_uuid(PostgresColumn *column, const char *text);
+extern void postgres_add_json(PostgresColumn *column, const Jsonb *json);
+extern void postgres_add_json_value(PostgresColumn *column, JsonbValue *value);
+extern void postgres_add_time(PostgresColumn *column, TimestampTz time);
+extern void postgres_add_number(PostgresColumn *column, int64 number);
+extern void postgres_add_number_or_null(PostgresColumn *column, int64 number);
+
+/* Queue a statement whose parameters are the columns. */
+extern void postgres_queue_columns(PostgresStore *store, const char *sql,
+								   PostgresColumn *columns, int count);
+
+#endif							/* SAGAZ_POSTGRES_COLUMNS_H */
