@@ -465,6 +465,7 @@ extern int64 sagaz_count_by_reading(SagazStore *store, SagazKind kind,
 
 /* socket_wait.c: for backends whose library has sockets */
 extern TimestampTz sagaz_deadline(int ms);
+extern void sagaz_do_meanwhile(void (*work) (void *arg), void *arg);
 extern int	sagaz_wait_for_socket(int socket, int events, TimestampTz deadline);
 
 static inline bool

@@ -9,10 +9,49 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+/* Work that can be done while a server does its own. */
+static void (*meanwhile) (void *arg);
+static void *meanwhile_arg;
+/* Time that was not spent waiting for the one who waits, in microseconds. */
+static int64 time_elsewhere;
+
+/* A clock that stands still during work done meanwhile. */
+static TimestampTz
+waiting_clock(void)
+{
+	return GetCurrentTimestamp() - time_elsewhere;
+}
+
+/* What counts is the time of waiting alone. */
 TimestampTz
 sagaz_deadline(int ms)
 {
-	return GetCurrentTimestamp() + ms * INT64CONST(1000);
+	return waiting_clock() + ms * INT64CONST(1000);
+}
+
+/*
+ * Have something done when a server has been sent all that it is to work on:
+ * once, at the next such wait, and not at all if there is none.  An error in
+ * it is raised where one waits.  NULL takes it back.
+ */
+void
+sagaz_do_meanwhile(void (*work) (void *arg), void *arg)
+{
+	meanwhile = work;
+	meanwhile_arg = arg;
+}
+
+static void
+work_meanwhile(void)
+{
+	void		(*work) (void *arg) = meanwhile;
+	TimestampTz start = GetCurrentTimestamp();
+	MemoryContext outer = CurrentMemoryContext;
+
+	meanwhile = NULL;
+	work(meanwhile_arg);
+	MemoryContextSwitchTo(outer);
+	time_elsewhere += GetCurrentTimestamp() - start;
 }
 
 /*
@@ -22,10 +61,11 @@ sagaz_deadline(int ms)
 int
 sagaz_wait_for_socket(int socket, int events, TimestampTz deadline)
 {
+	if (meanwhile && events == WL_SOCKET_READABLE)
+		work_meanwhile();
 	for (;;)
 	{
-		long		ms = TimestampDifferenceMilliseconds(GetCurrentTimestamp(),
-														 deadline);
+		long		ms = TimestampDifferenceMilliseconds(waiting_clock(), deadline);
 		int			got;
 
 		if (ms <= 0)

@@ -143,6 +143,8 @@ look_at_ends(SagazTransfer *transfer)
 
 	transfer->batch = AllocSetContextCreate(transfer->context, "sagaz batch",
 											SAGAZ_BATCH_SIZES);
+	transfer->ahead.context = AllocSetContextCreate(transfer->context, "sagaz read",
+													SAGAZ_BATCH_SIZES);
 	transfer->part = AllocSetContextCreate(transfer->context, "sagaz merge",
 										   SAGAZ_BATCH_SIZES);
 	transfer->began_at = transfer->reported_at = GetCurrentTimestamp();

@@ -55,6 +55,21 @@ typedef struct SagazRefusal
 	int			sqlerrcode;
 } SagazRefusal;
 
+/* The records that come next. */
+typedef struct SagazAhead
+{
+	MemoryContext context;
+	SagazRecord *records;
+	int			nread;
+	bool		is_wanted;		/* while the present ones are written */
+	bool		is_read;		/* these are waiting to be written */
+	bool		failed;			/* to be read; the reader is of no use any more */
+	bool		at_end;			/* there are no more */
+	char	   *position;		/* up to where it is read; NULL: begin, or the
+								 * reader knows */
+	char	   *last_key;
+} SagazAhead;
+
 /* What sagaz.transfer counts. */
 typedef struct SagazCounts
 {
@@ -89,7 +104,7 @@ typedef struct SagazTransfer
 	SagazCounts counts;
 	char	   *last_key;
 	char	   *position;		/* up to where all is written; NULL: nothing is */
-	char	   *next_position;	/* up to where it is read */
+	char	   *next_position;	/* where the batch ends */
 	char	   *verification;	/* JSON */
 	char	   *complaint;		/* what it waits for */
 	TimestampTz began_at;
@@ -111,7 +126,8 @@ typedef struct SagazTransfer
 	MemoryContext part;			/* while they are written */
 	SagazReader *reader;		/* of a source whose readers outlive batches */
 	SagazStore *read_store;		/* of which it is a reader */
-	bool		at_end;			/* the reader is */
+	SagazAhead	ahead;
+	bool		at_end;			/* these are the last */
 	SagazRecord *records;
 	int			nrecords;
 	int			nread;			/* with those that turned out to need nothing */

@@ -3,8 +3,9 @@
  *		Batches of records from the source of a transfer to its target.
  *
  * A batch is read, then written, each in steps of their own, so that it can
- * be written again, or in parts, when that fails.  It ends early where its
- * records are large, so that memory stays bounded.
+ * be written again, or in parts, when that fails.  While the target's server
+ * works on one, the next is read.  A batch ends early where its records are
+ * large, so that memory stays bounded.
  */
 #include "sagaz.h"
 
@@ -26,7 +27,8 @@ restart(SagazTransfer *transfer)
 	if (transfer->reader)
 		MemoryContextDelete(transfer->reader->context);
 	transfer->reader = NULL;
-	transfer->at_end = false;
+	transfer->ahead.is_read = transfer->ahead.failed = false;
+	transfer->ahead.position = transfer->position;
 	if (transfer->position)
 		return;
 	transfer->seen = 0;
@@ -41,33 +43,31 @@ begin_reader(SagazTransfer *transfer, SagazStore *store)
 	SagazFilter filter = {.order = SAGAZ_FOR_COPY};
 
 	filter.chunk = transfer->batch_size;
-	filter.position = transfer->position;
+	filter.position = transfer->ahead.position;
 	transfer->read_store = store;
 	MemoryContextSwitchTo(transfer->context);
 	transfer->reader = sagaz_read_begin(store, transfer->kind, &filter);
-	MemoryContextSwitchTo(transfer->batch);
+	MemoryContextSwitchTo(transfer->ahead.context);
 }
 
 static void
 read_records(SagazTransfer *transfer)
 {
+	SagazAhead *ahead = &transfer->ahead;
 	Size		before;
 
-	transfer->records = palloc(transfer->batch_size * sizeof(SagazRecord));
-	before = MemoryContextMemAllocated(transfer->batch, false);
+	ahead->records = palloc(transfer->batch_size * sizeof(SagazRecord));
+	before = MemoryContextMemAllocated(ahead->context, false);
 	do
 	{
-		SagazRecord *record = &transfer->records[transfer->nread];
-
-		if (!sagaz_read_next(transfer->reader, record))
+		if (!sagaz_read_next(transfer->reader, &ahead->records[ahead->nread]))
 		{
-			transfer->at_end = true;
+			ahead->at_end = true;
 			break;
 		}
-		transfer->nread++;
-	} while (transfer->nread < transfer->batch_size &&
-			 MemoryContextMemAllocated(transfer->batch, false) - before < BATCH_BYTES);
-	transfer->nrecords = transfer->nread;
+		ahead->nread++;
+	} while (ahead->nread < transfer->batch_size &&
+			 MemoryContextMemAllocated(ahead->context, false) - before < BATCH_BYTES);
 }
 
 static char *
@@ -83,15 +83,16 @@ copy_to(MemoryContext context, const char *text)
 static void
 note_end(SagazTransfer *transfer)
 {
-	char	   *position = transfer->nread == 0 ? NULL :
+	SagazAhead *ahead = &transfer->ahead;
+	char	   *position = ahead->nread == 0 ? NULL :
 		transfer->reader->store->backend->read_position(transfer->reader);
 
-	if (transfer->nread > 0)
-		transfer->last_key =
+	if (ahead->nread > 0)
+		ahead->last_key =
 			copy_to(transfer->context,
-					sagaz_record_key(&transfer->records[transfer->nread - 1]));
-	transfer->next_position = copy_to(transfer->context, position);
-	if (position || transfer->at_end)
+					sagaz_record_key(&ahead->records[ahead->nread - 1]));
+	ahead->position = copy_to(transfer->context, position);
+	if (position || ahead->at_end)
 	{
 		sagaz_read_end(transfer->reader);
 		transfer->reader = NULL;
@@ -100,14 +101,15 @@ note_end(SagazTransfer *transfer)
 
 /* Read the next records. */
 static void
-read_batch(SagazTransfer *transfer)
+read_ahead(SagazTransfer *transfer)
 {
-	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
+	SagazAhead *ahead = &transfer->ahead;
+	MemoryContext outer = MemoryContextSwitchTo(ahead->context);
 	SagazStore *store;
 
-	MemoryContextReset(transfer->batch);
-	transfer->nread = transfer->nrecords = 0;
-	transfer->refusals = NIL;
+	MemoryContextReset(ahead->context);
+	ahead->nread = 0;
+	ahead->at_end = false;
 	store = sagaz_end_open(&transfer->source, transfer->kind);
 	if (transfer->source.is_native)
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -119,21 +121,68 @@ read_batch(SagazTransfer *transfer)
 	note_end(transfer);
 	if (transfer->source.is_native)
 		PopActiveSnapshot();
+	ahead->is_read = true;
 	MemoryContextSwitchTo(outer);
 }
 
-/* Read them again from where we are sure of, whatever has gone wrong. */
+/*
+ * Read them while the target's server works.  If that fails, it is tried
+ * again in its turn, when the present batch has been dealt with.
+ */
 static void
-read_batch_anew(SagazTransfer *transfer)
+read_meanwhile(void *arg)
+{
+	SagazTransfer *transfer = arg;
+
+	if (transfer->ahead.is_read || transfer->ahead.failed)
+		return;
+	transfer->ahead.failed = true;
+	if (transfer->reader &&
+		transfer->read_store != sagaz_end_open(&transfer->source, transfer->kind))
+		return;
+	read_ahead(transfer);
+	transfer->ahead.failed = false;
+}
+
+/* What was read is what is to be written now. */
+static void
+take_batch(SagazTransfer *transfer)
+{
+	SagazAhead *ahead = &transfer->ahead;
+	MemoryContext free = transfer->batch;
+
+	transfer->batch = ahead->context;
+	transfer->records = ahead->records;
+	transfer->nrecords = transfer->nread = ahead->nread;
+	transfer->at_end = ahead->at_end;
+	transfer->next_position = ahead->position;
+	if (ahead->nread > 0)
+		transfer->last_key = ahead->last_key;
+	transfer->refusals = NIL;
+	MemoryContextReset(free);
+	ahead->context = free;
+	ahead->is_read = false;
+}
+
+/*
+ * Have the next batch; where reading fails it begins anew from where we are
+ * sure of, whatever has gone wrong.
+ */
+static void
+next_batch(SagazTransfer *transfer)
 {
 	ErrorData  *error;
 
-	while ((error = sagaz_attempt(transfer, read_batch)) != NULL)
+	if (transfer->ahead.failed)
+		restart(transfer);
+	while (!transfer->ahead.is_read &&
+		   (error = sagaz_attempt(transfer, read_ahead)) != NULL)
 	{
 		restart(transfer);
 		sagaz_transfer_wait(transfer, error);
 	}
 	transfer->attempts = 0;
+	take_batch(transfer);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -226,7 +275,10 @@ write_range(SagazTransfer *transfer, int from, int to)
 	{
 		transfer->from = from;
 		transfer->to = to;
+		if (to - from == transfer->nrecords && transfer->ahead.is_wanted)
+			sagaz_do_meanwhile(read_meanwhile, transfer);
 		error = sagaz_attempt(transfer, merge_range);
+		sagaz_do_meanwhile(NULL, NULL);
 		if (error == NULL || sagaz_is_about_record(error))
 			break;
 		sagaz_transfer_wait(transfer, error);
@@ -351,7 +403,8 @@ sagaz_copy_kind(SagazTransfer *transfer, SagazKind kind)
 	restart(transfer);
 	do
 	{
-		read_batch_anew(transfer);
+		next_batch(transfer);
+		transfer->ahead.is_wanted = !transfer->at_end;
 		sagaz_write_batch(transfer);
 	} while (!transfer->at_end);
 	transfer->position = NULL;
