@@ -84,12 +84,12 @@ func consume(ctx context.Context, db *pgx.Conn, worker string) error {
 		}
 	}
 	if len(sent) > 0 {
-		if _, err := db.Exec(ctx, "SELECT sagaz.mark_sent($1, $2, $3)", sent, worker, group); err != nil {
+		if _, err := db.Exec(ctx, "SELECT sagaz.mark_sent($1::text[]::uuid[], $2, $3)", sent, worker, group); err != nil {
 			return err
 		}
 	}
 	for id, cause := range failed {
-		_, err := db.Exec(ctx, "SELECT sagaz.mark_failed($1, $2, $3, $4)",
+		_, err := db.Exec(ctx, "SELECT sagaz.mark_failed($1::text[]::uuid[], $2, $3, $4)",
 			[]string{id}, worker, cause.Error(), group)
 		if err != nil {
 			return err
