@@ -25,11 +25,20 @@ postgres_columns(const Oid *elements, int count)
 	for (int i = 0; i < count; i++)
 	{
 		columns[i].element = elements[i];
-		columns[i].count = 0;
 		initStringInfo(&columns[i].values);
+	}
+	postgres_clear_columns(columns, count);
+	return columns;
+}
+
+void
+postgres_clear_columns(PostgresColumn *columns, int count)
+{
+	for (int i = 0; i < count; i++)
+	{
+		columns[i].count = 0;
 		columns[i].values.len = HEAD_WORDS * sizeof(int32);
 	}
-	return columns;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -197,19 +206,30 @@ write_head(PostgresColumn *column)
 }
 
 void
-postgres_queue_columns(PostgresStore *store, const char *sql,
-					   PostgresColumn *columns, int count)
+postgres_prepare_columns(PostgresStore *store, const char *sql,
+						 const PostgresColumn *columns, int count)
 {
 	Oid		   *types = palloc(count * sizeof(Oid));
+
+	for (int i = 0; i < count; i++)
+		types[i] = array_type(columns[i].element);
+	postgres_prepare(store, sql, count, types);
+	pfree(types);
+}
+
+void
+postgres_queue_columns(PostgresStore *store, PostgresColumn *columns, int count)
+{
 	const char **values = palloc(count * sizeof(char *));
 	int		   *lengths = palloc(count * sizeof(int));
 
 	for (int i = 0; i < count; i++)
 	{
 		write_head(&columns[i]);
-		types[i] = array_type(columns[i].element);
 		values[i] = columns[i].values.data;
 		lengths[i] = columns[i].values.len;
 	}
-	postgres_queue_binary(store, sql, count, types, values, lengths);
+	postgres_queue_prepared(store, count, values, lengths);
+	pfree(values);
+	pfree(lengths);
 }

@@ -91,18 +91,23 @@ postgres_lost(PostgresStore *store, const char *why)
 /* ---------------------------------------------------------------------- */
 /* Exchanges */
 
+/* A statement was handed to libpq, or not. */
 static void
-send_statement(PostgresStore *store, const char *sql, int nparams, const Oid *types,
-			   const char *const *values, const int *lengths, const int *formats)
+count_queued(PostgresStore *store, int sent)
 {
-	PostgresConnection *connection = store->connection;
-
-	store->base.broken = true;
-	if (connection->conn == NULL ||
-		!PQsendQueryParams(connection->conn, sql, nparams, types, values,
-						   lengths, formats, 0))
+	if (!sent)
 		postgres_lost(store, NULL);
-	connection->queued++;
+	store->connection->queued++;
+}
+
+/* The connection, for a statement to be queued. */
+static PGconn *
+begin_queueing(PostgresStore *store)
+{
+	store->base.broken = true;
+	if (store->connection->conn == NULL)
+		postgres_lost(store, NULL);
+	return store->connection->conn;
 }
 
 /* Queue a statement for the next exchange. */
@@ -110,20 +115,34 @@ void
 postgres_queue(PostgresStore *store, const char *sql, int nparams,
 			   const Oid *types, const char *const *values)
 {
-	send_statement(store, sql, nparams, types, values, NULL, NULL);
+	count_queued(store, PQsendQueryParams(begin_queueing(store), sql, nparams, types,
+										  values, NULL, NULL, 0));
 }
 
-/* The same with parameters in binary form. */
+/* Queue that a statement be prepared. */
 void
-postgres_queue_binary(PostgresStore *store, const char *sql, int nparams,
-					  const Oid *types, const char *const *values,
-					  const int *lengths)
+postgres_prepare(PostgresStore *store, const char *sql, int nparams, const Oid *types)
+{
+	count_queued(store, PQsendPrepare(begin_queueing(store), "", sql, nparams, types));
+}
+
+/*
+ * Queue the statement that was prepared last.  It is sent now if it can be,
+ * so that the server works while we make the next one.
+ */
+void
+postgres_queue_prepared(PostgresStore *store, int nparams,
+						const char *const *values, const int *lengths)
 {
 	int		   *formats = palloc(nparams * sizeof(int));
 
 	for (int i = 0; i < nparams; i++)
 		formats[i] = 1;
-	send_statement(store, sql, nparams, types, values, lengths, formats);
+	count_queued(store, PQsendQueryPrepared(begin_queueing(store), "", nparams, values,
+											lengths, formats, 0));
+	/* where sending fails, reading tells why */
+	(void) PQflush(store->connection->conn);
+	pfree(formats);
 }
 
 /* Wait until there is a result, sending what is not sent yet. */

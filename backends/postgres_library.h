@@ -49,12 +49,12 @@ extern int64 library_edit(PostgresStore *store, SagazKind kind,
 						  SagazEdit edit, void *arg);
 
 /* The result, after library_queue_fresh(), that has the keys that are there. */
-#define LIBRARY_THERE 1
+#define LIBRARY_THERE 2
 
 /*
- * postgres_library_write.c.  All queue statements: library_queue_main() a
- * single one, which returns the keys of the records that it inserted unless
- * it may replace.
+ * postgres_library_write.c.  All queue statements.  The last result after
+ * library_queue_main() with one record, which may not replace, has its key if
+ * it was inserted.
  */
 extern void library_queue_fresh(PostgresStore *store, SagazRecord *const *records,
 								int count);

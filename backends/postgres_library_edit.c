@@ -117,7 +117,7 @@ write_changes(PostgresStore *store, Changes *changes)
 	{
 		library_queue_main(store, &changes->fresh, 1, false);
 		results = postgres_exchange(store, &nresults);
-		if (results[0]->nrows == 0)
+		if (results[nresults - 1]->nrows == 0)
 			return false;
 		library_queue_rest(store, &changes->fresh, 1);
 	}

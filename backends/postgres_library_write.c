@@ -3,16 +3,20 @@
  *		The Python library's tables in another PostgreSQL database: what is
  *		written there.
  *
- * Rows travel as arrays, so that a statement writes all of a batch.
+ * Rows travel as arrays, and a batch in parts, so that the other end writes one
+ * part while we make the next, and takes no more memory than it had for the
+ * last.
  */
 #include "postgres_library.h"
 
 #include "catalog/pg_type.h"
-#include "utils/memutils.h"
+#include "utils/numeric.h"
 
 #include "postgres_columns.h"
 #include "record.h"
 #include "times.h"
+
+#define PART 50					/* records */
 
 /*
  * Statements for records of which none is there come after one that asks for
@@ -23,18 +27,43 @@
 #define IF_FRESH \
 	" coalesce(current_setting(" FRESH ", true), '') <> 'off'"
 
-/* A planner that knows the array takes long to judge what it matches. */
-#define IN_KEYS(type) "= ANY ((SELECT $1)::" type ")"
-
-/* Queue a statement whose parameters are columns, if they have any row. */
-static void
-queue(PostgresStore *store, const char *sql, PostgresColumn *columns, int count)
+/* The rows of a table that records come to, any number of them for each. */
+typedef struct RowKind
 {
-	if (columns->count > 0)
-		postgres_queue_columns(store, library_sql(store, sql), columns, count);
+	const Oid  *types;
+	int			ntypes;
+	void		(*add) (PostgresColumn *columns, const SagazRecord *record);
+} RowKind;
+
+/* Queue a statement for these rows, if there are any. */
+static void
+queue_rows(PostgresStore *store, const char *sql, const RowKind *kind,
+		   SagazRecord *const *records, int count)
+{
+	PostgresColumn *columns = postgres_columns(kind->types, kind->ntypes);
+	bool		is_prepared = false;
+
+	for (int from = 0; from < count; from += PART)
+	{
+		postgres_clear_columns(columns, kind->ntypes);
+		for (int i = from; i < Min(from + PART, count); i++)
+			kind->add(columns, records[i]);
+		if (columns->count == 0)
+			continue;
+		if (!is_prepared)
+			postgres_prepare_columns(store, library_sql(store, sql), columns, kind->ntypes);
+		is_prepared = true;
+		postgres_queue_columns(store, columns, kind->ntypes);
+	}
 }
 
-#define QUEUE(store, sql, columns, types) queue(store, sql, columns, lengthof(types))
+/* Queue a statement for the keys of all records, at once. */
+static void
+queue_key_column(PostgresStore *store, const char *sql, PostgresColumn *keys)
+{
+	postgres_prepare_columns(store, library_sql(store, sql), keys, 1);
+	postgres_queue_columns(store, keys, 1);
+}
 
 /* Queue a statement with the keys of records. */
 static void
@@ -103,25 +132,18 @@ add_document(PostgresColumn *column, const Jsonb *json)
 		postgres_add_bytes(column, "\1null", 5);
 }
 
-static PostgresColumn *
-saga_columns(SagazRecord *const *records, int count)
+static void
+add_saga(PostgresColumn *column, const SagazRecord *record)
 {
-	PostgresColumn *columns = postgres_columns(saga_types, lengthof(saga_types));
+	const SagazSaga *saga = &record->saga;
 
-	for (int i = 0; i < count; i++)
-	{
-		const SagazSaga *saga = &records[i]->saga;
-		PostgresColumn *column = columns;
-
-		postgres_add_text(column++, saga->saga_id);
-		postgres_add_text(column++, saga->saga_name);
-		postgres_add_text(column++, saga->status);
-		add_document(column++, saga->context);
-		postgres_add_json(column++, saga->metadata);
-		postgres_add_time(column++, saga->created_at);
-		postgres_add_time(column++, saga->updated_at);
-	}
-	return columns;
+	postgres_add_text(column++, saga->saga_id);
+	postgres_add_text(column++, saga->saga_name);
+	postgres_add_text(column++, saga->status);
+	add_document(column++, saga->context);
+	postgres_add_json(column++, saga->metadata);
+	postgres_add_time(column++, saga->created_at);
+	postgres_add_time(column++, saga->updated_at);
 }
 
 static void
@@ -165,97 +187,92 @@ add_step(PostgresColumn *column, const char *saga_id, JsonbContainer *step)
 	postgres_add_number(column++, value ? numeric_int4_opt_error(value->val.numeric, NULL) : 0);
 }
 
-/* Rows for steps and for the side table, of sagas. */
-typedef struct SagaRest
+/* They have been found to fit. */
+static void
+add_steps(PostgresColumn *columns, const SagazRecord *record)
 {
-	PostgresColumn *steps;
-	PostgresColumn *sides;
-} SagaRest;
+	JsonbContainer *steps = &record->saga.steps->root;
 
-/*
- * The steps have been found to fit.  Returns whether one has what their table
- * has no place for.
- */
-static bool
-add_steps(PostgresColumn *columns, const SagazSaga *saga)
-{
-	bool		more = false;
-
-	for (int i = 0; i < (int) JB_ROOT_COUNT(saga->steps); i++)
-	{
-		JsonbValue *step = getIthJsonbValueFromContainer(&saga->steps->root, i);
-
-		add_step(columns, saga->saga_id, step->val.binary.data);
-		more = more || sagaz_step_has_more(step->val.binary.data);
-	}
-	return more;
+	for (int i = 0; i < (int) JsonContainerSize(steps); i++)
+		add_step(columns, record->saga.saga_id,
+				 getIthJsonbValueFromContainer(steps, i)->val.binary.data);
 }
 
-/*
- * What is not in the side table is of version 1; where a row may be there it
- * is replaced.
- */
-static SagaRest
-rest_of_sagas(SagazRecord *const *records, int count, bool all_sides)
+/* Has a step what their table has no place for? */
+static bool
+has_more(const SagazSaga *saga)
 {
-	SagaRest	rest = {
-		postgres_columns(step_types, lengthof(step_types)),
-		postgres_columns(saga_side_types, lengthof(saga_side_types))
-	};
+	JsonbContainer *steps = &saga->steps->root;
 
-	for (int i = 0; i < count; i++)
-	{
-		const SagazSaga *saga = &records[i]->saga;
-		bool		more = add_steps(rest.steps, saga);
-		PostgresColumn *column = rest.sides;
-
-		if (!more && saga->version <= 1 && !all_sides)
-			continue;
-		postgres_add_text(column++, saga->saga_id);
-		postgres_add_time(column++, saga->created_at);
-		postgres_add_time(column++, saga->updated_at);
-		postgres_add_number(column++, saga->version);
-		postgres_add_json(column++, more ? saga->steps : NULL);
-	}
-	return rest;
+	for (int i = 0; i < (int) JsonContainerSize(steps); i++)
+		if (sagaz_step_has_more(getIthJsonbValueFromContainer(steps, i)->val.binary.data))
+			return true;
+	return false;
 }
 
 static void
-queue_sagas(PostgresStore *store, SagazRecord *const *records, int count,
-			bool replace)
+add_saga_side(PostgresColumn *column, const SagazRecord *record)
 {
-	QUEUE(store, replace ? INSERT_SAGAS REPLACE_SAGA : INSERT_SAGAS SAGA_IF_MISSING,
-		  saga_columns(records, count), saga_types);
+	const SagazSaga *saga = &record->saga;
+
+	postgres_add_text(column++, saga->saga_id);
+	postgres_add_time(column++, saga->created_at);
+	postgres_add_time(column++, saga->updated_at);
+	postgres_add_number(column++, saga->version);
+	postgres_add_json(column++, has_more(saga) ? saga->steps : NULL);
+}
+
+/* What has no row in the side table is of version 1. */
+static void
+add_saga_side_if_needed(PostgresColumn *columns, const SagazRecord *record)
+{
+	if (record->saga.version > 1 || has_more(&record->saga))
+		add_saga_side(columns, record);
+}
+
+static const RowKind saga_rows = {saga_types, lengthof(saga_types), add_saga};
+static const RowKind step_rows = {step_types, lengthof(step_types), add_steps};
+static const RowKind saga_side_rows = {
+	saga_side_types, lengthof(saga_side_types), add_saga_side
+};
+static const RowKind needed_saga_side_rows = {
+	saga_side_types, lengthof(saga_side_types), add_saga_side_if_needed
+};
+
+static PostgresColumn *
+saga_ids(SagazRecord *const *records, int count)
+{
+	PostgresColumn *ids = postgres_columns(saga_types, 1);
+
+	for (int i = 0; i < count; i++)
+		postgres_add_text(ids, records[i]->saga.saga_id);
+	return ids;
 }
 
 /* Steps, and what is in the side table. */
 static void
 queue_rest_of_sagas(PostgresStore *store, SagazRecord *const *records, int count)
 {
-	const char **keys = palloc((count + 1) * sizeof(char *));
-	SagaRest	rest = rest_of_sagas(records, count, true);
-
-	for (int i = 0; i < count; i++)
-		keys[i] = records[i]->saga.saga_id;
-	queue_keys(store, "DELETE FROM @.saga_steps WHERE saga_id = ANY ($1::text[])",
-			   keys, count);
-	QUEUE(store, INSERT_STEPS, rest.steps, step_types);
-	QUEUE(store, INSERT_SAGA_SIDES REPLACE_SAGA_SIDE, rest.sides, saga_side_types);
+	queue_key_column(store, "DELETE FROM @.saga_steps WHERE saga_id = ANY ($1)",
+					 saga_ids(records, count));
+	queue_rows(store, INSERT_STEPS, &step_rows, records, count);
+	queue_rows(store, INSERT_SAGA_SIDES REPLACE_SAGA_SIDE, &saga_side_rows,
+			   records, count);
 }
 
 static void
 queue_fresh_sagas(PostgresStore *store, SagazRecord *const *records, int count)
 {
-	PostgresColumn *columns = saga_columns(records, count);
-	SagaRest	rest = rest_of_sagas(records, count, false);
+	PostgresColumn *ids = saga_ids(records, count);
 
-	queue(store, "SELECT m.saga_id, " NOTE_THERE " FROM @.sagas AS m"
-		  " WHERE m.saga_id " IN_KEYS("text[]"), columns, 1);
-	queue(store, "DELETE FROM @.sagaz_saga WHERE saga_id " IN_KEYS("text[]")
-		  " AND" IF_FRESH, columns, 1);
-	QUEUE(store, INSERT_SAGAS " WHERE" IF_FRESH, columns, saga_types);
-	QUEUE(store, INSERT_STEPS " WHERE" IF_FRESH, rest.steps, step_types);
-	QUEUE(store, INSERT_SAGA_SIDES " WHERE" IF_FRESH, rest.sides, saga_side_types);
+	queue_key_column(store, "SELECT m.saga_id, " NOTE_THERE " FROM @.sagas AS m"
+					 " WHERE m.saga_id = ANY ($1)", ids);
+	queue_key_column(store, "DELETE FROM @.sagaz_saga WHERE saga_id = ANY ($1)"
+					 " AND" IF_FRESH, ids);
+	queue_rows(store, INSERT_SAGAS " WHERE" IF_FRESH, &saga_rows, records, count);
+	queue_rows(store, INSERT_STEPS " WHERE" IF_FRESH, &step_rows, records, count);
+	queue_rows(store, INSERT_SAGA_SIDES " WHERE" IF_FRESH, &needed_saga_side_rows,
+			   records, count);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -334,34 +351,26 @@ add_state(PostgresColumn *column, const SagazEvent *event)
 	return column;
 }
 
-static PostgresColumn *
-event_columns(SagazRecord *const *records, int count)
+static void
+add_only_state(PostgresColumn *columns, const SagazRecord *record)
 {
-	PostgresColumn *columns = postgres_columns(event_types, lengthof(event_types));
-
-	for (int i = 0; i < count; i++)
-	{
-		const SagazEvent *event = &records[i]->event;
-		PostgresColumn *column = add_state(columns, event);
-
-		postgres_add_text(column++, event->saga_id);
-		postgres_add_text(column++, event->aggregate_type);
-		postgres_add_text(column++, event->aggregate_id ?
-						  event->aggregate_id : event->saga_id);
-		postgres_add_text(column++, event->event_type);
-		add_document(column++, event->payload);
-		postgres_add_json(column++, event->headers);
-		postgres_add_time(column++, event->created_at);
-	}
-	return columns;
+	(void) add_state(columns, &record->event);
 }
 
 static void
-queue_events(PostgresStore *store, SagazRecord *const *records, int count,
-			 bool replace)
+add_event(PostgresColumn *columns, const SagazRecord *record)
 {
-	QUEUE(store, replace ? INSERT_EVENTS REPLACE_EVENT : INSERT_EVENTS EVENT_IF_MISSING,
-		  event_columns(records, count), event_types);
+	const SagazEvent *event = &record->event;
+	PostgresColumn *column = add_state(columns, event);
+
+	postgres_add_text(column++, event->saga_id);
+	postgres_add_text(column++, event->aggregate_type);
+	postgres_add_text(column++, event->aggregate_id ?
+					  event->aggregate_id : event->saga_id);
+	postgres_add_text(column++, event->event_type);
+	add_document(column++, event->payload);
+	postgres_add_json(column++, event->headers);
+	postgres_add_time(column++, event->created_at);
 }
 
 static bool
@@ -372,8 +381,12 @@ needs_side_row(const SagazEvent *event)
 }
 
 static void
-add_event_side(PostgresColumn *column, const SagazEvent *event)
+add_event_side(PostgresColumn *column, const SagazRecord *record)
 {
+	const SagazEvent *event = &record->event;
+
+	if (!needs_side_row(event))
+		return;
 	postgres_add_uuid(column++, event->event_id);
 	postgres_add_time(column++, event->created_at);
 	postgres_add_text(column++, event->status);
@@ -385,77 +398,79 @@ add_event_side(PostgresColumn *column, const SagazEvent *event)
 	postgres_add_text(column++, event->partition_key);
 }
 
-/* Rows for the side table; the ids of those that need none there go to others. */
-static PostgresColumn *
-event_side_columns(SagazRecord *const *records, int count, const char **others,
-				   int *nothers)
-{
-	PostgresColumn *columns = postgres_columns(event_side_types,
-											   lengthof(event_side_types));
+static const RowKind state_rows = {state_types, lengthof(state_types), add_only_state};
+static const RowKind event_rows = {event_types, lengthof(event_types), add_event};
+static const RowKind event_side_rows = {
+	event_side_types, lengthof(event_side_types), add_event_side
+};
 
-	*nothers = 0;
+/* The ids of all events, or of those alone that need no row in the side table. */
+static PostgresColumn *
+event_ids(SagazRecord *const *records, int count, bool all)
+{
+	PostgresColumn *ids = postgres_columns(event_types, 1);
+
 	for (int i = 0; i < count; i++)
-	{
-		if (needs_side_row(&records[i]->event))
-			add_event_side(columns, &records[i]->event);
-		else
-			others[(*nothers)++] = records[i]->event.event_id;
-	}
-	return columns;
+		if (all || !needs_side_row(&records[i]->event))
+			postgres_add_uuid(ids, records[i]->event.event_id);
+	return ids;
 }
 
 /* A row in the side table, or none, for each event. */
 static void
 queue_rest_of_events(PostgresStore *store, SagazRecord *const *records, int count)
 {
-	const char **others = palloc((count + 1) * sizeof(char *));
-	int			nothers;
-	PostgresColumn *sides = event_side_columns(records, count, others, &nothers);
+	PostgresColumn *others = event_ids(records, count, false);
 
-	queue_keys(store, "DELETE FROM @.sagaz_event WHERE event_id = ANY ($1::uuid[])",
-			   others, nothers);
-	QUEUE(store, INSERT_EVENT_SIDES REPLACE_EVENT_SIDE, sides, event_side_types);
+	if (others->count > 0)
+		queue_key_column(store, "DELETE FROM @.sagaz_event WHERE event_id = ANY ($1)",
+						 others);
+	queue_rows(store, INSERT_EVENT_SIDES REPLACE_EVENT_SIDE, &event_side_rows,
+			   records, count);
 }
 
 static void
 queue_fresh_events(PostgresStore *store, SagazRecord *const *records, int count)
 {
-	const char **others = palloc((count + 1) * sizeof(char *));
-	int			nothers;
-	PostgresColumn *columns = event_columns(records, count);
-	PostgresColumn *sides = event_side_columns(records, count, others, &nothers);
+	PostgresColumn *ids = event_ids(records, count, true);
 
-	queue(store, "SELECT m.event_id, " NOTE_THERE " FROM @.saga_outbox AS m"
-		  " WHERE m.event_id " IN_KEYS("uuid[]"), columns, 1);
-	queue(store, "DELETE FROM @.sagaz_event WHERE event_id " IN_KEYS("uuid[]")
-		  " AND" IF_FRESH, columns, 1);
-	QUEUE(store, INSERT_EVENTS " WHERE" IF_FRESH, columns, event_types);
-	QUEUE(store, INSERT_EVENT_SIDES " WHERE" IF_FRESH, sides, event_side_types);
+	queue_key_column(store, "SELECT m.event_id, " NOTE_THERE " FROM @.saga_outbox AS m"
+					 " WHERE m.event_id = ANY ($1)", ids);
+	queue_key_column(store, "DELETE FROM @.sagaz_event WHERE event_id = ANY ($1)"
+					 " AND" IF_FRESH, ids);
+	queue_rows(store, INSERT_EVENTS " WHERE" IF_FRESH, &event_rows, records, count);
+	queue_rows(store, INSERT_EVENT_SIDES " WHERE" IF_FRESH, &event_side_rows,
+			   records, count);
 }
 
 /* ---------------------------------------------------------------------- */
 /* Both */
 
-/* One statement for the table of these records; it returns the keys. */
+/* The table of these records, where what is there stays or is replaced. */
 void
 library_queue_main(PostgresStore *store, SagazRecord *const *records, int count,
 				   bool replace)
 {
 	if (records[0]->kind == SAGAZ_SAGA)
-		queue_sagas(store, records, count, replace);
+		queue_rows(store, replace ? INSERT_SAGAS REPLACE_SAGA :
+				   INSERT_SAGAS SAGA_IF_MISSING, &saga_rows, records, count);
 	else
-		queue_events(store, records, count, replace);
+		queue_rows(store, replace ? INSERT_EVENTS REPLACE_EVENT :
+				   INSERT_EVENTS EVENT_IF_MISSING, &event_rows, records, count);
 }
 
 /*
- * Statements for all of records of which none is there, else they change
- * nothing.  The result at LIBRARY_THERE has the keys that are there.  The
- * keys are looked up by an index, whatever the planner knows of the table.
+ * All of records of which none is there, else nothing is changed.  The result
+ * at LIBRARY_THERE has the keys that are there.  They are looked up by an
+ * index, whatever the planner knows of the table, and no statement is planned
+ * for what its arrays hold.
  */
 void
 library_queue_fresh(PostgresStore *store, SagazRecord *const *records, int count)
 {
-	postgres_queue(store, "SELECT set_config('enable_seqscan', 'off', true)", 0, NULL, NULL);
+	postgres_queue(store, "SELECT set_config('enable_seqscan', 'off', true),"
+				   " set_config('plan_cache_mode', 'force_generic_plan', true)",
+				   0, NULL, NULL);
 	if (records[0]->kind == SAGAZ_SAGA)
 		queue_fresh_sagas(store, records, count);
 	else
@@ -478,11 +493,7 @@ library_queue_rest(PostgresStore *store, SagazRecord *const *records, int count)
 void
 library_queue_states(PostgresStore *store, SagazRecord *const *records, int count)
 {
-	PostgresColumn *columns = postgres_columns(state_types, lengthof(state_types));
-
-	for (int i = 0; i < count; i++)
-		(void) add_state(columns, &records[i]->event);
-	QUEUE(store, CHANGE_STATES, columns, state_types);
+	queue_rows(store, CHANGE_STATES, &state_rows, records, count);
 	queue_rest_of_events(store, records, count);
 }
 

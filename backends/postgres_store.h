@@ -77,7 +77,9 @@ extern List *postgres_url_options(const char *url);
 
 /*
  * postgres_connection.c.  Text is in the database's encoding.  types may be
- * NULL: the other server finds out.  An exchange is one implicit transaction
+ * NULL: the other server finds out.  A statement that is run again and again
+ * is prepared, with a result of its own, and stays so until the next one; its
+ * parameters are in binary form.  An exchange is one implicit transaction
  * unless BEGIN is among its statements; when it raises an error nothing that
  * it began is left open.  What the other server raised is raised again with
  * its SQLSTATE; postgres_exchange_unless() returns NULL instead where it is
@@ -85,9 +87,10 @@ extern List *postgres_url_options(const char *url);
  */
 extern void postgres_queue(PostgresStore *store, const char *sql, int nparams,
 						   const Oid *types, const char *const *values);
-extern void postgres_queue_binary(PostgresStore *store, const char *sql,
-								  int nparams, const Oid *types,
-								  const char *const *values, const int *lengths);
+extern void postgres_prepare(PostgresStore *store, const char *sql, int nparams,
+							 const Oid *types);
+extern void postgres_queue_prepared(PostgresStore *store, int nparams,
+									const char *const *values, const int *lengths);
 extern PostgresResult **postgres_exchange(PostgresStore *store, int *count);
 extern PostgresResult **postgres_exchange_unless(PostgresStore *store, int sqlstate,
 												 int *count);
