@@ -38,7 +38,7 @@ PG_CONFIG ?= pg_config
 export PG_CONFIG
 
 # What needs no PGXS works before PostgreSQL is there.
-BARE = deps check demo bench check-mutants coverage
+BARE = deps check demo bench check-mutants check-asan coverage
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
@@ -111,6 +111,9 @@ demo bench: deps
 
 check-mutants: deps
 	@test/run mutants
+
+check-asan: deps
+	@test/run asan $(TESTS)
 
 # "make coverage TESTS=test/t/001_regress.pl" and the like.
 coverage:
