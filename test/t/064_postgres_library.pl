@@ -183,6 +183,55 @@ is(here(sprintf q{SELECT sagaz.import_records('[{"event_id": "%s", "saga_id": "s
 	{"event_id": "%s", "saga_id": "%s", "event_type": "E", "payload": 1, "status": "pending"}]', 'outbox', 'replace', 's')}, id(5), id(6), 'x' x 256),
 	'ERROR SZ003', 'what is too long is refused');
 is(there(sprintf q{SELECT count(*) FROM saga_outbox WHERE event_id IN ('%s', '%s')}, id(5), id(6)), '0', 'and all with it');
+# ----------------------------------------------------------------------
+# The side tables
+
+sub event
+{
+	my ($number, $saga, $type) = @_;
+
+	return sprintf '{"event_id": "%s", "saga_id": "%s", "event_type": "%s", "payload": 1, "status": "pending", "created_at": "2025-01-01T00:00:00Z"}',
+	  id($number), $saga, $type;
+}
+
+sub saga
+{
+	my ($id, $steps) = @_;
+
+	return sprintf '{"saga_id": "%s", "saga_name": "S", "status": "pending", "steps": [%s], "created_at": "2025-01-01T00:00:00Z", "updated_at": "2025-01-01T00:00:00Z"}',
+	  $id, $steps;
+}
+
+sub import_there
+{
+	my ($type, $mode, @records) = @_;
+
+	return here(sprintf q{SELECT sagaz.import_records('[%s]', '%s', '%s', 's')}, join(', ', @records), $type, $mode);
+}
+
+there(sprintf q{INSERT INTO sagaz_event (event_id, created_at, status, routing_key) VALUES ('%s', '2025-01-01Z', 'pending', 'old');
+	INSERT INTO sagaz_saga (saga_id, created_at, updated_at, version) VALUES ('left', '2025-01-01Z', '2025-01-01Z', 9)}, id(7));
+is(import_there('outbox', 'skip', event(7, 's', 'E'), event(8, 's', 'E')), '2', 'events are put whose key is known beside the table alone');
+is(here(sprintf q{SELECT routing_key IS NULL FROM sagaz.get_event('%s', storage => 's')}, id(7)), 't', 'and have nothing of who had it before');
+is(import_there('saga', 'skip', saga('left', ''), saga('more', '{"name": "a", "status": "completed", "executed_at": "2025-01-01T09:00:00+09:00", "retry_count": 1.0}, {"name": "b", "note": "kept"}')),
+	'2', 'and so are sagas');
+is(here(q{SELECT s->'version' FROM sagaz.load_saga_state('left', 's') s}), '1', 'with nothing of their kind before');
+is(there(q{SELECT string_agg(saga_id, ' ') FROM sagaz_saga WHERE saga_id IN ('left', 'more')}), 'more', 'a row beside the table is for what has no place in it');
+is(there(q{SELECT string_agg(concat_ws(' ', step_name, status, executed_at AT TIME ZONE 'UTC', retry_count), ', ' ORDER BY id) FROM saga_steps WHERE saga_id = 'more'}),
+	'a completed 2025-01-01 00:00:00 1, b pending 0', 'steps are numbered in their order');
+is(import_there('saga', 'skip', saga('left', ''), saga('more', ''), saga('new', '')), '1', 'what is there stays, and the rest is put');
+is(import_there('saga', 'error', saga('newer', ''), saga('more', '')), 'ERROR 23505', 'what is there is in the way of what must be new');
+is(there(q{SELECT count(*) FROM sagas WHERE saga_id = 'newer'}), '0', 'and of all with it');
+
+# Many, so that they go in parts
+is(import_there('outbox', 'skip', map { event($_, 'many', 'E') } 100 .. 330), '231', 'as many as there are');
+is(import_there('outbox', 'skip', map { event($_, 'many', 'E') } 100 .. 331), '1', 'and once');
+
+# Somebody's own constraint is no race that one could lose
+there(q{CREATE UNIQUE INDEX ON saga_outbox (event_type) WHERE saga_id = 'unique'});
+is(import_there('outbox', 'skip', event(9, 'unique', 'E'), event(10, 'unique', 'E')), 'ERROR 23505', 'a constraint that is not the key');
+is(there(q{SELECT count(*) FROM saga_outbox WHERE saga_id = 'unique'}), '0', 'lets nothing in');
+
 is(there(q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'sagaz' AND state LIKE 'idle in transaction%'}), '0',
 	'no transaction stays open');
 
