@@ -174,6 +174,21 @@ copy_json(const Jsonb *json)
 	return copy;
 }
 
+/*
+ * A storage that keeps no positions goes by created_at, so a session's events
+ * get a later time each, however fast they come.  A clock that was set back is
+ * followed.
+ */
+static TimestampTz
+next_emission_time(void)
+{
+	static TimestampTz last = 0;
+	TimestampTz now = GetCurrentTimestamp();
+
+	last = last - now > USECS_PER_SEC ? now : Max(now, last + 1);
+	return last;
+}
+
 /* Make the sink's next record of a checked event and return its id. */
 static pg_uuid_t *
 make_record(Sink *sink, NewEvent *event)
@@ -198,7 +213,7 @@ make_record(Sink *sink, NewEvent *event)
 	record->event.headers = event->headers ? copy_json(event->headers) :
 		DatumGetJsonbP(empty_object());
 	record->event.status = "pending";
-	record->event.created_at = GetCurrentTimestamp();
+	record->event.created_at = next_emission_time();
 	record->event.routing_key = cstring_of(event->routing_key);
 	record->event.partition_key = cstring_of(event->partition_key);
 	record->event.next_attempt_at = event->available_at;

@@ -392,6 +392,17 @@ SELECT count(*) FROM sagaz.claim_batch('w', 0, storage => :'s');
 SELECT count(*) FROM sagaz.claim_batch('w', older_than => '-1 s', storage => :'s');
 --! SZ009
 
+-- in the order of emission, however fast and whatever the ids
+SELECT cardinality(sagaz.insert_events(jsonb_agg(jsonb_build_object('saga_id', 'fast', 'event_type', 'F', 'payload', n,
+	'event_id', '00000000-0000-4000-8000-' || lpad((1300 - n)::text, 12, '0')) ORDER BY n), :'s')) FROM generate_series(1, 300) AS n;
+--> 300
+
+SELECT min(batch_id) AS fast, array_agg(payload::integer) = array(SELECT generate_series(1, 300)) AS in_order
+	FROM sagaz.claim_batch('w', 300, storage => :'s') \gset
+
+SELECT :'in_order', sagaz.finish_batch(:fast, 'w', :'s');
+--> t|300
+
 -- not more than asked for, the oldest first
 SELECT sagaz.insert_event('page', 'P1', '1', storage => :'s') IS NOT NULL, sagaz.insert_event('page', 'P2', '2', storage => :'s') IS NOT NULL,
 	sagaz.insert_event('page', 'P3', '3', storage => :'s') IS NOT NULL;
@@ -714,10 +725,10 @@ SELECT event_type FROM sagaz.claim_batch('w', storage => :'s');
 SELECT "group", total, pending, claimed, sent, failed, dead_letter, archived,
 		oldest_pending BETWEEN '0' AND '5 min', open_batches, paused, estimated
 	FROM sagaz.get_outbox_statistics(storage => :'s');
---> sagaz-workers|17|2|1|13|0|1|0|t|1|f|f
+--> sagaz-workers|317|2|1|313|0|1|0|t|1|f|f
 
 SELECT sagaz.get_pending_count(storage => :'s'), sagaz.count_records('outbox', :'s');
---> 2|17
+--> 2|317
 
 SELECT sagaz.archive_sent_events('1 hour', keep => false, storage => :'s');
 --> 0
