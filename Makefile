@@ -12,7 +12,7 @@ REDIS = $(if $(WITHOUT_REDIS),,1)
 POSTGRES = $(if $(WITHOUT_POSTGRES),,1)
 OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(SQLITE),,backends/sqlite%) \
 	$(if $(REDIS),,backends/redis%) $(if $(POSTGRES),,backends/postgres%), \
-	$(wildcard src/*.c backends/*.c)))
+	$(wildcard src/*.c backends/*.c) $(FUZZ)))
 LUA_HEADERS = $(patsubst %,%.h,$(wildcard backends/*.lua))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
@@ -38,7 +38,7 @@ PG_CONFIG ?= pg_config
 export PG_CONFIG
 
 # What needs no PGXS works before PostgreSQL is there.
-BARE = deps check demo bench check-mutants check-asan coverage
+BARE = deps check demo bench check-mutants check-asan fuzz coverage
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
@@ -114,6 +114,10 @@ check-mutants: deps
 
 check-asan: deps
 	@test/run asan $(TESTS)
+
+fuzz:
+	@PACKAGES="clang libclang-rt-dev" test/deps
+	@test/run fuzz
 
 # "make coverage TESTS=test/t/001_regress.pl" and the like.
 coverage:
