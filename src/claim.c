@@ -17,6 +17,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/lmgr.h"
 #include "storage/lwlock.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -231,6 +232,8 @@ void
 sagaz_claim(SagazClaim *claim, const char *consumer_group)
 {
 	check_transaction();
+	/* migrate() pauses all groups before it lets go of the table again */
+	LockRelationOid(sagaz_relation_id("outbox_batch"), RowExclusiveLock);
 	sagaz_group_use(consumer_group, &claim->group);
 	claim->worker_datum = CStringGetTextDatum(claim->worker_id);
 	claim->group_datum = CStringGetTextDatum(claim->group.name);

@@ -155,15 +155,16 @@ sagaz_group_make(const char *name, const char *ordering,
 
 /*
  * Under a lane's lock: is the group still the one that was looked up before?
- * It may have been dropped, and its number given to another, meanwhile.
+ * It may have been paused, or dropped and its number given to another, meanwhile.
  */
 void
-sagaz_group_check(const SagazGroup *group)
+sagaz_group_check(SagazGroup *group)
 {
 	SagazGroup	now;
 
 	if (!sagaz_group_find(group->name, &now) || now.no != group->no)
 		sagaz_no_such_group(group->name);
+	group->paused = now.paused;
 }
 
 /* A group that must exist, except that the default one arises on first use. */

@@ -36,7 +36,7 @@ extern bool sagaz_group_find(const char *name, SagazGroup *group);
 extern void sagaz_group_get(const char *name, SagazGroup *group);
 extern void sagaz_group_use(const char *name, SagazGroup *group);
 extern void sagaz_group_by_no(int16 no, SagazGroup *group);
-extern void sagaz_group_check(const SagazGroup *group);
+extern void sagaz_group_check(SagazGroup *group);
 extern bool sagaz_group_make(const char *name, const char *ordering,
 							 TimestampTz start_time, SagazGroup *group);
 

@@ -629,10 +629,10 @@ sagaz_lane_claim(SagazClaim *claim, int16 lane_no)
 	lane.lane = lane_no;
 	take_snapshot(&lane);
 	sagaz_cursor_read(claim->group.no, lane_no, lane.snapshot, &lane.cursor);
-	if (!lane.cursor.found)
-		sagaz_group_check(&claim->group);
+	sagaz_group_check(&claim->group);
 	check_cursor(&lane);
-	if (claim->batch_id == 0 || lane.cursor.batch_id < claim->batch_id)
+	if (!claim->group.paused &&
+		(claim->batch_id == 0 || lane.cursor.batch_id < claim->batch_id))
 		serve(&lane);
 	if (lane.log)
 		sagaz_scan_end(lane.log);
