@@ -4,7 +4,6 @@
  */
 #include "backend.h"
 
-#include "common/hashfn.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -32,20 +31,6 @@ typedef struct Merge
 	HTAB	   *entries;
 	bool		over_claims;
 } Merge;
-
-static uint32
-hash_key(const void *key, Size size)
-{
-	const char *text = *(const char *const *) key;
-
-	return DatumGetUInt32(hash_any((const unsigned char *) text, strlen(text)));
-}
-
-static int
-match_key(const void *a, const void *b, Size size)
-{
-	return strcmp(*(const char *const *) a, *(const char *const *) b);
-}
 
 static bool
 is_claimed(const SagazEvent *event)
@@ -107,15 +92,8 @@ merge_edit(SagazRecord *record, bool exists, void *arg)
 static HTAB *
 make_entries(const SagazRecord *records, int count)
 {
-	HASHCTL		control = {
-		.keysize = sizeof(char *),
-		.entrysize = sizeof(MergeEntry),
-		.hash = hash_key,
-		.match = match_key,
-		.hcxt = CurrentMemoryContext
-	};
-	HTAB	   *entries = hash_create("sagaz merge", count, &control,
-									  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	HTAB	   *entries = sagaz_key_table("sagaz merge", count, sizeof(MergeEntry),
+										  CurrentMemoryContext);
 
 	for (int i = 0; i < count; i++)
 	{

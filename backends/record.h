@@ -8,6 +8,7 @@
 #include "backend.h"
 
 #include "lib/stringinfo.h"
+#include "utils/hsearch.h"
 
 extern const char *const sagaz_saga_words[];
 extern const char *const sagaz_event_words[];
@@ -20,6 +21,8 @@ extern void sagaz_record_from_json(SagazKind kind, Jsonb *json,
 extern void sagaz_record_check(SagazRecord *record);
 extern void sagaz_record_copy(const SagazRecord *from, SagazRecord *to);
 extern bool sagaz_record_same(const SagazRecord *a, const SagazRecord *b);
+extern HTAB *sagaz_key_table(const char *name, long count, Size entry_size,
+							 MemoryContext context);
 extern bool sagaz_saga_same(const SagazSaga *a, const SagazSaga *b);
 
 extern Jsonb *sagaz_normal_json(Jsonb *json);

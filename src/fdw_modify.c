@@ -12,7 +12,6 @@
 #include "access/table.h"
 #include "catalog/pg_type.h"
 #include "commands/explain.h"
-#include "common/hashfn.h"
 #include "executor/executor.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/appendinfo.h"
@@ -78,20 +77,6 @@ typedef struct Modify
 /* ---------------------------------------------------------------------- */
 /* Begin */
 
-static uint32
-hash_key(const void *key, Size size)
-{
-	const char *text = *(const char *const *) key;
-
-	return DatumGetUInt32(hash_any((const unsigned char *) text, strlen(text)));
-}
-
-static int
-match_key(const void *a, const void *b, Size size)
-{
-	return strcmp(*(const char *const *) a, *(const char *const *) b);
-}
-
 #if PG_VERSION_NUM < 160000
 /* A partition has the rights of the table that the statement names. */
 static ResultRelInfo *
@@ -118,12 +103,6 @@ static Modify *
 begin(ResultRelInfo *rinfo, EState *estate)
 {
 	Modify	   *modify = palloc0(sizeof(Modify));
-	HASHCTL		control = {
-		.keysize = sizeof(char *),
-		.entrysize = sizeof(RecordChange),
-		.hash = hash_key,
-		.match = match_key
-	};
 
 	modify->table = sagaz_table_open(rinfo->ri_RelationDesc);
 	modify->has_all = has_all_fields(modify->table);
@@ -132,9 +111,8 @@ begin(ResultRelInfo *rinfo, EState *estate)
 											ALLOCSET_DEFAULT_SIZES);
 	modify->part = AllocSetContextCreate(modify->context, "sagaz foreign batch",
 										 ALLOCSET_DEFAULT_SIZES);
-	control.hcxt = modify->context;
-	modify->changes = hash_create("sagaz foreign changes", 64, &control,
-								  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+	modify->changes = sagaz_key_table("sagaz foreign changes", 64,
+									  sizeof(RecordChange), modify->context);
 	rinfo->ri_FdwState = modify;
 	return modify;
 }
