@@ -292,8 +292,11 @@ typedef struct SagazBackend
 	/* Add what there is to say about it to an object; NULL: nothing. */
 	void		(*describe) (SagazStore *store, JsonbParseState **state);
 
-	/* Text that two stores have in common only if they are the same place. */
-	char	   *(*identity) (SagazStore *store);
+	/*
+	 * Text that two stores have in common only if their records of the kind
+	 * are in the same place.
+	 */
+	char	   *(*identity) (SagazStore *store, SagazKind kind);
 
 	/* Why the store cannot hold a record; NULL if it is known of no reason. */
 	char	   *(*unfit) (SagazStore *store, const SagazRecord *record);

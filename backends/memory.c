@@ -10,7 +10,6 @@
  */
 #include "backend.h"
 
-#include "common/hashfn.h"
 #include "nodes/makefuncs.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -47,20 +46,6 @@ typedef struct MemoryChange
 	SagazRecord *record;
 } MemoryChange;
 
-static uint32
-hash_key(const void *key, Size size)
-{
-	const char *text = *(const char *const *) key;
-
-	return DatumGetUInt32(hash_any((const unsigned char *) text, strlen(text)));
-}
-
-static int
-match_key(const void *a, const void *b, Size size)
-{
-	return strcmp(*(const char *const *) a, *(const char *const *) b);
-}
-
 static const char *
 memory_version(void)
 {
@@ -77,18 +62,11 @@ static void
 memory_open(SagazStore *base)
 {
 	MemoryStore *store = (MemoryStore *) base;
-	HASHCTL		control = {
-		.keysize = sizeof(char *),
-		.entrysize = sizeof(MemoryEntry),
-		.hash = hash_key,
-		.match = match_key,
-		.hcxt = CurrentMemoryContext
-	};
 
 	for (int kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 		store->entries[kind] =
-			hash_create("sagaz memory storage", 256, &control,
-						HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
+			sagaz_key_table("sagaz memory storage", 256, sizeof(MemoryEntry),
+							CurrentMemoryContext);
 }
 
 static void
@@ -97,7 +75,7 @@ memory_ping(SagazStore *base)
 }
 
 static char *
-memory_identity(SagazStore *base)
+memory_identity(SagazStore *base, SagazKind kind)
 {
 	return psprintf("memory:%p", (void *) base);
 }

@@ -42,7 +42,7 @@ native_ping(SagazStore *store)
 }
 
 static char *
-native_identity(SagazStore *store)
+native_identity(SagazStore *store, SagazKind kind)
 {
 	return psprintf("postgresql:" UINT64_FORMAT ":%u:sagaz",
 					GetSystemIdentifier(), MyDatabaseId);

@@ -337,7 +337,7 @@ postgres_describe(SagazStore *base, JsonbParseState **state)
 }
 
 static char *
-postgres_identity(SagazStore *base)
+postgres_identity(SagazStore *base, SagazKind kind)
 {
 	PostgresStore *store = (PostgresStore *) base;
 	PostgresResult *answer;

@@ -324,7 +324,7 @@ run_id(RedisStore *store)
 }
 
 static char *
-redis_identity(SagazStore *base)
+redis_identity(SagazStore *base, SagazKind kind)
 {
 	RedisStore *store = (RedisStore *) base;
 	const char *database = sagaz_store_option(base, "database");
@@ -341,8 +341,8 @@ redis_identity(SagazStore *base)
 		server = path ? pstrdup(path) :
 			psprintf("%s:%s", host ? host : "localhost", port ? port : "6379");
 	}
-	return psprintf("redis:%s:%d:%s:%s", server, database ? atoi(database) : 0,
-					store->saga_prefix, store->outbox_prefix);
+	return psprintf("redis:%s:%d:%s", server, database ? atoi(database) : 0,
+					kind == SAGAZ_SAGA ? store->saga_prefix : store->outbox_prefix);
 }
 
 /* In the hash of an event empty text is none. */

@@ -59,7 +59,7 @@ sqlite_ping(SagazStore *base)
 
 /* The file, by whichever of its names it was opened. */
 static char *
-sqlite_identity(SagazStore *base)
+sqlite_identity(SagazStore *base, SagazKind kind)
 {
 	const char *path = sagaz_store_option(base, "path");
 	struct stat st;

@@ -1684,7 +1684,8 @@ CREATE VIEW sagaz.transfers AS
 		t.target_layout, t.record_type,
 		CASE WHEN t.state OPERATOR(pg_catalog.=) 'running'
 				AND NOT sagaz.transfer_is_alive(t.pid, t.backend_start)
-			THEN 'interrupted' ELSE t.state END AS state,
+			THEN CASE t.phase WHEN 'done' THEN 'completed' ELSE 'interrupted' END
+			ELSE t.state END AS state,
 		t.phase, t.current_type, t.pass, t.total, t.transferred, t.unchanged,
 		t.kept, t.failed, t.skipped, t.removed,
 		CASE WHEN t.total OPERATOR(pg_catalog.>) 0

@@ -13,6 +13,7 @@
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/dbcommands.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/array.h"
@@ -67,6 +68,15 @@ record_digests(const SagazTransfer *transfer)
 						   TYPALIGN_INT);
 }
 
+/* As hashtextextended() has it. */
+static void
+see(SagazTransfer *transfer, const char *key)
+{
+	transfer->seen++;
+	transfer->seen_keys ^=
+		DatumGetUInt64(hash_any_extended((const unsigned char *) key, strlen(key), 0));
+}
+
 /* Leave those of the batch that are not known like that. */
 void
 sagaz_migrate_choose(SagazTransfer *transfer)
@@ -102,12 +112,12 @@ sagaz_migrate_choose(SagazTransfer *transfer)
 	SPI_finish();
 	for (int i = 0; i < transfer->nrecords; i++)
 	{
+		see(transfer, sagaz_record_key(&transfer->records[i]));
 		if (is_known[i])
 			continue;
 		transfer->records[left] = transfer->records[i];
 		transfer->digests[left++] = transfer->digests[i];
 	}
-	transfer->seen += transfer->nrecords;
 	transfer->nrecords = left;
 	MemoryContextSwitchTo(outer);
 }
@@ -174,26 +184,33 @@ forget_differing(SagazTransfer *transfer)
 /* ---------------------------------------------------------------------- */
 /* What has gone away */
 
-/* How many of the kind have been copied and are not known to be gone. */
-static int64
-count_copied(SagazTransfer *transfer)
+/*
+ * Is what has been copied of the kind, and is not known to be gone, just what
+ * the pass has seen?  Their number does not tell: a reader may see one twice.
+ */
+static bool
+all_are_there(SagazTransfer *transfer)
 {
-	Oid			types[] = {INT8OID, TEXTOID};
+	Oid			types[] = {INT8OID, TEXTOID, INT8OID, INT8OID};
 	Datum		values[] = {
 		Int64GetDatum(transfer->id),
-		CStringGetTextDatum(sagaz_type_words[transfer->kind])
+		CStringGetTextDatum(sagaz_type_words[transfer->kind]),
+		Int64GetDatum(transfer->seen),
+		Int64GetDatum((int64) transfer->seen_keys)
 	};
-	int64		count;
+	bool		same;
 	bool		isnull;
 
-	sagaz_as_owner("SELECT pg_catalog.count(*) FROM sagaz.transfer_record"
+	sagaz_as_owner("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) $3 AND"
+				   " coalesce(pg_catalog.bit_xor(pg_catalog.hashtextextended(record_key, 0)), 0)"
+				   " OPERATOR(pg_catalog.=) $4 FROM sagaz.transfer_record"
 				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
 				   " AND record_type OPERATOR(pg_catalog.=) $2",
 				   lengthof(types), types, values, NULL, SPI_OK_SELECT);
-	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-										SPI_tuptable->tupdesc, 1, &isnull));
+	same = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
+									  SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
-	return count;
+	return same;
 }
 
 /* The next copied keys behind the last one. */
@@ -299,7 +316,7 @@ follow_gone(SagazTransfer *transfer)
 {
 	int64		removed = transfer->counts.removed;
 
-	if (count_copied(transfer) <= transfer->seen)
+	if (all_are_there(transfer))
 		return;
 	transfer->last_key = NULL;
 	do
@@ -320,7 +337,6 @@ run_pass(SagazTransfer *transfer)
 	transfer->changes = 0;
 	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 	{
-		transfer->seen = 0;
 		transfer->position = NULL;
 		sagaz_copy_kind(transfer, kind);
 		follow_gone(transfer);

@@ -206,6 +206,8 @@ refuse_difference(SagazTransfer *transfer)
 												 (char *) linitial(transfer->differing[kind])));
 	error->hint = "If somebody writes to the source meanwhile, use migrate().";
 	error->assoc_context = transfer->context;
+	/* who resumes it wants the difference to go */
+	transfer->done[SAGAZ_SAGA] = transfer->done[SAGAZ_EVENT] = false;
 	sagaz_transfer_give_up(transfer, error);
 }
 
@@ -220,11 +222,10 @@ run_transfer(SagazTransfer *transfer)
 		refuse_difference(transfer);
 }
 
-/* From counting to the end; the transfer has a row. */
+/* From counting to the end. */
 static void
 run(SagazTransfer *transfer)
 {
-	sagaz_transfer_commit(transfer);
 	sagaz_insist(transfer, count_source);
 	if (transfer->is_migration)
 		sagaz_migrate_run(transfer);
@@ -256,7 +257,7 @@ start(FunctionCallInfo fcinfo, SagazTransfer *transfer)
 	SPI_connect_ext(transfer->atomic ? 0 : SPI_OPT_NONATOMIC);
 	look_at_ends(transfer);
 	sagaz_transfer_insert(transfer);
-	run(transfer);
+	sagaz_transfer_run(transfer, run);
 	id = transfer->id;
 	SPI_finish();
 	MemoryContextDelete(transfer->context);
@@ -384,7 +385,7 @@ resume_transfer(FunctionCallInfo fcinfo)
 				 errhint("Begin another with CALL %s.transfer(source, target).", SAGAZ_SCHEMA)));
 	look_at_ends(transfer);
 	sagaz_transfer_take(transfer);
-	run(transfer);
+	sagaz_transfer_run(transfer, run);
 	end_call(transfer, caller);
 	return (Datum) 0;
 }
@@ -418,18 +419,21 @@ read_refused(SagazTransfer *transfer, char *key)
 	MemoryContextSwitchTo(outer);
 }
 
+/* Have it as a batch of one; that it was refused is known until it is written. */
 static void
 retry_record(SagazTransfer *transfer)
 {
+	const char *const *key = (const char *const *) &transfer->last_key;
+
 	MemoryContextReset(transfer->batch);
 	read_refused(transfer, transfer->last_key);
 	transfer->nread = 0;
 	transfer->next_position = NULL;
-	(void) sagaz_transfer_forget_refused(transfer, transfer->kind,
-										 (const char *const *) &transfer->last_key, 1);
 	if (transfer->is_migration)
-		sagaz_migrate_forget(transfer, transfer->kind,
-							 (const char *const *) &transfer->last_key, 1);
+		sagaz_migrate_forget(transfer, transfer->kind, key, 1);
+	if (transfer->nrecords > 0)
+		return;
+	(void) sagaz_transfer_forget_refused(transfer, transfer->kind, key, 1);
 	if (transfer->on_error == ON_ERROR_SKIP)
 		transfer->counts.skipped--;
 	else
@@ -455,6 +459,27 @@ retry_kind(SagazTransfer *transfer, SagazKind kind)
 }
 
 static void
+close_again(SagazTransfer *transfer)
+{
+	sagaz_transfer_close(transfer, transfer->state, transfer->error);
+}
+
+/* All that are refused; then the row says again what it said before. */
+static void
+retry_refused(SagazTransfer *transfer)
+{
+	SagazKind	kind_before = transfer->kind;
+	char	   *last_key = transfer->last_key;
+
+	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
+		if (sagaz_transfer_has(transfer, kind))
+			retry_kind(transfer, kind);
+	transfer->kind = kind_before;
+	transfer->last_key = last_key;
+	sagaz_insist(transfer, close_again);
+}
+
+static void
 refuse_refused(SagazTransfer *transfer, int64 left)
 {
 	ereport(ERROR,
@@ -470,16 +495,12 @@ retry_transfer_errors(FunctionCallInfo fcinfo)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	SagazTransfer *transfer = load(fcinfo);
-	SagazOnError policy = transfer->on_error;
-	SagazPhase	phase = transfer->phase;
-	int64		left = 0;
+	int64		left;
 
 	look_at_ends(transfer);
-	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
-		if (sagaz_transfer_has(transfer, kind))
-			retry_kind(transfer, kind);
-	transfer->on_error = policy;
-	transfer->phase = phase;
+	transfer->retries = true;
+	sagaz_transfer_take(transfer);
+	sagaz_transfer_run(transfer, retry_refused);
 	left = transfer->counts.skipped + transfer->counts.failed;
 	if (left > 0)
 		refuse_refused(transfer, left);

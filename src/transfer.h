@@ -96,6 +96,11 @@ typedef struct SagazTransfer
 	bool		switches;
 
 	bool		atomic;			/* in the caller's transaction */
+	bool		runs;			/* and others see that in its row */
+	bool		retries;		/* in retry_transfer_errors(): afterwards it has
+								 * its state and error again */
+	const char *state;			/* when it was loaded */
+	char	   *error;
 	bool		holds_commit;	/* for now, all is to be one transaction */
 	SagazPhase	phase;
 	SagazKind	kind;			/* what is being moved */
@@ -115,6 +120,7 @@ typedef struct SagazTransfer
 	bool		cancelled;
 	int64		changes;		/* in the present pass */
 	int64		seen;			/* fit records of the kind, in the present pass */
+	uint64		seen_keys;		/* hashes of their keys, by exclusive or */
 	List	   *differing[SAGAZ_EVENT + 1]; /* keys, found by comparing */
 
 	int64		totals[SAGAZ_EVENT + 1];
@@ -178,6 +184,7 @@ extern void sagaz_transfer_commit(SagazTransfer *transfer);
 extern bool sagaz_is_about_record(const ErrorData *error);
 extern void sagaz_transfer_wait(SagazTransfer *transfer, ErrorData *error);
 extern void sagaz_transfer_give_up(SagazTransfer *transfer, ErrorData *error);
+extern void sagaz_transfer_run(SagazTransfer *transfer, SagazStep run);
 
 /* transfer_copy.c: batches from the source to the target */
 extern void sagaz_copy_kind(SagazTransfer *transfer, SagazKind kind);

@@ -32,6 +32,7 @@ restart(SagazTransfer *transfer)
 	if (transfer->position)
 		return;
 	transfer->seen = 0;
+	transfer->seen_keys = 0;
 	transfer->counts.processed =
 		transfer->kind == SAGAZ_EVENT && sagaz_transfer_has(transfer, SAGAZ_SAGA) ?
 		transfer->totals[SAGAZ_SAGA] : 0;
@@ -264,7 +265,10 @@ complaint_of(const ErrorData *error)
 		error->message;
 }
 
-/* Write a range of the batch; halve it where one of them is refused. */
+/*
+ * Write a range of the batch; halve it where one of them is refused.  One that
+ * somebody else has put meanwhile is there when it is tried again.
+ */
 static void
 write_range(SagazTransfer *transfer, int from, int to)
 {
@@ -279,6 +283,8 @@ write_range(SagazTransfer *transfer, int from, int to)
 			sagaz_do_meanwhile(read_meanwhile, transfer);
 		error = sagaz_attempt(transfer, merge_range);
 		sagaz_do_meanwhile(NULL, NULL);
+		if (error && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && to - from == 1)
+			error = sagaz_attempt(transfer, merge_range);
 		if (error == NULL || sagaz_is_about_record(error))
 			break;
 		sagaz_transfer_wait(transfer, error);

@@ -86,14 +86,22 @@ sagaz_end_look(SagazEnd *end, SagazKind kind)
 		end->layout = pstrdup(end->is_native ? "sagaz" : "library");
 }
 
-/* Are both the same place, under whatever names? */
+/* Are both the same place for a kind that is to be moved, under whatever names? */
 bool
 sagaz_ends_are_same(SagazTransfer *transfer)
 {
-	SagazKind	kind = sagaz_transfer_has(transfer, SAGAZ_SAGA) ? SAGAZ_SAGA : SAGAZ_EVENT;
-	SagazStore *source = sagaz_end_open(&transfer->source, kind);
-	SagazStore *target = sagaz_end_open(&transfer->target, kind);
+	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
+	{
+		SagazStore *source;
+		SagazStore *target;
 
-	return source == target ||
-		strcmp(source->backend->identity(source), target->backend->identity(target)) == 0;
+		if (!sagaz_transfer_has(transfer, kind))
+			continue;
+		source = sagaz_end_open(&transfer->source, kind);
+		target = sagaz_end_open(&transfer->target, kind);
+		if (source == target || strcmp(source->backend->identity(source, kind),
+									   target->backend->identity(target, kind)) == 0)
+			return true;
+	}
+	return false;
 }

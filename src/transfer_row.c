@@ -229,6 +229,7 @@ sagaz_transfer_close(SagazTransfer *transfer, const char *state,
 			" WHERE transfer_id OPERATOR(pg_catalog.=) $1",
 			&p, SPI_OK_UPDATE);
 	SPI_finish();
+	transfer->cancelled = false;
 	if (strcmp(state, "completed") != 0)
 		return;
 	p.count = 1;
@@ -306,6 +307,11 @@ read_row(SagazTransfer *transfer)
 	transfer->kind = bool_column("in_outbox") ? SAGAZ_EVENT : SAGAZ_SAGA;
 	transfer->last_key = text_column("last_key");
 	transfer->position = text_column("position");
+	transfer->error = text_column("error");
+	transfer->state = text_column("state");
+	/* of a session that is gone */
+	if (strcmp(transfer->state, "running") == 0)
+		transfer->state = transfer->phase == PHASE_DONE ? "completed" : "failed";
 	transfer->elapsed_us = int_column("elapsed_us");
 	read_counts(&transfer->counts);
 }

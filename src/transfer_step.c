@@ -13,6 +13,7 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "tcop/pquery.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/resowner.h"
@@ -129,8 +130,9 @@ rethrow(SagazTransfer *transfer, ErrorData *error)
 			 errmsg("transfer " INT64_FORMAT " %s: %s", transfer->id,
 					is_cancel(error) ? "was cancelled" : "failed", error->message),
 			 error->detail ? errdetail_internal("%s", error->detail) : 0,
-			 errhint("%s%sCALL sagaz.resume_transfer(" INT64_FORMAT ") goes on with it.",
+			 errhint("%s%sCALL sagaz.%s(" INT64_FORMAT ") goes on with it.",
 					 error->hint ? error->hint : "", error->hint ? "  " : "",
+					 transfer->retries ? "retry_transfer_errors" : "resume_transfer",
 					 transfer->id)));
 }
 
@@ -149,13 +151,64 @@ sagaz_transfer_give_up(SagazTransfer *transfer, ErrorData *error)
 			transfer->holds_commit = false;
 			transfer->phase = PHASE_PASS;
 		}
-		sagaz_transfer_close(transfer, is_cancel(error) ? "cancelled" : "failed",
-							 error->message);
+		transfer->runs = false;
+		if (transfer->retries)
+			sagaz_transfer_close(transfer, transfer->state, transfer->error);
+		else
+			sagaz_transfer_close(transfer, is_cancel(error) ? "cancelled" : "failed",
+								 error->message);
 		SPI_commit();
 		SPI_start_transaction();
 		RESUME_INTERRUPTS();
 	}
 	rethrow(transfer, error);
+}
+
+/*
+ * An error has come between two steps, so that the transaction is of no use
+ * any more, nor are connections to SPI.
+ */
+static void
+break_off(SagazTransfer *transfer)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(transfer->context);
+	error = CopyErrorData();
+	FlushErrorState();
+	while (GetCurrentTransactionNestLevel() > 1)
+		RollbackAndReleaseCurrentSubTransaction();
+	/* it goes with the transaction */
+	ActivePortal->portalSnapshot = NULL;
+	AbortCurrentTransaction();
+	StartTransactionCommand();
+	MemoryContextSwitchTo(transfer->context);
+	SPI_connect_ext(SPI_OPT_NONATOMIC);
+	transfer->holds_commit = false;
+	sagaz_transfer_give_up(transfer, error);
+}
+
+/*
+ * Run the transfer, whose row says so already; whatever ends it, the row says
+ * that, too.
+ */
+void
+sagaz_transfer_run(SagazTransfer *transfer, SagazStep run)
+{
+	sagaz_transfer_commit(transfer);
+	transfer->runs = !transfer->atomic;
+	PG_TRY();
+	{
+		run(transfer);
+	}
+	PG_CATCH();
+	{
+		if (!transfer->runs)
+			PG_RE_THROW();
+		break_off(transfer);
+	}
+	PG_END_TRY();
+	transfer->runs = false;
 }
 
 /* ---------------------------------------------------------------------- */

@@ -1,0 +1,123 @@
+# What two transfers do to each other, which storages are the same place, and
+# what a migration sees of a source that changes under its hands.
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Utils;
+use SagazRedis;
+use SagazSession;
+use SagazTest;
+use SagazTransfer;
+use Test::More;
+
+my $places = SagazTransfer->new;
+my ($node, $other, $files) = @$places{qw(node other files)};
+my $redis = $places->{redis}{empty};
+my $session = $places->{session}{empty};
+my $last = '(SELECT max(transfer_id) FROM sagaz.transfer)';
+
+sub sql
+{
+	my ($query) = @_;
+	return $node->safe_psql('empty', $query);
+}
+
+sub newest
+{
+	my ($columns) = @_;
+	return sql("SELECT $columns FROM sagaz.transfers WHERE transfer_id = $last");
+}
+
+# The SQLSTATE that a statement ends with, nothing if it works.
+sub state_of
+{
+	my ($statement) = @_;
+	return $session->outcome("$statement;") =~ /^ERROR (\w+)/m ? $1 : '';
+}
+
+sub event
+{
+	my ($n) = @_;
+	return sprintf '{"event_id": "%s", "saga_id": "s", "event_type": "E", "payload": %d, "status": "pending", "created_at": "2025-01-01T00:00:%02dZ"}',
+	  event_id($n), $n, $n;
+}
+
+sub ids
+{
+	my ($storage) = @_;
+	return $session->query("SELECT string_agg(ltrim(right(r->>'event_id', 12), '0'), ' ' ORDER BY r->>'event_id') FROM sagaz.export_all('outbox', '$storage') r");
+}
+
+# A call in the session that must wait for another session, which holds
+# something; what it ends with.
+sub while_held
+{
+	my ($hold, $call, $happens) = @_;
+	my $holder = SagazSession->new($node, 'empty');
+
+	$holder->query("BEGIN; $hold");
+	$session->ask("$call;");
+	$node->poll_query_until('empty', "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = $session->{pid} AND NOT granted)")
+	  or die 'it does not wait';
+	$happens->() if $happens;
+	$holder->query('COMMIT');
+	$holder->close;
+	return $session->answer =~ /^ERROR (\w+)/m ? $1 : '';
+}
+
+# ----------------------------------------------------------------------
+# A record that another has just put
+
+import_into($session, 'outbox', 'sqlite_filled', map { event($_) } 1 .. 3);
+my $record = event(2);
+is(while_held("SELECT sagaz.import_records('[$record]', 'outbox', 'replace', 'native')",
+	q{CALL sagaz.transfer('sqlite_filled', 'native', batch_size => 1)}), '', 'another puts it: the transfer works');
+is(newest('state, transferred, unchanged, failed'), 'completed|2|1|0', 'another puts it: and counts it right');
+is(ids('native'), '1 2 3', 'another puts it: each is there once');
+$places->clear('native', 'empty');
+
+# ----------------------------------------------------------------------
+# Places in one Redis database
+
+my $url = $redis->url;
+my %prefixes = (one => [ 'a:', 'b' ], two => [ 'a', ':b' ], three => [ 'a:', 'c' ], four => [ 'd:', 'b' ]);
+
+for my $name (sort keys %prefixes)
+{
+	my ($sagas, $events) = @{ $prefixes{$name} };
+	sql("SELECT sagaz.create_storage('$name', '$url'); ALTER SERVER $name OPTIONS (ADD saga_prefix '$sagas', ADD outbox_prefix '$events')");
+}
+is(state_of(q{CALL sagaz.transfer('one', 'two')}), '', 'two prefixes that only look alike in a row are two places');
+for my $name (qw(three four))
+{
+	is(state_of("CALL sagaz.transfer('one', '$name')"), 'SZ009', "half of $name is the same place");
+	is(state_of("CALL sagaz.transfer('$name', 'one', 'saga')"), $name eq 'three' ? 'SZ009' : '', "one to $name: sagas");
+	is(state_of("CALL sagaz.transfer('$name', 'one', 'outbox')"), $name eq 'four' ? 'SZ009' : '', "one to $name: events");
+	is(sql("SELECT issues->0->>'code' FROM sagaz.validate_transfer('one', '$name')"), 'same_storage', "one to $name: found out before");
+}
+
+# ----------------------------------------------------------------------
+# A source in which one comes and another goes
+
+# One that the target refuses ends the migration when the others are copied.
+my $long = 'x' x 300;
+
+import_into($session, 'outbox', 'native', (map { event($_) } 1 .. 3), event(4) =~ s/"E"/"$long"/r);
+is($session->query(q{SELECT count(*) FROM sagaz.claim_batch('w', 1) c, sagaz.finish_batch(c.batch_id, 'w')}), '1', 'gone: one is sent');
+is(state_of(q{CALL sagaz.migrate('native', 'library_empty', batch_size => 1)}), 'SZ004', 'gone: one is refused');
+my $id = newest('transfer_id');
+is(newest('state, transferred') . ' ' . ids('library_empty'), 'failed|3 1 2 3', 'gone: the others are there');
+sql(q{DELETE FROM sagaz.outbox WHERE event_type <> 'E' OR payload = '3'});
+
+# Then the first is read in the log and again in the archive: as many as before.
+sql(q{CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
+	CREATE TRIGGER wait BEFORE UPDATE ON sagaz.transfer FOR EACH ROW
+		WHEN (NEW.state = 'running' AND NEW.current_type = 'outbox' AND NEW.processed = 1) EXECUTE FUNCTION public.wait()});
+is(while_held('SELECT pg_advisory_xact_lock(1)', "CALL sagaz.resume_transfer($id)",
+	sub { is(sql(q{SELECT sagaz.archive_sent_events('0')}), '1', 'gone: the sent one moves meanwhile') }), '', 'gone: the migration goes on');
+is(newest("state, removed, transfer_id = $id"), 'completed|1|t', 'gone: what has gone from the source is seen');
+is(ids('library_empty'), '1 2', 'gone: and goes from the target');
+sql('DROP FUNCTION public.wait CASCADE');
+
+$session->close;
+done_testing();
