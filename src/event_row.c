@@ -7,6 +7,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "backend.h"
 #include "event_scan.h"
 #include "outbox.h"
 
@@ -29,7 +30,7 @@ static void
 set_time(Datum *values, bool *nulls, int to, TimestampTz value)
 {
 	nulls[to] = value == 0;
-	values[to] = TimestampTzGetDatum(value);
+	values[to] = TimestampTzGetDatum(sagaz_real_time(value));
 }
 
 static void

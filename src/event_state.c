@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "backend.h"
 #include "batch.h"
 #include "event_state.h"
 #include "outbox.h"
@@ -274,6 +275,14 @@ time_column(TupleTableSlot *slot, int attnum)
 		DatumGetTimestampTz(sagaz_column(slot, attnum));
 }
 
+/* A time that may have come with a record, and be the one that 0 stands for. */
+static TimestampTz
+record_time_column(TupleTableSlot *slot, int attnum)
+{
+	return sagaz_column_is_null(slot, attnum) ? 0 :
+		sagaz_record_time(time_column(slot, attnum));
+}
+
 /*
  * A waiting row counts as failed while it remembers when it failed; one that
  * an operator or the end of a hold sent back forgets that.
@@ -307,13 +316,13 @@ sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 	state->retry_count = DatumGetInt32(sagaz_column(retry, retry_retry_count));
 	state->last_error = sagaz_column_text(retry, retry_last_error);
 	state->next_attempt_at = time_column(retry, retry_next_attempt_at);
-	state->failed_at = time_column(retry, retry_failed_at);
+	state->failed_at = record_time_column(retry, retry_failed_at);
 	state->status = status_of_retry(retry);
 	if (state->retry_state == RETRY_HELD)
 		return;
-	state->claimed_at = time_column(retry, retry_claimed_at);
+	state->claimed_at = record_time_column(retry, retry_claimed_at);
 	state->worker_id = sagaz_column_text(retry, retry_worker_id);
-	state->sent_at = time_column(retry, retry_sent_at);
+	state->sent_at = record_time_column(retry, retry_sent_at);
 	if ((state->status == STATUS_SENT || state->status == STATUS_CLAIMED) &&
 		!sagaz_column_is_null(retry, retry_batch_id))
 		state->batch_id = DatumGetInt64(sagaz_column(retry, retry_batch_id));

@@ -47,7 +47,8 @@ typedef struct SagazEventState
 	int			closed_by;		/* of WHERE_RETURNED: the receipt's kind */
 	int			retry_count;
 	int64		batch_id;		/* this and what follows: 0 or NULL for none */
-	TimestampTz claimed_at;
+	TimestampTz claimed_at;		/* this, sent_at and failed_at as records have
+								 * times: see sagaz_real_time() */
 	TimestampTz lease_end;
 	TimestampTz sent_at;
 	TimestampTz failed_at;

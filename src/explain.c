@@ -14,6 +14,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "backend.h"
 #include "batch.h"
 #include "event_scan.h"
 #include "event_walk.h"
@@ -58,6 +59,7 @@ time_text(TimestampTz at)
 {
 	char	   *text = palloc(SAGAZ_TIME_SIZE);
 
+	at = sagaz_real_time(at);
 	if (!sagaz_time_in_range(at))
 		return "a time beyond the year 9999";
 	(void) sagaz_format_time(at, text);
@@ -226,7 +228,8 @@ find_lease(Explanation *e)
 	SagazReceipts receipts;
 
 	sagaz_receipts_read(e->state.batch_id, e->states->snapshot, &receipts);
-	e->state.lease_end = sagaz_lease_end(e->state.claimed_at, receipts.until);
+	e->state.lease_end = sagaz_lease_end(sagaz_real_time(e->state.claimed_at),
+										 receipts.until);
 }
 
 static void
@@ -324,7 +327,7 @@ explain(Explanation *e)
 static void
 put_time(Datum *values, bool *nulls, int column, TimestampTz at)
 {
-	values[column] = TimestampTzGetDatum(at);
+	values[column] = TimestampTzGetDatum(sagaz_real_time(at));
 	nulls[column] = at == 0;
 }
 
@@ -418,9 +421,10 @@ explain_archived(ReturnSetInfo *result, Datum event_id, Snapshot snapshot)
 
 		sagaz_event_row(states, event, values, nulls);
 		if (!nulls[event_claimed_at])
-			state.claimed_at = DatumGetTimestampTz(values[event_claimed_at]);
+			state.claimed_at =
+				sagaz_record_time(DatumGetTimestampTz(values[event_claimed_at]));
 		if (!nulls[event_sent_at])
-			state.sent_at = DatumGetTimestampTz(values[event_sent_at]);
+			state.sent_at = sagaz_record_time(DatumGetTimestampTz(values[event_sent_at]));
 		if (!nulls[event_worker_id])
 			state.worker_id = TextDatumGetCString(values[event_worker_id]);
 		if (!nulls[event_last_error])

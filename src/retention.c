@@ -20,6 +20,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backend.h"
 #include "holder.h"
 #include "locks.h"
 #include "outbox.h"
@@ -187,7 +188,7 @@ static void
 set_time(SagazWriter *writer, int attnum, TimestampTz time)
 {
 	if (time != 0)
-		sagaz_writer_set(writer, attnum, TimestampTzGetDatum(time));
+		sagaz_writer_set(writer, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
 }
 
 static void
