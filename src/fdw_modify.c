@@ -243,6 +243,16 @@ put_records(Modify *modify)
 	modify->nrecords = 0;
 }
 
+/* Let the slot show the last record with what a storage makes of things left out. */
+static void
+show_record(Modify *modify, EState *estate, TupleTableSlot *slot)
+{
+	MemoryContext outer = MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
+
+	sagaz_table_row(modify->table, &modify->records[modify->nrecords - 1], slot);
+	MemoryContextSwitchTo(outer);
+}
+
 static TupleTableSlot **
 insert_batch(EState *estate, ResultRelInfo *rinfo, TupleTableSlot **slots,
 			 TupleTableSlot **plan_slots, int *count)
@@ -263,6 +273,8 @@ insert_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 	Modify	   *modify = rinfo->ri_FdwState;
 
 	add_record(modify, slot);
+	if (is_looked_at(rinfo))
+		show_record(modify, estate, slot);
 	if (!modify->gathers || is_looked_at(rinfo) ||
 		modify->nrecords >= modify->table->batch_size)
 		put_records(modify);

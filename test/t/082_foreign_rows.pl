@@ -192,6 +192,15 @@ for my $s (@all)
 
 for my $s (grep { $_ ne 'near' } @all)
 {
+	for my $case ([ sagas => q{(saga_id, saga_name) VALUES ('new', 'n')} ], [ outbox_events => q{(saga_id, event_type, payload) VALUES ('new', 't', '1.0')} ])
+	{
+		my ($table, $row) = @$case;
+		my $shown = $session->query("INSERT INTO $s.$table $row RETURNING *");
+
+		like($shown, qr/new/, "$s: a new row in $table");
+		is($shown, $session->query("SELECT * FROM $s.$table WHERE saga_id = 'new'"), "$s: RETURNING shows it as it is stored");
+		$session->query("DELETE FROM $s.$table WHERE saga_id = 'new'");
+	}
 	is($session->query("UPDATE $s.sagas SET status = 'completed' WHERE saga_id = 's1' RETURNING saga_id, status, version, updated_at > created_at"),
 		's1|completed|2|t', "$s: RETURNING shows the next version");
 	is($session->query("UPDATE $s.sagas SET context = '{\"a\": 1}' WHERE saga_id = 's1' RETURNING version, updated_at")
