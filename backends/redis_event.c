@@ -192,60 +192,55 @@ redis_event_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
 /* Writing */
 
 static void
-add_field(RedisCommand *command, const char *name, const char *value)
+add_value(RedisCommand *command, const char *value)
 {
-	redis_add(command, name);
 	redis_add_text(command, value ? value : "");
 }
 
 static void
-add_json_field(RedisCommand *command, const char *name, Jsonb *json)
+add_json(RedisCommand *command, Jsonb *json)
 {
-	add_field(command, name, JsonbToCString(NULL, &json->root, VARSIZE(json)));
+	add_value(command, JsonbToCString(NULL, &json->root, VARSIZE(json)));
 }
 
 static void
-add_time_field(RedisCommand *command, const char *name, TimestampTz time)
+add_time(RedisCommand *command, TimestampTz time)
 {
 	char		text[SAGAZ_TIME_SIZE];
 
 	if (time != 0)
 		(void) sagaz_format_time(sagaz_real_time(time), text);
-	add_field(command, name, time != 0 ? pstrdup(text) : NULL);
+	redis_add(command, time != 0 ? pstrdup(text) : "");
 }
 
 static void
-add_number_field(RedisCommand *command, const char *name, int64 value)
+add_number(RedisCommand *command, int64 value)
 {
 	if (value == 0)
-		return;
-	redis_add(command, name);
-	redis_add_int(command, value);
+		redis_add(command, "");
+	else
+		redis_add_int(command, value);
 }
 
+/* In the order of "names" in redis_write.lua. */
 static void
 add_fields(RedisCommand *command, const SagazEvent *event)
 {
-	add_field(command, "event_id", event->event_id);
-	add_field(command, "saga_id", event->saga_id);
-	add_field(command, "aggregate_type", event->aggregate_type);
-	add_field(command, "aggregate_id",
-			  event->aggregate_id ? event->aggregate_id : event->saga_id);
-	add_field(command, "event_type", event->event_type);
-	add_json_field(command, "payload", event->payload);
-	add_json_field(command, "headers", event->headers);
-	add_field(command, "status", event->status);
-	add_field(command, "retry_count", psprintf("%d", event->retry_count));
-	add_time_field(command, "created_at", event->created_at);
-	add_time_field(command, "claimed_at", event->claimed_at);
-	add_time_field(command, "sent_at", event->sent_at);
-	add_field(command, "last_error", event->last_error);
-	add_field(command, "worker_id", event->worker_id);
-	add_field(command, "routing_key", event->routing_key);
-	add_field(command, "partition_key", event->partition_key);
-	add_number_field(command, "sagaz:batch", event->batch_id);
-	add_number_field(command, "sagaz:lease", event->lease_until);
-	add_number_field(command, "sagaz:next", event->next_attempt_at);
+	add_value(command, event->saga_id);
+	add_value(command, event->aggregate_type);
+	add_value(command, event->aggregate_id ? event->aggregate_id : event->saga_id);
+	add_value(command, event->event_type);
+	add_json(command, event->payload);
+	add_json(command, event->headers);
+	add_value(command, event->status);
+	redis_add_int(command, event->retry_count);
+	add_time(command, event->created_at);
+	add_time(command, event->claimed_at);
+	add_time(command, event->sent_at);
+	add_value(command, event->last_error);
+	add_value(command, event->worker_id);
+	add_value(command, event->routing_key);
+	add_value(command, event->partition_key);
 }
 
 /* When a claim may hand the event out: ''  never. */
@@ -262,24 +257,25 @@ due_time(const SagazEvent *event)
 	return "";
 }
 
-/* Add an event to what the script is to write. */
+#define EVENT_FIELDS 15
+
+/* Add an event to what the script is to write; none is one to be removed. */
 static void
 add_write(RedisCommand *command, const char *mode, const char *event_id,
 		  const char *stamp, const SagazEvent *event)
 {
-	int			words;
-
 	redis_add(command, mode);
 	redis_add_text(command, event_id);
 	redis_add(command, stamp);
 	redis_add(command, event ? due_time(event) : "");
-	words = command->count;
-	redis_add(command, "0");
-	if (event == NULL)
-		return;
-	add_fields(command, event);
-	command->words[words] = psprintf("%d", command->count - words - 1);
-	command->lengths[words] = strlen(command->words[words]);
+	add_number(command, event ? event->batch_id : 0);
+	add_number(command, event ? event->lease_until : 0);
+	add_number(command, event ? event->next_attempt_at : 0);
+	if (event)
+		add_fields(command, event);
+	else
+		for (int i = 0; i < EVENT_FIELDS; i++)
+			redis_add(command, "");
 }
 
 static int64

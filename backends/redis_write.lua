@@ -1,14 +1,18 @@
 -- Write events, all or none.  ARGV: prefix, group, the most entries that the
 -- stream may have (0: any number), seconds that sent events stay (0: for
 -- ever), now, milliseconds that a lease lasts; then for each event: mode, id,
--- stamp, when it is to be handed out ('' never), and the number of words of
--- its fields, before these.
+-- stamp, when it is to be handed out ('' never), batch, lease and next ('' for
+-- none of it), and the values of "names".
 --
 -- Modes: N new, M only if it is missing, A always; C change and R remove, if
 -- its stamp is still this one.  Returns how many were written; or {'exists',
 -- id}, {'changed'}, {'full', entries}, and then nothing is.
 local max_entries, ttl, now = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local lease_ms = tonumber(ARGV[6])
+local names = {'saga_id', 'aggregate_type', 'aggregate_id', 'event_type', 'payload',
+	'headers', 'status', 'retry_count', 'created_at', 'claimed_at', 'sent_at',
+	'last_error', 'worker_id', 'routing_key', 'partition_key'}
+local words_before, words_each = 6, 7 + #names
 
 local function stamp_of(id)
 	local fields = redis.call('HMGET', meta(id), 'status', 'claimed_at',
@@ -20,25 +24,44 @@ local function stamp_of(id)
 	return table.concat(fields, '\1')
 end
 
--- The words of a write lie in ARGV from "first" to "last".
 local function read_writes()
-	local writes, at = {}, 7
-	while at <= #ARGV do
-		local last = at + 4 + tonumber(ARGV[at + 4])
-		writes[#writes + 1] = {mode = ARGV[at], id = ARGV[at + 1], stamp = ARGV[at + 2],
-			due = tonumber(ARGV[at + 3]), first = at + 5, last = last}
-		at = last + 1
+	local writes = {}
+	for at = words_before, #ARGV - words_each, words_each do
+		writes[#writes + 1] = {at = at, mode = ARGV[at + 1], id = ARGV[at + 2],
+			stamp = ARGV[at + 3], due = tonumber(ARGV[at + 4]), batch = ARGV[at + 5],
+			saga_id = ARGV[at + 8], event_type = ARGV[at + 11], status = ARGV[at + 14],
+			worker_id = ARGV[at + 20]}
 	end
 	return writes
 end
 
--- Its fields by name.
-local function read_fields(write)
-	local fields = {}
-	for at = write.first, write.last, 2 do
-		fields[ARGV[at]] = ARGV[at + 1]
+-- The arguments of HSET for an event; those of the last one stay in the table.
+local fields = {'event_id', ''}
+for _, name in ipairs(names) do
+	fields[#fields + 1] = name
+	fields[#fields + 1] = ''
+end
+local fixed = #fields
+
+-- Set its fields, and those that only some have.
+local function set_fields(write, entry)
+	local at, last = write.at + 7, fixed
+	fields[2] = write.id
+	for i = 1, #names do
+		fields[2 * i + 2] = ARGV[at + i]
 	end
-	return fields
+	for i, name in ipairs({'sagaz:batch', 'sagaz:lease', 'sagaz:next'}) do
+		local value = ARGV[at - 3 + i]
+		if value ~= '' then
+			fields[last + 1], fields[last + 2] = name, value
+			last = last + 2
+		end
+	end
+	if entry then
+		fields[last + 1], fields[last + 2] = 'sagaz:entry', entry
+		last = last + 2
+	end
+	redis.call('HSET', meta(write.id), unpack(fields, 1, last))
 end
 
 -- Events that wait to be delivered, exactly if that matters.  What is
@@ -54,11 +77,28 @@ local function count_waiting(most)
 	return count
 end
 
+-- Is any of the events there?
+local function any_exists(writes)
+	local keys = {}
+	for i, write in ipairs(writes) do
+		keys[#keys + 1] = meta(write.id)
+		if #keys == 1000 or i == #writes then
+			if redis.call('EXISTS', unpack(keys)) > 0 then
+				return true
+			end
+			keys = {}
+		end
+	end
+	return false
+end
+
 -- Leave out what is not to be written; say why nothing can be.
 local function check(writes)
 	local kept, seen, entries = {}, {}, 0
+	local look = any_exists(writes)
 	for _, write in ipairs(writes) do
-		local exists = seen[write.id] or redis.call('EXISTS', meta(write.id)) == 1
+		local exists = seen[write.id] or
+			(look and redis.call('EXISTS', meta(write.id)) == 1)
 		if write.mode == 'N' and exists then
 			return nil, {'exists', write.id}
 		elseif (write.mode == 'C' or write.mode == 'R') and
@@ -105,7 +145,7 @@ local function make_claimable(write, entry)
 	if write.due > now or (entry and is_pending(group, entry)) then
 		redis.call('ZADD', due, string.format('%.0f', write.due), write.id)
 	elseif not entry then
-		entry = add_entry(write.id, write.fields.saga_id, write.fields.event_type)
+		entry = add_entry(write.id, write.saga_id, write.event_type)
 		redis.call('ZREM', due, write.id)
 	end
 	if entry then
@@ -115,7 +155,7 @@ end
 
 local function hold(write, entry)
 	if entry and is_pending(group, entry) then
-		set_lease(write.fields.worker_id, entry, (write.due - now) / 1000, lease_ms)
+		set_lease(write.worker_id, entry, (write.due - now) / 1000, lease_ms)
 		redis.call('HSET', processing, write.id, entry)
 	else
 		redis.call('ZADD', due, string.format('%.0f', write.due), write.id)
@@ -123,7 +163,7 @@ local function hold(write, entry)
 end
 
 local function set_place(write, entry, letter)
-	local id, status = write.id, write.fields.status
+	local id, status = write.id, write.status
 	if status ~= 'dead_letter' then
 		leave_dead_letters(id, letter)
 	end
@@ -138,7 +178,7 @@ local function set_place(write, entry, letter)
 	if status == 'dead_letter' and not letter then
 		redis.call('HSET', meta(id), 'sagaz:dead',
 			redis.call('XADD', dead_letters, '*', 'event_id', id, 'saga_id',
-				write.fields.saga_id, 'event_type', write.fields.event_type))
+				write.saga_id, 'event_type', write.event_type))
 	elseif status == 'claimed' then
 		hold(write, entry)
 	elseif status == 'pending' or status == 'failed' then
@@ -163,32 +203,24 @@ local function forget_places(writes)
 end
 
 -- Nothing has to be looked up of an event that was not there.  If it waits for
--- nothing but its turn, its entry is written with its fields: behind them in
--- ARGV lie words that have been read.
+-- nothing but its turn, its entry is written with its fields.
 local function apply_fresh(write)
-	local key = meta(write.id)
-	local fields = read_fields(write)
-	local batch = fields['sagaz:batch']
-	if batch then
-		redis.call('SADD', batch_key(batch), write.id)
+	if write.batch ~= '' then
+		redis.call('SADD', batch_key(write.batch), write.id)
 	end
-	if write.due and write.due <= now and fields.status ~= 'claimed' then
-		ARGV[write.last + 1] = 'sagaz:entry'
-		ARGV[write.last + 2] = add_entry(write.id, fields.saga_id, fields.event_type)
-		redis.call('HSET', key, unpack(ARGV, write.first, write.last + 2))
+	if write.due and write.due <= now and write.status ~= 'claimed' then
+		set_fields(write, add_entry(write.id, write.saga_id, write.event_type))
 	else
-		redis.call('HSET', key, unpack(ARGV, write.first, write.last))
-		write.fields = fields
+		set_fields(write)
 		set_place(write)
 	end
 end
 
 local function apply(write)
 	local key = meta(write.id)
-	write.fields = read_fields(write)
 	local was = redis.call('HMGET', key, 'sagaz:batch', 'sagaz:entry', 'sagaz:dead')
 	local batch, entry, letter = was[1], was[2], was[3]
-	if batch and batch ~= write.fields['sagaz:batch'] then
+	if batch and batch ~= write.batch then
 		redis.call('SREM', batch_key(batch), write.id)
 	end
 	if write.mode == 'R' then
@@ -198,9 +230,9 @@ local function apply(write)
 		return
 	end
 	redis.call('HDEL', key, 'sagaz:batch', 'sagaz:lease', 'sagaz:next')
-	redis.call('HSET', key, unpack(ARGV, write.first, write.last))
-	if write.fields['sagaz:batch'] then
-		redis.call('SADD', batch_key(write.fields['sagaz:batch']), write.id)
+	set_fields(write)
+	if write.batch ~= '' then
+		redis.call('SADD', batch_key(write.batch), write.id)
 	end
 	set_place(write, entry, letter)
 end

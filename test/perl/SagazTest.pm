@@ -11,7 +11,21 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(new_node run_regress test_files wait_until_up);
+our @EXPORT = qw(grows_less new_node run_regress test_files wait_until_up);
+
+# That a process has not grown by more than a limit.  Sanitizers keep what
+# is freed, and tell nothing of it.
+sub grows_less
+{
+	my ($grown, $limit, $name) = @_;
+
+  SKIP:
+	{
+		skip 'memory, under a sanitizer', 1 if $ENV{ASAN_OPTIONS};
+		local $Test::Builder::Level = $Test::Builder::Level + 1;
+		cmp_ok($grown, '<', $limit, $name);
+	}
+}
 
 # A running cluster with the extension in database postgres.
 #	preload => 0	without shared_preload_libraries

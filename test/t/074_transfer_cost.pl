@@ -111,7 +111,7 @@ sub has_grown
 	is(transferred($fresh, $source, $target, $more) =~ /^completed\|/, 1, "$what, $source to $target: completed");
 	my $grown = peak($fresh->{pid}) - $before;
 	diag(sprintf '%s, %s to %s: %.0f MB more', $what, $source, $target, $grown);
-	cmp_ok($grown, '<', $limit, "$what, $source to $target: memory");
+	grows_less($grown, $limit, "$what, $source to $target: memory");
 	$fresh->close;
 }
 
