@@ -38,7 +38,7 @@ PG_CONFIG ?= pg_config
 export PG_CONFIG
 
 # What needs no PGXS works before PostgreSQL is there.
-BARE = deps check demo bench check-mutants check-asan fuzz coverage
+BARE = deps check demo bench check-mutants check-asan check-valgrind fuzz coverage
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 ifeq ($(PGXS),)
@@ -114,6 +114,11 @@ check-mutants: deps
 
 check-asan: deps
 	@test/run asan $(TESTS)
+
+# pg_regress, unless TESTS says something else
+check-valgrind:
+	@PACKAGES=valgrind test/deps
+	@test/run valgrind $(or $(TESTS),test/t/001_regress.pl)
 
 fuzz:
 	@PACKAGES="clang libclang-rt-dev" test/deps

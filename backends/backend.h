@@ -301,7 +301,10 @@ typedef struct SagazBackend
 	/* Why the store cannot hold a record; NULL if it is known of no reason. */
 	char	   *(*unfit) (SagazStore *store, const SagazRecord *record);
 
-	/* Put records, all or none; none of them has a problem. */
+	/*
+	 * Put records, all or none; but of those that are missing, some may be
+	 * there after an error.  None of them has a problem.
+	 */
 	int64		(*put) (SagazStore *store, SagazRecord *records, int count,
 						SagazPutMode mode);
 
@@ -317,10 +320,10 @@ typedef struct SagazBackend
 						 SagazEdit edit, void *arg);
 
 	/*
-	 * Make these records like ours, all or none; their keys differ.  New ones
-	 * are put.  An event that is sent there stays, and so does one that
-	 * somebody there has claimed, unless ours is sent or over_claims says so;
-	 * everything else is replaced.
+	 * Make these records like ours; their keys differ.  New ones are put.  An
+	 * event that is sent there stays, and so does one that somebody there has
+	 * claimed, unless ours is sent or over_claims says so; everything else is
+	 * replaced.  After an error some may be as ours, each of them whole.
 	 */
 	void		(*merge) (SagazStore *store, SagazRecord *records, int count,
 						  bool over_claims, SagazMerged *merged);

@@ -37,10 +37,14 @@ sagaz_field_text(const char *bytes, size_t length, const char *field,
 		visible[length] = '\0';
 		bytes = visible;
 	}
-	if (!pg_verify_mbstr(PG_UTF8, bytes, length, true))
-		sagaz_complain(record, psprintf("%s is not UTF-8", field));
-	else
-		return pstrdup(pg_any_to_server(pnstrdup(bytes, length), length, PG_UTF8));
+	if (pg_verify_mbstr(PG_UTF8, bytes, length, true))
+	{
+		char	   *text = pnstrdup(bytes, length);
+
+		return GetDatabaseEncoding() == PG_UTF8 ? text :
+			pg_any_to_server(text, length, PG_UTF8);
+	}
+	sagaz_complain(record, psprintf("%s is not UTF-8", field));
 	return pstrdup("");
 }
 

@@ -77,6 +77,7 @@ extern void redis_connect(RedisStore *store);
 extern void redis_ready(RedisStore *store);
 extern void redis_queue(RedisStore *store, RedisCommand *command);
 extern void redis_queue_ahead(RedisStore *store, RedisCommand *command);
+extern void redis_send_ahead(RedisStore *store);
 extern RedisReply **redis_exchange(RedisStore *store, int *count);
 extern const char *redis_client_version(void);
 
@@ -89,8 +90,10 @@ extern void redis_add_text(RedisCommand *command, const char *text);
 extern void redis_add_int(RedisCommand *command, int64 value);
 extern void redis_queue_words(RedisStore *store, const char *name,...);
 extern RedisReply *redis_call(RedisStore *store, RedisCommand *command);
+extern void redis_queue_script(RedisStore *store, const RedisScript *script,
+							   const RedisCommand *arguments);
 extern RedisReply *redis_run_script(RedisStore *store, const RedisScript *script,
-									RedisCommand *arguments);
+									const RedisCommand *arguments);
 extern void redis_check(RedisStore *store, const RedisReply *reply);
 extern void redis_expect(RedisStore *store, const RedisReply *reply,
 						 RedisType type);
@@ -127,7 +130,8 @@ extern void redis_append_json_time(StringInfo out, TimestampTz time);
 typedef struct RedisFound
 {
 	SagazRecord record;
-	char	   *stamp;			/* of an event: changes with each change */
+	bool		stamped;		/* an event is wanted with its stamp */
+	char	   *stamp;			/* changes with each change of the event */
 } RedisFound;
 
 /* False where the key is not one of a record. */

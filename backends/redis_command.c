@@ -192,23 +192,6 @@ redis_expect(RedisStore *store, const RedisReply *reply, RedisType type)
 /* ---------------------------------------------------------------------- */
 /* Scripts */
 
-static RedisReply *
-run_loaded(RedisStore *store, const RedisScript *script,
-		   const RedisCommand *arguments)
-{
-	RedisCommand *command = redis_command("EVALSHA");
-	RedisReply **replies;
-	int			count;
-
-	redis_add(command, store->digests[script->no]);
-	redis_add(command, "0");
-	for (int i = 0; i < arguments->count; i++)
-		redis_add_bytes(command, arguments->words[i], arguments->lengths[i]);
-	redis_queue(store, command);
-	replies = redis_exchange(store, &count);
-	return replies[0];
-}
-
 static void
 load_script(RedisStore *store, const RedisScript *script)
 {
@@ -223,23 +206,41 @@ load_script(RedisStore *store, const RedisScript *script)
 }
 
 /*
- * Run a script; the words of the command, its name included, are its
- * arguments.  The server forgets scripts when it is restarted.
+ * Queue a script for the next exchange; the words of the command, its name
+ * included, are its arguments.
  */
-RedisReply *
-redis_run_script(RedisStore *store, const RedisScript *script,
-				 RedisCommand *arguments)
+void
+redis_queue_script(RedisStore *store, const RedisScript *script,
+				   const RedisCommand *arguments)
 {
-	RedisReply *reply;
+	RedisCommand *command;
 
 	if (store->digests[script->no] == NULL)
 		load_script(store, script);
-	reply = run_loaded(store, script, arguments);
-	if (redis_is_error(reply, "NOSCRIPT"))
+	command = redis_command("EVALSHA");
+	redis_add(command, store->digests[script->no]);
+	redis_add(command, "0");
+	for (int i = 0; i < arguments->count; i++)
+		redis_add_bytes(command, arguments->words[i], arguments->lengths[i]);
+	redis_queue(store, command);
+}
+
+/* Run a script that the server may have forgotten, as when it is restarted. */
+RedisReply *
+redis_run_script(RedisStore *store, const RedisScript *script,
+				 const RedisCommand *arguments)
+{
+	RedisReply **replies;
+	int			count;
+
+	redis_queue_script(store, script, arguments);
+	replies = redis_exchange(store, &count);
+	if (redis_is_error(replies[0], "NOSCRIPT"))
 	{
 		load_script(store, script);
-		reply = run_loaded(store, script, arguments);
+		redis_queue_script(store, script, arguments);
+		replies = redis_exchange(store, &count);
 	}
-	redis_check(store, reply);
-	return reply;
+	redis_check(store, replies[0]);
+	return replies[0];
 }

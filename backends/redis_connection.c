@@ -383,6 +383,17 @@ redis_queue_ahead(RedisStore *store, RedisCommand *command)
 	store->connection->ahead++;
 }
 
+/* Let the server begin with what is queued, as far as it takes it at once. */
+void
+redis_send_ahead(RedisStore *store)
+{
+	redisContext *context = store->connection->context;
+	int			done;
+
+	if (redisBufferWrite(context, &done) != REDIS_OK)
+		lost_connection(store, context->errstr);
+}
+
 /* The next reply that has come whole, or NULL. */
 static RedisReply *
 next_reply(RedisConnection *connection)

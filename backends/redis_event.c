@@ -48,21 +48,42 @@ redis_event_scan(RedisStore *store, const SagazFilter *filter)
 	return scan;
 }
 
-/* The value of a field, NULL where it is missing. */
-static const RedisReply *
-get_field(const RedisReply *hash, const char *field)
+typedef struct Hash
 {
-	for (int i = 0; i + 1 < hash->count; i += 2)
-		if (hash->elements[i]->type == REDIS_STRING &&
-			hash->elements[i + 1]->type == REDIS_STRING &&
-			strcmp(hash->elements[i]->str, field) == 0)
-			return hash->elements[i + 1];
+	const RedisReply *reply;	/* names and values */
+	int			next;			/* the field behind the one last looked for */
+} Hash;
+
+/*
+ * The value of a field, NULL where it is missing.  Whoever asks in the order
+ * in which they were written finds each at once.
+ */
+static const RedisReply *
+get_field(Hash *hash, const char *field)
+{
+	RedisReply **elements = hash->reply->elements;
+	int			fields = hash->reply->count / 2;
+	size_t		length = strlen(field);
+
+	for (int i = 0; i < fields; i++)
+	{
+		int			at = 2 * ((hash->next + i) % fields);
+
+		if (elements[at]->type == REDIS_STRING &&
+			elements[at + 1]->type == REDIS_STRING &&
+			elements[at]->length == length &&
+			memcmp(elements[at]->str, field, length) == 0)
+		{
+			hash->next = at / 2 + 1;
+			return elements[at + 1];
+		}
+	}
 	return NULL;
 }
 
 /* Text; the library has empty text for none. */
 static char *
-get_text(const RedisReply *hash, const char *field, SagazRecord *record)
+get_text(Hash *hash, const char *field, SagazRecord *record)
 {
 	const RedisReply *value = get_field(hash, field);
 
@@ -73,7 +94,7 @@ get_text(const RedisReply *hash, const char *field, SagazRecord *record)
 
 /* Text that counts, be it empty. */
 static char *
-get_whole_text(const RedisReply *hash, const char *field, SagazRecord *record)
+get_whole_text(Hash *hash, const char *field, SagazRecord *record)
 {
 	const RedisReply *value = get_field(hash, field);
 
@@ -83,21 +104,21 @@ get_whole_text(const RedisReply *hash, const char *field, SagazRecord *record)
 
 /* A document; the library cannot read one that is there and empty. */
 static Jsonb *
-get_json(const RedisReply *hash, const char *field, SagazRecord *record)
+get_json(Hash *hash, const char *field, SagazRecord *record)
 {
-	if (get_field(hash, field) == NULL)
-		return sagaz_empty_object();
-	return sagaz_field_json(get_whole_text(hash, field, record), field, record);
+	char	   *text = get_whole_text(hash, field, record);
+
+	return text ? sagaz_field_json(text, field, record) : sagaz_empty_object();
 }
 
 static TimestampTz
-get_time(const RedisReply *hash, const char *field, SagazRecord *record)
+get_time(Hash *hash, const char *field, SagazRecord *record)
 {
 	return sagaz_field_time(get_text(hash, field, record), field, record);
 }
 
 static int
-get_count(const RedisReply *hash, const char *field, SagazRecord *record)
+get_count(Hash *hash, const char *field, SagazRecord *record)
 {
 	const RedisReply *value = get_field(hash, field);
 	char	   *end;
@@ -113,7 +134,7 @@ get_count(const RedisReply *hash, const char *field, SagazRecord *record)
 }
 
 static int64
-get_number(const RedisReply *hash, const char *field)
+get_number(Hash *hash, const char *field)
 {
 	const RedisReply *value = get_field(hash, field);
 
@@ -122,7 +143,7 @@ get_number(const RedisReply *hash, const char *field)
 
 /* As stamp_of() of redis_write.lua has it. */
 static char *
-stamp_of(const RedisReply *hash)
+stamp_of(Hash *hash)
 {
 	static const char *const fields[] = {
 		"status", "claimed_at", "sent_at", "retry_count", "worker_id",
@@ -144,7 +165,7 @@ stamp_of(const RedisReply *hash)
 }
 
 static void
-read_fields(const RedisReply *hash, SagazRecord *record)
+read_fields(Hash *hash, SagazRecord *record)
 {
 	SagazEvent *event = &record->event;
 
@@ -157,10 +178,10 @@ read_fields(const RedisReply *hash, SagazRecord *record)
 	event->status = get_whole_text(hash, "status", record);
 	if (event->status == NULL)
 		event->status = "pending";
+	event->retry_count = get_count(hash, "retry_count", record);
 	event->created_at = get_time(hash, "created_at", record);
 	event->claimed_at = get_time(hash, "claimed_at", record);
 	event->sent_at = get_time(hash, "sent_at", record);
-	event->retry_count = get_count(hash, "retry_count", record);
 	event->last_error = get_text(hash, "last_error", record);
 	event->worker_id = get_text(hash, "worker_id", record);
 	event->routing_key = get_text(hash, "routing_key", record);
@@ -178,13 +199,15 @@ bool
 redis_event_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
 {
 	SagazRecord *record = &found->record;
+	Hash		hash = {reply, 0};
 
 	if (reply->type != REDIS_ARRAY || reply->count == 0)
 		return false;
 	record->kind = SAGAZ_EVENT;
 	record->event.event_id = sagaz_field_text(id->bytes, id->length, "event_id", record);
-	read_fields(reply, record);
-	found->stamp = stamp_of(reply);
+	read_fields(&hash, record);
+	if (found->stamped)
+		found->stamp = stamp_of(&hash);
 	return true;
 }
 
@@ -299,18 +322,17 @@ begin_writes(RedisStore *store)
 }
 
 /*
- * Write them.  False if one was changed since it was read; what else hinders
- * is raised.
+ * What the script says.  False if an event was changed since it was read; what
+ * else hinders is raised.
  */
 static bool
-write_all(RedisStore *store, RedisCommand *writes, int64 *written)
+count_written(RedisStore *store, const RedisReply *reply, int64 *written)
 {
-	RedisReply *reply = redis_run_script(store, &redis_write_script, writes);
 	const char *why;
 
 	if (reply->type == REDIS_INTEGER)
 	{
-		*written = reply->integer;
+		*written += reply->integer;
 		return true;
 	}
 	redis_expect(store, reply, REDIS_ARRAY);
@@ -335,16 +357,62 @@ write_all(RedisStore *store, RedisCommand *writes, int64 *written)
 	return false;				/* keep compiler quiet */
 }
 
+static bool
+write_all(RedisStore *store, const RedisCommand *writes, int64 *written)
+{
+	return count_written(store, redis_run_script(store, &redis_write_script, writes),
+						 written);
+}
+
+#define PART_EVENTS 100
+
+/*
+ * Put those that are missing, in parts: the server writes one while we make
+ * the next.  Where one fails, others may have been written.
+ */
+static int64
+put_missing(RedisStore *store, const SagazRecord *records, int count)
+{
+	RedisCommand **parts = palloc((count / PART_EVENTS + 1) * sizeof(RedisCommand *));
+	RedisReply **replies;
+	int			nparts = 0;
+	int64		written = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		if (i % PART_EVENTS == 0)
+			parts[nparts++] = begin_writes(store);
+		add_write(parts[nparts - 1], "M", records[i].event.event_id, "",
+				  &records[i].event);
+		if ((i + 1) % PART_EVENTS == 0 || i + 1 == count)
+		{
+			redis_queue_script(store, &redis_write_script, parts[nparts - 1]);
+			redis_send_ahead(store);
+		}
+	}
+	replies = redis_exchange(store, &nparts);
+	for (int i = 0; i < nparts; i++)
+	{
+		if (redis_is_error(replies[i], "NOSCRIPT"))
+			(void) write_all(store, parts[i], &written);
+		else
+			(void) count_written(store, replies[i], &written);
+	}
+	return written;
+}
+
 int64
 redis_event_put(RedisStore *store, SagazRecord *records, int count,
 				SagazPutMode mode)
 {
-	static const char *const modes[] = {"N", "M", "A"};
-	RedisCommand *writes = begin_writes(store);
+	RedisCommand *writes;
 	int64		written = 0;
 
+	if (mode == SAGAZ_PUT_MISSING)
+		return put_missing(store, records, count);
+	writes = begin_writes(store);
 	for (int i = 0; i < count; i++)
-		add_write(writes, modes[mode], records[i].event.event_id, "",
+		add_write(writes, mode == SAGAZ_PUT_NEW ? "N" : "A", records[i].event.event_id, "",
 				  &records[i].event);
 	(void) write_all(store, writes, &written);
 	return written;

@@ -15,7 +15,7 @@
 /* The next record that matches, in the present memory context. */
 static bool
 next_match(RedisScan *scan, SagazKind kind, const SagazFilter *filter,
-		   RedisFound *found)
+		   bool stamped, RedisFound *found)
 {
 	RedisRead	read = kind == SAGAZ_SAGA ? redis_saga_read : redis_event_read;
 	RedisReply *reply;
@@ -26,6 +26,7 @@ next_match(RedisScan *scan, SagazKind kind, const SagazFilter *filter,
 		CHECK_FOR_INTERRUPTS();
 		memset(found, 0, sizeof(RedisFound));
 		found->record.kind = kind;
+		found->stamped = stamped;
 		if (!read(id, reply, found))
 			continue;
 		sagaz_record_check(&found->record);
@@ -91,7 +92,7 @@ sort_and_cut(List *list, const SagazFilter *filter, MemoryContext *kept)
 
 static List *
 find_sorted(RedisStore *store, SagazKind kind, const SagazFilter *filter,
-			MemoryContext *kept)
+			bool stamped, MemoryContext *kept)
 {
 	RedisScan  *scan = begin_scan(store, kind, filter);
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
@@ -100,7 +101,7 @@ find_sorted(RedisStore *store, SagazKind kind, const SagazFilter *filter,
 	RedisFound	found;
 	List	   *list = NIL;
 
-	while (next_match(scan, kind, filter, &found))
+	while (next_match(scan, kind, filter, stamped, &found))
 	{
 		MemoryContextSwitchTo(*kept);
 		list = lappend(list, copy_found(&found));
@@ -131,10 +132,10 @@ redis_find(RedisStore *store, SagazKind kind, const SagazFilter *filter)
 	List	   *list = NIL;
 
 	if (is_by_time(filter))
-		return find_sorted(store, kind, filter, &kept);
+		return find_sorted(store, kind, filter, true, &kept);
 	scan = begin_scan(store, kind, filter);
 	while ((filter->limit == 0 || list_length(list) < filter->limit) &&
-		   next_match(scan, kind, filter, &found))
+		   next_match(scan, kind, filter, true, &found))
 		list = lappend(list, memcpy(palloc(sizeof(RedisFound)), &found,
 									sizeof(RedisFound)));
 	return list;
@@ -151,7 +152,8 @@ redis_read_begin(SagazReader *base)
 	{
 		reader->kept = AllocSetContextCreate(base->context, "sagaz redis records",
 											 ALLOCSET_DEFAULT_SIZES);
-		reader->sorted = find_sorted(store, base->kind, &base->filter, &reader->kept);
+		reader->sorted = find_sorted(store, base->kind, &base->filter, false,
+									 &reader->kept);
 	}
 	else
 		reader->scan = begin_scan(store, base->kind, &base->filter);
@@ -167,7 +169,7 @@ redis_read_next(SagazReader *base, SagazRecord *record)
 		return false;
 	if (reader->scan)
 	{
-		if (!next_match(reader->scan, base->kind, &base->filter, &found))
+		if (!next_match(reader->scan, base->kind, &base->filter, false, &found))
 			return false;
 		*record = found.record;
 	}

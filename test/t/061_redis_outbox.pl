@@ -5,6 +5,7 @@ use warnings;
 
 use PostgreSQL::Test::Utils;
 use SagazRedis;
+use SagazSession;
 use SagazTest;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -325,6 +326,23 @@ sql("SELECT sagaz.save_saga_state('saga', 'S', 'pending', storage => 'r')");
 $reads = reads();
 sql(join ';', map { "SELECT sagaz.save_saga_state('saga', 'S', 'executing', context => '$_', storage => 'r')" } 1 .. 20);
 cmp_ok(reads() - $reads, '<=', 50, 'a save of a saga: two round trips');
+
+# A copy of many goes in several scripts; the server may forget these meanwhile.
+my $session = SagazSession->new($node, 'postgres');
+$session->query("SELECT cardinality(sagaz.insert_events((SELECT jsonb_agg(jsonb_build_object('saga_id', 's', 'event_type', 'E', 'payload', n)) FROM generate_series(1, 950) n)))");
+for my $forgets (0, 1)
+{
+	$redis->cli('FLUSHDB');
+	$redis->cli('SCRIPT', 'FLUSH') if $forgets;
+	$scripts = script_calls();
+	$session->query("CALL sagaz.transfer('native', 'r', 'outbox', batch_size => 450)");
+	is($session->query('SELECT state, transferred FROM sagaz.transfers ORDER BY transfer_id DESC LIMIT 1'), 'completed|950', 'a copy' . ($forgets ? ' by scripts that were forgotten' : ''));
+	is($redis->cli('XLEN', "$p:events"), 950, 'and each has its entry');
+	# five parts, five and one; the first five are sent again, and one of them
+	# once more, as only then the script is there again
+	is(script_calls() - $scripts, $forgets ? 17 : 11, 'in parts of 100');
+}
+$session->close;
 
 $node->stop;
 done_testing();
