@@ -445,6 +445,8 @@ struct SagazStore
 	List	   *options;		/* DefElem, checked */
 	char	   *consumer_group; /* the group that its events are for */
 	bool		broken;			/* close it; open it anew */
+	bool		only_looks;		/* for now: what is written is undone, so make
+								 * nothing that stays */
 	int			readers;		/* that are open */
 	bool		is_left;		/* goes with the last of them */
 };

@@ -110,6 +110,9 @@ library_array(const char *const *texts, int count)
 /* ---------------------------------------------------------------------- */
 /* Writing */
 
+static const char *const begin_looking = "BEGIN";
+static const char *const end_looking = "ROLLBACK";
+
 static void
 make(PostgresStore *store, const char *const *statements, int count)
 {
@@ -120,14 +123,21 @@ make(PostgresStore *store, const char *const *statements, int count)
 	(void) postgres_exchange(store, &nresults);
 }
 
-/* See to it that all tables are there. */
+/*
+ * See to it that all tables are there.  Who only looks sees that they could be
+ * made; of an error the caller rolls back.
+ */
 void
 library_make_tables(PostgresStore *store)
 {
+	if (store->base.only_looks)
+		make(store, &begin_looking, 1);
 	if (!store->has[SAGAZ_SAGA] || !store->has[SAGAZ_EVENT])
 		make(store, make_tables, lengthof(make_tables));
 	if (!store->has_side[SAGAZ_SAGA] || !store->has_side[SAGAZ_EVENT])
 		make(store, make_side_tables, lengthof(make_side_tables));
+	if (store->base.only_looks)
+		make(store, &end_looking, 1);
 	(void) postgres_layout(store);
 }
 

@@ -161,9 +161,9 @@ library_edit(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 
 	if (!create && !store->has[kind])
 		return 0;
-	library_make_tables(store);
 	PG_TRY();
 	{
+		library_make_tables(store);
 		while (changed < 0)
 		{
 			CHECK_FOR_INTERRUPTS();

@@ -57,7 +57,7 @@ sqlite_ping(SagazStore *base)
 	sqlite_look((SqliteStore *) base);
 }
 
-/* The file, by whichever of its names it was opened. */
+/* The file, by whichever of its names it was opened; or what it will be. */
 static char *
 sqlite_identity(SagazStore *base, SagazKind kind)
 {
@@ -65,7 +65,16 @@ sqlite_identity(SagazStore *base, SagazKind kind)
 	struct stat st;
 
 	if (stat(path, &st) != 0)
-		return psprintf("sqlite:%s", path);
+	{
+		char	   *directory = pstrdup(path);
+
+		get_parent_directory(directory);
+		if (stat(directory[0] ? directory : "/", &st) != 0)
+			return psprintf("sqlite:%s", path);
+		return psprintf("sqlite:" UINT64_FORMAT ":" UINT64_FORMAT "%s",
+						(uint64) st.st_dev, (uint64) st.st_ino,
+						last_dir_separator(path));
+	}
 	return psprintf("sqlite:" UINT64_FORMAT ":" UINT64_FORMAT,
 					(uint64) st.st_dev, (uint64) st.st_ino);
 }

@@ -12,7 +12,9 @@
 typedef struct SqliteStore
 {
 	SagazStore	base;
+	const char *path;
 	sqlite3    *db;
+	bool		is_stand_in;	/* which is empty, for a file not made as yet */
 	List	   *statements;		/* prepared ones */
 	bool		has_fd;			/* counted as one of our descriptors */
 	bool		looked;			/* what follows is known */

@@ -10,6 +10,7 @@
 #include "sqlite.h"
 
 #include <errno.h>
+#include <unistd.h>
 
 #include "miscadmin.h"
 #include "storage/fd.h"
@@ -216,34 +217,85 @@ sqlite_prepare(SqliteStore *store, const char *sql)
 /* Opening and closing */
 
 static void
-close_store(void *arg)
+close_database(SqliteStore *store)
 {
-	SqliteStore *store = arg;
 	ListCell   *cell;
 
 	foreach(cell, store->statements)
 		sqlite3_finalize(((Statement *) lfirst(cell))->handle);
 	sqlite3_close_v2(store->db);
 	store->db = NULL;
+	store->statements = NIL;
+}
+
+static void
+close_store(void *arg)
+{
+	SqliteStore *store = arg;
+
+	close_database(store);
 	if (store->has_fd)
 		ReleaseExternalFD();
 	store->has_fd = false;
 }
 
+static void
+open_database(SqliteStore *store, const char *path, int flags)
+{
+	int			code = sqlite3_open_v2(path, &store->db,
+									   flags | SQLITE_OPEN_EXRESCODE, NULL);
+
+	sqlite_check(store, code);
+	sqlite3_busy_handler(store->db, on_busy, store);
+	sqlite3_progress_handler(store->db, PROGRESS_STEPS, on_progress, store);
+	/* only what we say ourselves runs, whatever the file's schema holds */
+	sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+	sqlite3_db_config(store->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
+	sqlite3_db_config(store->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+}
+
+static bool
+is_there(const char *path)
+{
+	return access(path, F_OK) == 0 || errno != ENOENT;
+}
+
+static bool
+may_be_made(const char *path)
+{
+	char	   *directory = pstrdup(path);
+
+	get_parent_directory(directory);
+	return access(directory[0] ? directory : "/", W_OK | X_OK) == 0;
+}
+
+/* Open the file itself; one that is written to is made if it is not there. */
+static void
+open_file(SqliteStore *store)
+{
+	bool		may_write = sagaz_sqlite_may_write(store->path, store->base.owner);
+
+	close_database(store);
+	store->base.broken = true;
+	open_database(store, store->path,
+				  may_write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE :
+				  SQLITE_OPEN_READONLY);
+	store->base.broken = store->is_stand_in = false;
+}
+
+/* Who only reads makes no file. */
 void
 sqlite_open(SagazStore *base)
 {
 	SqliteStore *store = (SqliteStore *) base;
-	const char *path = sagaz_store_option(base, "path");
-	int			flags;
-	int			code;
+	bool		may_write;
 
-	if (path == NULL)
+	store->path = sagaz_store_option(base, "path");
+	if (store->path == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("storage \"%s\" has no option \"path\"", base->name)));
-	flags = sagaz_sqlite_may_write(path, base->owner) ?
-		SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
+	may_write = sagaz_sqlite_may_write(store->path, base->owner);
 	store->close.func = close_store;
 	store->close.arg = store;
 	MemoryContextRegisterResetCallback(base->context, &store->close);
@@ -252,14 +304,12 @@ sqlite_open(SagazStore *base)
 				(errcode(ERRCODE_SAGAZ_CAPACITY),
 				 errmsg("too many files are open for another storage")));
 	store->has_fd = true;
-	code = sqlite3_open_v2(path, &store->db, flags | SQLITE_OPEN_EXRESCODE, NULL);
-	sqlite_check(store, code);
-	sqlite3_busy_handler(store->db, on_busy, store);
-	sqlite3_progress_handler(store->db, PROGRESS_STEPS, on_progress, store);
-	/* only what we say ourselves runs, whatever the file's schema holds */
-	sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
-	sqlite3_db_config(store->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);
-	sqlite3_db_config(store->db, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+	store->is_stand_in = may_write && !is_there(store->path) &&
+		may_be_made(store->path);
+	if (store->is_stand_in)
+		open_database(store, ":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
+	else
+		open_file(store);
 }
 
 /* The tables of which we know what columns they must have. */
@@ -297,10 +347,14 @@ refuse_file(SqliteStore *store, const char *table)
 void
 sqlite_look(SqliteStore *store)
 {
-	sqlite3_stmt *statement = sqlite_prepare(store, "SELECT name FROM sqlite_master WHERE type = 'table'");
+	sqlite3_stmt *statement;
 	int			code;
 	bool		any = false;
 
+	if (store->is_stand_in && sqlite3_get_autocommit(store->db) &&
+		is_there(store->path))
+		open_file(store);
+	statement = sqlite_prepare(store, "SELECT name FROM sqlite_master WHERE type = 'table'");
 	memset(store->has, 0, sizeof(store->has));
 	memset(store->has_side, 0, sizeof(store->has_side));
 	while ((code = sqlite3_step(statement)) == SQLITE_ROW)
@@ -343,7 +397,9 @@ void
 sqlite_begin(SqliteStore *store, SagazKind kind)
 {
 	sqlite_look_once(store);
-	if (store->empty)
+	if (store->is_stand_in && !store->base.only_looks)
+		open_file(store);
+	if (store->empty && !store->base.only_looks)
 		sqlite_run(store, "PRAGMA journal_mode = WAL");
 	sqlite_run(store, "BEGIN IMMEDIATE");
 	if (store->has[kind] && store->has_side[kind])

@@ -143,9 +143,9 @@ go_no_further(SagazRecord *record, bool exists, void *arg)
 }
 
 /*
- * Get as far as one can get with writing without writing anything.  Where
- * tables are made in a transaction of their own, none are made.  Who may write
- * to tables of sagaz, it decides itself.
+ * Get as far as one can get with writing without writing anything, nor making
+ * files or tables that stay.  Who may write to tables of sagaz, it decides
+ * itself.
  */
 static void
 try_to_write(SagazTransfer *transfer, SagazKind kind)
@@ -156,7 +156,18 @@ try_to_write(SagazTransfer *transfer, SagazKind kind)
 	if (!transfer->target.is_native &&
 		strcmp(transfer->target.layout, "sagaz") != 0 &&
 		strcmp(transfer->target.layout, "empty") != 0)
-		(void) sagaz_edit(store, kind, &filter, true, go_no_further, transfer);
+	{
+		store->only_looks = true;
+		PG_TRY();
+		{
+			(void) sagaz_edit(store, kind, &filter, true, go_no_further, transfer);
+		}
+		PG_FINALLY();
+		{
+			store->only_looks = false;
+		}
+		PG_END_TRY();
+	}
 }
 
 static void

@@ -97,6 +97,48 @@ for my $name (qw(three four))
 }
 
 # ----------------------------------------------------------------------
+# Who only looks makes nothing
+
+sub tables
+{
+	my ($database) = @_;
+	return $other->safe_psql($database, q{SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class
+		WHERE relkind = 'r' AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)});
+}
+
+my $none = "$files/none.db";
+my $compatible = q{SELECT compatible FROM sagaz.validate_transfer('%s', '%s')};
+is($session->query(sprintf $compatible, 'sqlite_filled', "sqlite://$none"), 't', 'look: no file as yet');
+is($session->query(sprintf $compatible, "sqlite://$none", 'sqlite_filled'), 't', 'look: nor to read from');
+is($session->query("SELECT sagaz.count_records('saga', 'sqlite://$none')"), '0', 'look: it holds nothing');
+ok(!-e $none, 'look: none is made');
+is(state_of("CALL sagaz.transfer('sqlite://$none', 'sqlite://$files/./none.db')"), 'SZ009', 'look: nor by any other name');
+append_to_file($none, '');
+is($session->query(sprintf $compatible, 'sqlite_filled', "sqlite://$none"), 't', 'look: an empty file');
+is(-s $none, 0, 'look: stays empty');
+unlink $none or die $!;
+my $writer = SagazSession->new($node, 'empty');
+$writer->query("SELECT sagaz.create_storage('fresh', 'sqlite://$none')");
+is($session->query(q{SELECT sagaz.count_records('saga', 'fresh')}), '0', 'look: not there for this session');
+$writer->query(q{SELECT sagaz.save_saga_state('x', 'X', 'pending', storage => 'fresh')});
+is($session->query(q{SELECT sagaz.count_records('saga', 'fresh')}), '1', 'look: when another has made it, it is seen');
+is($session->query(q{SELECT sagaz.save_saga_state('y', 'Y', 'pending', storage => 'fresh') IS NOT NULL}), 't', 'look: and written to');
+is($writer->query(q{SELECT sagaz.count_records('saga', 'fresh')}), '2', 'look: by both');
+$writer->close;
+
+# The library's tables, without ours beside them
+$other->safe_psql('postgres', 'CREATE DATABASE plain');
+$other->safe_psql('plain', slurp_file('test/data/pg-clean.sql'));
+my $before = tables('plain');
+my $plain = database_url($other, 'plain');
+like($before, qr/^(?!.*sagaz).*saga_outbox/, 'look: tables of the library');
+is($session->query(sprintf $compatible, 'sqlite_filled', $plain), 't', 'look: to write to');
+is($session->query(sprintf $compatible, $plain, 'sqlite_filled'), 't', 'look: to read from');
+is(tables('plain'), $before, 'look: stay alone');
+$other->safe_psql('plain', 'CREATE ROLE guest LOGIN; GRANT USAGE ON SCHEMA public TO guest; GRANT ALL ON ALL TABLES IN SCHEMA public TO guest');
+is($session->query(sprintf q{SELECT issues->0->>'code' FROM sagaz.validate_transfer('sqlite_filled', '%s')}, database_url($other, 'plain', 'guest')), 'privilege', 'look: who may not make ours');
+
+# ----------------------------------------------------------------------
 # A source in which one comes and another goes
 
 # One that the target refuses ends the migration when the others are copied.
