@@ -1,5 +1,6 @@
-# What two transfers do to each other, which storages are the same place, and
-# what a migration sees of a source that changes under its hands.
+# What two transfers do to each other, which storages are the same place, what a
+# look leaves behind, what a migration sees of a source that changes under its
+# hands, and an error that comes between two of its steps.
 use strict;
 use warnings;
 
@@ -160,6 +161,23 @@ is(while_held('SELECT pg_advisory_xact_lock(1)', "CALL sagaz.resume_transfer($id
 is(newest("state, removed, transfer_id = $id"), 'completed|1|t', 'gone: what has gone from the source is seen');
 is(ids('library_empty'), '1 2', 'gone: and goes from the target');
 sql('DROP FUNCTION public.wait CASCADE');
+
+# ----------------------------------------------------------------------
+# An error between two steps
+
+$places->clear($_, 'empty', $session) for qw(native library);
+import_into($session, 'outbox', 'native', map { event($_) } 1 .. 3);
+sql(q{CREATE FUNCTION public.hide() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN ALTER TABLE sagaz.transfer_record RENAME TO hidden; RETURN NEW; END';
+	CREATE TRIGGER hide BEFORE UPDATE ON sagaz.transfer FOR EACH ROW
+		WHEN (NEW.state = 'running' AND NEW.current_type = 'outbox' AND OLD.processed < NEW.processed) EXECUTE FUNCTION public.hide()});
+is(state_of(q{CALL sagaz.migrate('native', 'library_empty')}), 'SZ004', 'between: the table of what was copied goes away');
+$id = newest('transfer_id');
+is(newest(q{state, transferred, error LIKE '%"sagaz.transfer_record" does not exist', finished_at IS NOT NULL}), 'failed|3|t|t', 'between: it is written down at once');
+is(state_of("SELECT sagaz.cancel_transfer($id)"), '', 'between: the session works');
+is(state_of("CALL sagaz.resume_transfer($id)"), 'SZ004', 'between: it fails again');
+sql('DROP FUNCTION public.hide CASCADE; ALTER TABLE sagaz.hidden RENAME TO transfer_record');
+is(state_of("CALL sagaz.resume_transfer($id)"), '', 'between: it goes on');
+is(newest("state, transfer_id = $id") . ' ' . ids('library_empty'), 'completed|t 1 2 3', 'between: to the end');
 
 $session->close;
 done_testing();
