@@ -180,6 +180,7 @@ wait_for_lanes(SagazClaim *claim, bool *taken)
 						 LANE_POLL_MS, PG_WAIT_EXTENSION);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		claim->group_is_known = false;
 		for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
 			if (taken[lane] && try_lane(claim, lane))
 				taken[lane] = false;

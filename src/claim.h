@@ -16,6 +16,7 @@
 typedef struct SagazClaim
 {
 	SagazGroup	group;
+	bool		group_is_known; /* to be as it is now, under a lane's lock */
 	const char *worker_id;		/* this, what follows and rows: the caller's */
 	int			limit;			/* events wanted */
 	int64		older_than;		/* microseconds */

@@ -629,7 +629,9 @@ sagaz_lane_claim(SagazClaim *claim, int16 lane_no)
 	lane.lane = lane_no;
 	take_snapshot(&lane);
 	sagaz_cursor_read(claim->group.no, lane_no, lane.snapshot, &lane.cursor);
-	sagaz_group_check(&claim->group);
+	if (!claim->group_is_known || !lane.cursor.found)
+		sagaz_group_check(&claim->group);
+	claim->group_is_known = true;
 	check_cursor(&lane);
 	if (!claim->group.paused &&
 		(claim->batch_id == 0 || lane.cursor.batch_id < claim->batch_id))
