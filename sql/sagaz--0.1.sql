@@ -139,11 +139,11 @@ COMMENT ON FUNCTION sagaz.stuck_sagas(interval, text) IS
 	'sagas that are not finished and were not changed for so long, longest first';
 
 CREATE FUNCTION sagaz.get_saga_statistics(storage text DEFAULT NULL)
-	RETURNS TABLE (saga_name text, status sagaz.saga_status, sagas bigint)
+	RETURNS TABLE (saga_name text, status sagaz.saga_status, sagas bigint, estimated boolean)
 	AS 'MODULE_PATHNAME', 'sagaz_any_get_saga_statistics' LANGUAGE C STABLE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION sagaz.get_saga_statistics(text) IS
-	'how many sagas there are of each name and status';
+	'how many sagas there are of each name and status; of a large table the large groups are estimated';
 
 CREATE FUNCTION sagaz.cleanup_completed_sagas(older_than interval,
 		statuses text[] DEFAULT '{completed,rolled_back}',

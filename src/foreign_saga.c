@@ -553,9 +553,10 @@ sagaz_foreign_get_saga_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 		Datum		values[] = {
 			CStringGetTextDatum(tally->name),
 			ObjectIdGetDatum(saga_check_status(&saga_statuses, tally->status, "status")),
-			Int64GetDatum(tally->count)
+			Int64GetDatum(tally->count),
+			BoolGetDatum(false)
 		};
-		bool		nulls[] = {false, false, false};
+		bool		nulls[] = {false, false, false, false};
 
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}

@@ -232,12 +232,12 @@ SELECT count(*) FROM sagaz.stuck_sagas('-1 hour', :'s');
 --! SZ009
 
 SELECT * FROM sagaz.get_saga_statistics(:'s') ORDER BY saga_name COLLATE "C", status;
---> Größe|executing|1
---> OrderSaga|pending|1
---> OrderSaga|failed|1
---> Ship_ment|completed|1
---> StepSaga|executing|1
---> shipXment|executing|1
+--> Größe|executing|1|f
+--> OrderSaga|pending|1|f
+--> OrderSaga|failed|1|f
+--> Ship_ment|completed|1|f
+--> StepSaga|executing|1|f
+--> shipXment|executing|1|f
 
 SELECT sagaz.cleanup_completed_sagas('1 hour', storage => :'s');
 --> 0

@@ -77,3 +77,19 @@ SELECT sagaz.cleanup_completed_sagas('12 hours', '{failed,failed}');
 SELECT sagaz.cleanup_completed_sagas('0', '{completed,rolled_back,failed,partially_committed}');
 SELECT status, count(*) FROM sagaz.sagas GROUP BY 1 ORDER BY 1;
 SELECT count(*), count(DISTINCT saga_id) FROM sagaz.saga_steps;
+
+-- a table of more than 32 MB: small groups exactly, large ones within 15 %
+INSERT INTO sagaz.sagas (saga_id, saga_name, status, context)
+	SELECT 'wide-' || i, CASE WHEN i % 10 = 0 THEN 'Tenth' ELSE 'Wide' END, CASE WHEN i <= 203 THEN 'failed' WHEN i % 2 = 0 THEN 'completed' ELSE 'executing' END::sagaz.saga_status,
+		jsonb_build_object('x', (SELECT string_agg(md5(i::text || n::text), '') FROM generate_series(1, 40) n))
+	FROM generate_series(1, 33000) i;
+CREATE VIEW differences AS
+	SELECT s.saga_name, s.status, s.estimated, CASE WHEN s.estimated THEN abs(s.sagas - c.exact) < 0.15 * c.exact ELSE s.sagas = c.exact END AS good
+	FROM sagaz.get_saga_statistics() WITH ORDINALITY AS s (saga_name, status, sagas, estimated, n)
+		FULL JOIN (SELECT saga_name, status, count(*) AS exact FROM sagaz.sagas GROUP BY 1, 2) c USING (saga_name, status) ORDER BY s.n;
+SELECT * FROM differences WHERE good IS NOT TRUE OR saga_name IN ('Tenth', 'Wide');
+ANALYZE sagaz.sagas;
+SELECT * FROM differences WHERE good IS NOT TRUE OR saga_name IN ('Tenth', 'Wide');
+-- with more groups than that it is no estimate
+INSERT INTO sagaz.sagas (saga_id, saga_name, status) SELECT 'named-' || i, 'Named ' || i, 'completed' FROM generate_series(1, 200) i;
+SELECT bool_or(estimated), bool_and(good) FROM differences;
