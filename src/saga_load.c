@@ -128,18 +128,19 @@ push_extra(JsonbParseState **state, const SagaRow *step)
 			pushJsonbValue(state, token, &value);
 }
 
+/* jsonb sorts keys by length first: those in its order need no sorting. */
 static void
 push_step(JsonbParseState **state, const SagaRow *step)
 {
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	push_text(state, "name", step, step_step_name);
-	push_status(state, step, step_status);
-	push_json(state, "result", step, step_result);
 	push_text(state, "error", step, step_error);
+	push_json(state, "result", step, step_result);
+	push_status(state, step, step_status);
 	push_time(state, "executed_at", step, step_executed_at);
-	push_time(state, "compensated_at", step, step_compensated_at);
 	push_int(state, "retry_count",
 			 DatumGetInt32(saga_get(step, step_retry_count)));
+	push_time(state, "compensated_at", step, step_compensated_at);
 	push_extra(state, step);
 	pushJsonbValue(state, WJB_END_OBJECT, NULL);
 }
@@ -169,16 +170,16 @@ saga_to_json(const SagaRow *saga, const SagaSteps *steps)
 	JsonbParseState *state = NULL;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	push_text(&state, "saga_id", saga, saga_saga_id);
-	push_text(&state, "saga_name", saga, saga_saga_name);
-	push_status(&state, saga, saga_status);
-	push_json(&state, "context", saga, saga_context);
-	push_json(&state, "metadata", saga, saga_metadata);
-	push_time(&state, "created_at", saga, saga_created_at);
-	push_time(&state, "updated_at", saga, saga_updated_at);
-	push_int(&state, "version", DatumGetInt64(saga_get(saga, saga_version)));
 	push_string(&state, WJB_KEY, "steps", strlen("steps"));
 	(void) push_steps(&state, steps);
+	push_status(&state, saga, saga_status);
+	push_json(&state, "context", saga, saga_context);
+	push_text(&state, "saga_id", saga, saga_saga_id);
+	push_int(&state, "version", DatumGetInt64(saga_get(saga, saga_version)));
+	push_json(&state, "metadata", saga, saga_metadata);
+	push_text(&state, "saga_name", saga, saga_saga_name);
+	push_time(&state, "created_at", saga, saga_created_at);
+	push_time(&state, "updated_at", saga, saga_updated_at);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 

@@ -96,23 +96,29 @@ look_up(const StatusType *type, const char *word)
 	return status;
 }
 
-/* The enum value for a word that is one of the type's. */
-Oid
-saga_status_oid(const StatusType *type, const char *word)
+/* The enum value for a word by its place. */
+static Oid
+value_at(const StatusType *type, int i)
 {
 	Oid		   *values = values_of(type);
-	int			i = 0;
 
-	while (strcmp(type->words[i], word) != 0)
-		if (++i == type->count)
-			elog(ERROR, "%s has no word \"%s\"", type->name, word);
 	if (!OidIsValid(values[i]))
 	{
-		Oid			status = look_up(type, word);
+		Oid			status = look_up(type, type->words[i]);
 
 		values[i] = status;
 	}
 	return values[i];
+}
+
+/* The enum value for a word that is one of the type's. */
+Oid
+saga_status_oid(const StatusType *type, const char *word)
+{
+	for (int i = 0; i < type->count; i++)
+		if (strcmp(type->words[i], word) == 0)
+			return value_at(type, i);
+	elog(ERROR, "%s has no word \"%s\"", type->name, word);
 }
 
 /* The word of a value of any of the types. */
@@ -120,15 +126,9 @@ const char *
 saga_status_word(Oid status)
 {
 	for (int t = 0; t < (int) lengthof(types); t++)
-	{
-		const StatusType *type = types[t];
-		Oid		   *values = values_of(type);
-
-		for (int i = 0; i < type->count; i++)
-			if (values[i] == status ||
-				saga_status_oid(type, type->words[i]) == status)
-				return type->words[i];
-	}
+		for (int i = 0; i < types[t]->count; i++)
+			if (value_at(types[t], i) == status)
+				return types[t]->words[i];
 	elog(ERROR, "cache lookup failed for status %u", status);
 }
 

@@ -216,8 +216,8 @@ is(sagaz_json(1, 'saga', 'show', 'nix')->{error}, 'there is no saga "nix"', 'tha
 is(scalar @{ sagaz_json(0, 'saga', 'stuck', '--older-than', '0') }, 2, 'saga stuck');
 is(sagaz_json(0, 'saga', 'stuck')->[0], undef, 'nothing is stuck for an hour');
 my $stats = sagaz_json(0, 'storage', 'stats', 'native');
-is_deeply($stats->{sagas}, [ { saga_name => 'OrderSaga', status => 'executing', sagas => 2 },
-	{ saga_name => 'OrderSaga', status => 'completed', sagas => 1 } ], 'storage stats');
+is_deeply($stats->{sagas}, [ { saga_name => 'OrderSaga', status => 'executing', sagas => 2, estimated => JSON::PP::false },
+	{ saga_name => 'OrderSaga', status => 'completed', sagas => 1, estimated => JSON::PP::false } ], 'storage stats');
 is($stats->{outbox}{total}, 0, 'with those of the outbox');
 is(sagaz_json(0, 'storage', 'stats', '--type', 'saga')->{outbox}, undef, 'or without');
 
