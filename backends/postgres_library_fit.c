@@ -229,6 +229,12 @@ complain_of(const SagazRecord *record)
 		complain_of_event(&record->event);
 }
 
+static bool
+has_capitals(const char *event_id)
+{
+	return strpbrk(event_id, "ABCDEF") != NULL;
+}
+
 /*
  * Why the tables cannot hold a record as it is; NULL if they can.  They have
  * UUIDs in small letters, by which a copy must be found again.
@@ -239,14 +245,15 @@ library_unfit(PostgresStore *store, const SagazRecord *record)
 	char	   *why = complain_of(record);
 
 	if (why == NULL && record->kind == SAGAZ_EVENT &&
-		strpbrk(record->event.event_id, "ABCDEF") != NULL)
+		has_capitals(record->event.event_id))
 		return "event_id is not in lower case";
 	return why;
 }
 
 /*
  * Raise an error that names what the tables cannot take; spell the key as
- * they do.
+ * they do.  Records that library_unfit() lets pass are left as they are, for
+ * they outlive an attempt to write them.
  */
 void
 library_check_record(const PostgresStore *store, SagazRecord *record)
@@ -260,7 +267,7 @@ library_check_record(const PostgresStore *store, SagazRecord *record)
 				 errdetail_internal("%s.", why),
 				 errhint("Storage \"%s\" has the Python library's tables, which have no place for that.",
 						 store->base.name)));
-	if (record->kind == SAGAZ_EVENT)
+	if (record->kind == SAGAZ_EVENT && has_capitals(record->event.event_id))
 		record->event.event_id = asc_tolower(record->event.event_id,
 											 strlen(record->event.event_id));
 }

@@ -151,23 +151,6 @@ sagaz_record_to_json(const SagazRecord *record)
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
-/* Records in normal form, as one array. */
-Jsonb *
-sagaz_records_to_json(const SagazRecord *records, int count)
-{
-	JsonbParseState *state = NULL;
-
-	pushJsonbValue(&state, WJB_BEGIN_ARRAY, NULL);
-	for (int i = 0; i < count; i++)
-	{
-		JsonbValue	value;
-
-		sagaz_jsonb_value(sagaz_record_to_json(&records[i]), &value);
-		pushJsonbValue(&state, WJB_ELEM, &value);
-	}
-	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_ARRAY, NULL));
-}
-
 /* ---------------------------------------------------------------------- */
 /* From JSON */
 

@@ -15,7 +15,6 @@ extern const char *const sagaz_event_words[];
 
 extern SagazKind sagaz_kind_of(const char *type);
 extern Jsonb *sagaz_record_to_json(const SagazRecord *record);
-extern Jsonb *sagaz_records_to_json(const SagazRecord *records, int count);
 extern void sagaz_record_from_json(SagazKind kind, Jsonb *json,
 								   SagazRecord *record);
 extern void sagaz_record_check(SagazRecord *record);

@@ -122,13 +122,6 @@ sagaz_databases_changed(void)
 	databases_changed = true;
 }
 
-/* Can a commit wake this process? */
-bool
-sagaz_wake_available(void)
-{
-	return wake != NULL;
-}
-
 /* A waiter whose process ends must not be counted any more. */
 static void
 forget_waiter(int code, Datum arg)

@@ -11,7 +11,6 @@ extern void sagaz_wake_all(void);
 extern void sagaz_wake_at_commit(void);
 extern void sagaz_deliveries_changed(void);
 extern void sagaz_databases_changed(void);
-extern bool sagaz_wake_available(void);
 extern void sagaz_wake_prepare(void);
 extern bool sagaz_wake_sleep(long timeout_ms);
 extern void sagaz_wake_end(void);
