@@ -79,6 +79,8 @@ extern void redis_queue(RedisStore *store, RedisCommand *command);
 extern void redis_queue_ahead(RedisStore *store, RedisCommand *command);
 extern void redis_send_ahead(RedisStore *store);
 extern RedisReply **redis_exchange(RedisStore *store, int *count);
+extern uint64 redis_request(RedisStore *store);
+extern RedisReply **redis_collect(RedisStore *store, uint64 request, int *count);
 extern const char *redis_client_version(void);
 
 /* redis_command.c: commands, and what may be expected of replies */
@@ -118,6 +120,7 @@ extern void redis_scan_members(RedisScan *scan, const char *set);
 extern void redis_scan_all(RedisScan *scan, const char *time_field);
 extern int64 redis_scan_count(const RedisScan *scan);
 extern void redis_scan_sort(RedisScan *scan);
+extern void redis_scan_read_ahead(RedisScan *scan);
 extern const RedisId *redis_scan_next(RedisScan *scan, RedisReply **reply);
 
 /* redis_json.c */

@@ -42,6 +42,8 @@ struct RedisConnection
 	bool		has_fd;			/* counted as one of our descriptors */
 	int			queued;			/* commands whose replies are to be read */
 	int			ahead;			/* the first so many: only whether they fail */
+	uint64		requests;		/* so far, of redis_request() */
+	uint64		requested;		/* whose replies are still to come, 0: none */
 	MemoryContext replies;		/* of the exchange */
 	size_t		reply_bytes;	/* of the present reply */
 	MemoryContextCallback close;
@@ -199,6 +201,7 @@ disconnect(RedisConnection *connection)
 		redisFree(connection->context);
 	connection->context = NULL;
 	connection->queued = connection->ahead = 0;
+	connection->requested = 0;
 	if (connection->has_fd)
 		ReleaseExternalFD();
 	connection->has_fd = false;
@@ -345,10 +348,11 @@ redis_ready(RedisStore *store)
 	char		byte;
 	ssize_t		got;
 
-	connection->queued = connection->ahead = 0;
 	if (connection->context && !store->base.broken)
 	{
 		got = recv(connection->context->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+		if (got > 0 && connection->requested)
+			return;
 		if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
 			return;
 	}
@@ -358,12 +362,29 @@ redis_ready(RedisStore *store)
 /* ---------------------------------------------------------------------- */
 /* Exchanges */
 
+/* Read the replies to a request that has to make way, and forget them. */
+static void
+drop_request(RedisStore *store)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "sagaz redis request",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(context);
+	int			count;
+
+	(void) redis_exchange(store, &count);
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
+}
+
 /* Queue a command for the next exchange. */
 void
 redis_queue(RedisStore *store, RedisCommand *command)
 {
 	RedisConnection *connection = store->connection;
 
+	if (connection->requested)
+		drop_request(store);
 	store->base.broken = true;
 	if (redisAppendCommandArgv(connection->context, command->count,
 							   command->words, command->lengths) != REDIS_OK)
@@ -445,6 +466,8 @@ redis_exchange(RedisStore *store, int *count)
 	int			ahead = connection->ahead;
 	int			read = 0;
 
+	store->base.broken = true;
+	connection->requested = 0;
 	connection->replies = CurrentMemoryContext;
 	while (read < connection->queued)
 	{
@@ -463,4 +486,31 @@ redis_exchange(RedisStore *store, int *count)
 		redis_check(store, replies[i]);
 	*count = read - ahead;
 	return replies + ahead;
+}
+
+/*
+ * Have the server begin with what is queued, to read the replies later.
+ * Returns the number to ask for them.
+ */
+uint64
+redis_request(RedisStore *store)
+{
+	RedisConnection *connection = store->connection;
+
+	redis_send_ahead(store);
+	connection->requested = ++connection->requests;
+	store->base.broken = false;
+	return connection->requested;
+}
+
+/*
+ * Read the replies to a request; NULL if something else was exchanged
+ * meanwhile, for which they had to make way.
+ */
+RedisReply **
+redis_collect(RedisStore *store, uint64 request, int *count)
+{
+	if (request == 0 || store->connection->requested != request)
+		return NULL;
+	return redis_exchange(store, count);
 }

@@ -157,6 +157,8 @@ redis_read_begin(SagazReader *base)
 	}
 	else
 		reader->scan = begin_scan(store, base->kind, &base->filter);
+	if (base->filter.order == SAGAZ_FOR_COPY)
+		redis_scan_read_ahead(reader->scan);
 }
 
 bool

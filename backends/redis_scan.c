@@ -22,24 +22,33 @@
 /* keys looked at by one SCAN. */
 #define SCAN_SIZE "5000"
 
+/* Ids, and what is read of their keys. */
+typedef struct Page
+{
+	MemoryContext context;
+	RedisId    *ids;
+	int			count;
+	RedisReply **replies;
+	uint64		request;		/* of the replies, 0: they are not asked for */
+} Page;
+
 struct RedisScan
 {
 	RedisStore *store;
 	const char *prefix;
 	const char *const *fetch;	/* a command, then what follows the key */
 	MemoryContext context;
-	MemoryContext batch;		/* the replies */
 	IdSpool    *spool;			/* of all ids; else they are in ids */
 	const char *time_field;		/* by which the spool is in order; NULL: by id */
+	bool		reads_ahead;
 	HTAB	   *known;
 	RedisId    *ids;
 	int			count;
 	int			size;
-	int			next;
-	int			fetch_size;		/* of the next round trip */
-	int			fetched;		/* replies are of the ids from here … */
-	int			nreplies;		/* … so many */
-	RedisReply **replies;
+	int			taken;			/* of the ids, into pages */
+	Page		pages[2];		/* the present one, and the one after it */
+	int			next;			/* of the present page */
+	int			fetch_size;		/* of the next page */
 };
 
 static uint32
@@ -93,8 +102,10 @@ redis_scan_begin(RedisStore *store, const char *prefix, const char *const *fetch
 	scan->prefix = prefix;
 	scan->fetch = fetch;
 	scan->context = CurrentMemoryContext;
-	scan->batch = AllocSetContextCreate(CurrentMemoryContext,
-										"sagaz redis batch", ALLOCSET_DEFAULT_SIZES);
+	for (int i = 0; i < (int) lengthof(scan->pages); i++)
+		scan->pages[i].context = AllocSetContextCreate(CurrentMemoryContext,
+													   "sagaz redis page",
+													   ALLOCSET_DEFAULT_SIZES);
 	scan->known = hash_create("sagaz redis keys", 256, &control,
 							  HASH_ELEM | HASH_FUNCTION | HASH_COMPARE | HASH_CONTEXT);
 	scan->fetch_size = FETCH_SIZE;
@@ -185,7 +196,8 @@ add_page(RedisScan *scan, RedisReply *keys)
 static void
 run_scan(RedisScan *scan, const char *name, const char *const *words)
 {
-	MemoryContext outer = MemoryContextSwitchTo(scan->batch);
+	MemoryContext part = scan->pages[0].context;
+	MemoryContext outer = MemoryContextSwitchTo(part);
 	char	   *cursor = "0";
 
 	do
@@ -210,7 +222,7 @@ run_scan(RedisScan *scan, const char *name, const char *const *words)
 		else
 			add_page(scan, reply->elements[1]);
 		cursor = MemoryContextStrdup(scan->context, reply->elements[0]->str);
-		MemoryContextReset(scan->batch);
+		MemoryContextReset(part);
 	} while (strcmp(cursor, "0") != 0);
 	MemoryContextSwitchTo(outer);
 }
@@ -265,83 +277,134 @@ redis_scan_sort(RedisScan *scan)
 		qsort(scan->ids, scan->count, sizeof(RedisId), sort_ids);
 }
 
-/* Take the next ids out of the spool. */
-static void
-unspool(RedisScan *scan)
+/*
+ * Let the server work on a page while the one before it is used; not for
+ * scans that alternate with something else in the same storage.
+ */
+void
+redis_scan_read_ahead(RedisScan *scan)
 {
-	scan->count = scan->next = 0;
-	while (scan->count < scan->fetch_size)
-	{
-		RedisId    *id;
+	scan->reads_ahead = true;
+}
 
-		if (scan->count == scan->size)
+/* Take the next ids, where they are kept. */
+static void
+take_ids(RedisScan *scan, Page *page)
+{
+	page->count = 0;
+	if (scan->spool == NULL)
+	{
+		page->ids = scan->ids + scan->taken;
+		page->count = Min(scan->fetch_size, scan->count - scan->taken);
+	}
+	else
+	{
+		page->ids = palloc(scan->fetch_size * sizeof(RedisId));
+		while (page->count < scan->fetch_size)
 		{
-			scan->size *= 2;
-			scan->ids = repalloc(scan->ids, scan->size * sizeof(RedisId));
+			RedisId    *id = &page->ids[page->count];
+
+			id->bytes = id_spool_next(scan->spool, &id->length);
+			if (id->bytes == NULL)
+				break;
+			page->count++;
 		}
-		id = &scan->ids[scan->count];
-		id->bytes = id_spool_next(scan->spool, &id->length);
-		if (id->bytes == NULL)
-			return;
-		scan->count++;
+	}
+	scan->taken += page->count;
+}
+
+/* Queue the commands that read the keys of a page. */
+static void
+queue_page(RedisScan *scan, const Page *page)
+{
+	size_t		prefix = strlen(scan->prefix);
+
+	for (int i = 0; i < page->count; i++)
+	{
+		RedisCommand *command = redis_command(scan->fetch[0]);
+		char	   *key = palloc(prefix + page->ids[i].length + 1);
+
+		memcpy(key, scan->prefix, prefix);
+		memcpy(key + prefix, page->ids[i].bytes, page->ids[i].length);
+		redis_add_bytes(command, key, prefix + page->ids[i].length);
+		for (const char *const *word = scan->fetch + 1; *word; word++)
+			redis_add(command, *word);
+		redis_queue(scan->store, command);
 	}
 }
 
 /* More or fewer next time, by what these have held. */
 static void
-adapt(RedisScan *scan, int asked)
+adapt(RedisScan *scan, const Page *page)
 {
-	Size		bytes = MemoryContextMemAllocated(scan->batch, true);
+	Size		bytes = MemoryContextMemAllocated(page->context, true);
 
 	if (bytes > FETCH_BYTES)
-		scan->fetch_size = Max(1, (int) (asked * (FETCH_BYTES / (double) bytes)));
+		scan->fetch_size = Max(1, (int) (page->count * (FETCH_BYTES / (double) bytes)));
 	else
-		scan->fetch_size = Min(FETCH_SIZE, Max(asked, scan->fetch_size) * 2);
+		scan->fetch_size = Min(FETCH_SIZE, Max(page->count, scan->fetch_size) * 2);
 }
 
 static void
-fetch(RedisScan *scan)
+fetch(RedisScan *scan, Page *page)
 {
-	MemoryContext outer;
-	size_t		prefix = strlen(scan->prefix);
-	int			until;
+	MemoryContext outer = MemoryContextSwitchTo(page->context);
+	int			count;
 
-	MemoryContextReset(scan->batch);
-	outer = MemoryContextSwitchTo(scan->batch);
-	if (scan->spool)
-		unspool(scan);
-	until = Min(scan->next + scan->fetch_size, scan->count);
-	scan->fetched = scan->next;
-	scan->nreplies = 0;
-	for (int i = scan->next; i < until; i++)
+	if (page->request == 0)
+		take_ids(scan, page);
+	if (page->count > 0)
 	{
-		RedisCommand *command = redis_command(scan->fetch[0]);
-		char	   *key = palloc(prefix + scan->ids[i].length + 1);
-
-		memcpy(key, scan->prefix, prefix);
-		memcpy(key + prefix, scan->ids[i].bytes, scan->ids[i].length);
-		redis_add_bytes(command, key, prefix + scan->ids[i].length);
-		for (const char *const *word = scan->fetch + 1; *word; word++)
-			redis_add(command, *word);
-		redis_queue(scan->store, command);
-	}
-	if (until > scan->next)
-	{
-		scan->replies = redis_exchange(scan->store, &scan->nreplies);
-		adapt(scan, until - scan->next);
+		page->replies = redis_collect(scan->store, page->request, &count);
+		if (page->replies == NULL)
+		{
+			queue_page(scan, page);
+			page->replies = redis_exchange(scan->store, &count);
+		}
+		adapt(scan, page);
 	}
 	MemoryContextSwitchTo(outer);
+}
+
+static void
+request(RedisScan *scan, Page *page)
+{
+	MemoryContext outer = MemoryContextSwitchTo(page->context);
+
+	take_ids(scan, page);
+	if (page->count > 0)
+	{
+		queue_page(scan, page);
+		page->request = redis_request(scan->store);
+	}
+	MemoryContextSwitchTo(outer);
+}
+
+static void
+turn_page(RedisScan *scan)
+{
+	Page		used = scan->pages[0];
+
+	MemoryContextReset(used.context);
+	used.request = 0;
+	scan->pages[0] = scan->pages[1];
+	scan->pages[1] = used;
+	scan->next = 0;
+	fetch(scan, &scan->pages[0]);
+	if (scan->reads_ahead && scan->pages[0].count > 0)
+		request(scan, &scan->pages[1]);
 }
 
 /* The next id and what its key holds, valid until the next call; NULL at the end. */
 const RedisId *
 redis_scan_next(RedisScan *scan, RedisReply **reply)
 {
-	if (scan->next >= scan->fetched + scan->nreplies &&
-		(scan->spool || scan->next < scan->count))
-		fetch(scan);
-	if (scan->next >= scan->count)
+	Page	   *page = &scan->pages[0];
+
+	if (scan->next >= page->count)
+		turn_page(scan);
+	if (scan->next >= page->count)
 		return NULL;
-	*reply = scan->replies[scan->next - scan->fetched];
-	return &scan->ids[scan->next++];
+	*reply = page->replies[scan->next];
+	return &page->ids[scan->next++];
 }

@@ -443,21 +443,38 @@ is(issues('redis_empty', 'native', 'outbox'), 't|', 'before: those of the kind i
 
 $other->safe_psql('postgres', 'CREATE DATABASE choosy');
 my $choosy = database_url($other, 'choosy');
-my $events = "sqlite://$files/refused.db";
-$session->query("SELECT cardinality(sagaz.insert_events(jsonb_agg(jsonb_build_object('saga_id', 's', 'payload', n,
-	'event_type', CASE WHEN n IN (1, 50, 51) THEN 'Refused' ELSE 'Fine' END, 'event_id', '00000000-0000-4000-8000-' || lpad(n::text, 12, '0')) ORDER BY n), '$events')) FROM generate_series(1, 100) AS n");
 $session->query("SELECT sagaz.insert_event('s', 'First', '1', storage => '$choosy')");
-$other->safe_psql('choosy', q{TRUNCATE saga_outbox CASCADE; ALTER TABLE saga_outbox ADD CONSTRAINT choosy CHECK (event_type <> 'Refused')});
-is(state_of("CALL sagaz.transfer('$events', '$choosy', type => 'outbox', batch_size => 32, on_error => 'fail')"), 'SZ004', 'choosy: fails');
-cmp_ok($other->safe_psql('choosy', 'SELECT count(*) FROM saga_outbox'), '<', 97, 'choosy: not all is there');
-is(state_of("CALL sagaz.transfer('$events', '$choosy', type => 'outbox', batch_size => 32, on_error => 'skip')"), '', 'choosy: skips');
-is(newest('state, transferred + unchanged, skipped'), 'completed|97|3', 'choosy: three are refused');
-is($other->safe_psql('choosy', q{SELECT count(*), string_agg(event_type, ' ') FILTER (WHERE event_type <> 'Fine') FROM saga_outbox}), '97|', 'choosy: all others are there');
-is(sql("SELECT string_agg(right(record_key, 2), ' ' ORDER BY record_key), bool_and(message ~ 'choosy'), string_agg(record->>'payload', ' ' ORDER BY record_key) FROM sagaz.transfer_error WHERE transfer_id = $last"),
-	'01 50 51|t|1 50 51', 'choosy: they are kept, with the reason');
-$other->safe_psql('choosy', 'ALTER TABLE saga_outbox DROP CONSTRAINT choosy');
-is(state_of('CALL sagaz.retry_transfer_errors(' . newest('transfer_id') . ')'), '', 'choosy: tried again');
-is($other->safe_psql('choosy', 'SELECT count(*) FROM saga_outbox'), '100', 'choosy: now they are there');
+
+for my $kind (qw(sqlite redis sagaz))
+{
+	my $source = "${kind}_empty";
+	my $copy = sub { state_of("CALL sagaz.transfer('$source', '$choosy', type => 'outbox', batch_size => 32, on_error => '$_[0]')") };
+	my $connections = sub { $redis->cli('INFO', 'stats') =~ /total_connections_received:(\d+)/ ? $1 : die };
+
+	$places->clear($kind, 'empty', $session);
+	$session->query("SELECT cardinality(sagaz.insert_events(jsonb_agg(jsonb_build_object('saga_id', 's', 'payload', n,
+		'event_type', CASE WHEN n IN (1, 50, 51) THEN 'Refused' ELSE 'Fine' END,
+		'event_id', '00000000-0000-4000-8000-' || lpad(n::text, 12, '0')) ORDER BY n), '$source')) FROM generate_series(1, 100) AS n");
+	$other->safe_psql('choosy', q{TRUNCATE saga_outbox CASCADE; ALTER TABLE saga_outbox ADD CONSTRAINT choosy CHECK (event_type <> 'Refused')});
+
+	my $before = $connections->();
+	is($copy->('fail'), 'SZ004', "choosy, $kind: fails");
+	cmp_ok($other->safe_psql('choosy', 'SELECT count(*) FROM saga_outbox'), '<', 97, "choosy, $kind: not all is there");
+	is($session->query("SELECT sagaz.count_records('outbox', '$source'), count(*) FROM sagaz.export_all('outbox', '$source')"),
+		'100|100', "choosy, $kind: what was read ahead is in nobody's way");
+	is($copy->('skip'), '', "choosy, $kind: skips");
+	is(newest('state, transferred + unchanged, skipped'), 'completed|97|3', "choosy, $kind: three are refused");
+	is($other->safe_psql('choosy', q{SELECT count(*), string_agg(event_type, ' ') FILTER (WHERE event_type <> 'Fine') FROM saga_outbox}),
+		'97|', "choosy, $kind: all others are there");
+	is(sql("SELECT string_agg(right(record_key, 2), ' ' ORDER BY record_key), bool_and(message ~ 'choosy'),
+		string_agg(record->>'payload', ' ' ORDER BY record_key) FROM sagaz.transfer_error WHERE transfer_id = $last"),
+		'01 50 51|t|1 50 51', "choosy, $kind: they are kept, with the reason");
+	$other->safe_psql('choosy', 'ALTER TABLE saga_outbox DROP CONSTRAINT choosy');
+	is(state_of('CALL sagaz.retry_transfer_errors(' . newest('transfer_id') . ')'), '', "choosy, $kind: tried again");
+	is($other->safe_psql('choosy', 'SELECT count(*) FROM saga_outbox'), '100', "choosy, $kind: now they are there");
+	# one is that of the question
+	is($connections->(), $before + 1, 'choosy, redis: all over one connection') if $kind eq 'redis';
+}
 
 # ----------------------------------------------------------------------
 # History
