@@ -348,7 +348,8 @@ typedef struct SagazBackend
 
 	/*
 	 * Where the last record lies, for a reader that goes on from there.  NULL
-	 * where there is no such thing; then readers outlive transactions.
+	 * where there is no such thing.  Readers outlive transactions, but those
+	 * of the native tables.
 	 */
 	char	   *(*read_position) (SagazReader *reader);
 

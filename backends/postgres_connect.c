@@ -254,7 +254,7 @@ postgres_ready(PostgresStore *store)
 	PostgresConnection *connection = store->connection;
 
 	if (connection->conn == NULL || store->base.broken ||
-		(!connection->rolling_back &&
+		(!connection->rolling_back && !connection->requested &&
 		 PQtransactionStatus(connection->conn) != PQTRANS_IDLE) ||
 		!is_alive(connection))
 		reconnect(store);

@@ -62,13 +62,15 @@ postgres_disconnect(PostgresConnection *connection)
 	if (connection->conn)
 	{
 		/* libpq would wait until the server takes what is not sent yet */
-		if (connection->store->base.broken && PQsocket(connection->conn) >= 0)
+		if ((connection->store->base.broken || connection->requested) &&
+			PQsocket(connection->conn) >= 0)
 			(void) shutdown(PQsocket(connection->conn), SHUT_RDWR);
 		PQfinish(connection->conn);
 	}
 	connection->conn = NULL;
 	connection->queued = 0;
 	connection->rolling_back = false;
+	connection->requested = 0;
 	if (connection->has_fd)
 		ReleaseExternalFD();
 	connection->has_fd = false;
@@ -91,6 +93,9 @@ postgres_lost(PostgresStore *store, const char *why)
 /* ---------------------------------------------------------------------- */
 /* Exchanges */
 
+static RemoteError *exchange(PostgresStore *store, PostgresResult **results,
+							 int *count);
+
 /* A statement was handed to libpq, or not. */
 static void
 count_queued(PostgresStore *store, int sent)
@@ -100,10 +105,27 @@ count_queued(PostgresStore *store, int sent)
 	store->connection->queued++;
 }
 
+/* Read the results of a request that has to make way, and forget them. */
+static void
+drop_request(PostgresStore *store)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "sagaz postgres request",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(context);
+	int			count;
+
+	(void) exchange(store, NULL, &count);
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
+}
+
 /* The connection, for a statement to be queued. */
 static PGconn *
 begin_queueing(PostgresStore *store)
 {
+	if (store->connection->requested)
+		drop_request(store);
 	store->base.broken = true;
 	if (store->connection->conn == NULL)
 		postgres_lost(store, NULL);
@@ -126,6 +148,14 @@ postgres_prepare(PostgresStore *store, const char *sql, int nparams, const Oid *
 	count_queued(store, PQsendPrepare(begin_queueing(store), "", sql, nparams, types));
 }
 
+/* Let the server begin with what is queued, as far as it takes it at once. */
+void
+postgres_send_ahead(PostgresStore *store)
+{
+	/* where sending fails, reading tells why */
+	(void) PQflush(store->connection->conn);
+}
+
 /*
  * Queue the statement that was prepared last.  It is sent now if it can be,
  * so that the server works while we make the next one.
@@ -140,8 +170,7 @@ postgres_queue_prepared(PostgresStore *store, int nparams,
 		formats[i] = 1;
 	count_queued(store, PQsendQueryPrepared(begin_queueing(store), "", nparams, values,
 											lengths, formats, 0));
-	/* where sending fails, reading tells why */
-	(void) PQflush(store->connection->conn);
+	postgres_send_ahead(store);
 	pfree(formats);
 }
 
@@ -292,19 +321,22 @@ start_roll_back(PostgresConnection *connection)
 }
 
 /*
- * Send what is queued and read all results.  The server may take
- * sagaz.command_timeout for each.  Returns its error, with no transaction left
- * open.
+ * Send what is queued, unless a request did, and read all results.  The
+ * server may take sagaz.command_timeout for each.  Returns its error, with no
+ * transaction left open.
  */
 static RemoteError *
 exchange(PostgresStore *store, PostgresResult **results, int *count)
 {
 	PostgresConnection *connection = store->connection;
 	RemoteError *volatile error = NULL;
+	bool		is_sent = connection->requested != 0;
 
+	store->base.broken = true;
+	connection->requested = 0;
 	PG_TRY();
 	{
-		if (!PQpipelineSync(connection->conn))
+		if (!is_sent && !PQpipelineSync(connection->conn))
 			postgres_lost(store, NULL);
 		if (connection->rolling_back)
 			(void) read_results(connection, NULL, 1);
@@ -357,6 +389,35 @@ postgres_exchange_unless(PostgresStore *store, int sqlstate, int *count)
 	return error ? NULL : results;
 }
 
+/*
+ * Have the server begin with what is queued, to read the results later.
+ * Returns the number to ask for them.
+ */
+uint64
+postgres_request(PostgresStore *store)
+{
+	PostgresConnection *connection = store->connection;
+
+	if (!PQpipelineSync(connection->conn))
+		postgres_lost(store, NULL);
+	postgres_send_ahead(store);
+	connection->requested = ++connection->requests;
+	store->base.broken = false;
+	return connection->requested;
+}
+
+/*
+ * Read the results of a request; NULL if something else was exchanged
+ * meanwhile, for which they had to make way.
+ */
+PostgresResult **
+postgres_collect(PostgresStore *store, uint64 request, int *count)
+{
+	if (request == 0 || store->connection->requested != request)
+		return NULL;
+	return postgres_exchange(store, count);
+}
+
 /* Send one statement, after those that are queued; returns its result. */
 PostgresResult *
 postgres_query(PostgresStore *store, const char *sql, int nparams,
@@ -379,7 +440,7 @@ postgres_roll_back(PostgresStore *store)
 {
 	PostgresConnection *connection = store->connection;
 
-	if (connection->conn == NULL || connection->rolling_back)
+	if (connection->conn == NULL || connection->rolling_back || connection->requested)
 		return;
 	if (store->base.broken)
 		postgres_disconnect(connection);

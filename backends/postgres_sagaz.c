@@ -4,7 +4,7 @@
  *
  * Functions that take a storage are run there, by the function of the same
  * name on the native tables, with the rights of the user there.  Copies are
- * read by export_page() and written by merge_records(), a call a batch.
+ * read by export_page() and written by merge_records().
  */
 #include "postgres_store.h"
 
@@ -15,6 +15,9 @@
 
 #include "postgres_library.h"
 #include "record.h"
+
+/* Records of a call, where a batch can have several. */
+#define MERGE_PART 125
 
 static const char *
 type_word(SagazKind kind)
@@ -75,24 +78,40 @@ sagaz_layout_put(PostgresStore *store, SagazRecord *records, int count,
 }
 
 static void
-sagaz_layout_merge(PostgresStore *store, SagazRecord *records, int count,
-				   bool over_claims, SagazMerged *merged)
+queue_merge(PostgresStore *store, const SagazRecord *records, int count,
+			bool over_claims)
 {
 	static const Oid types[] = {JSONBOID, TEXTOID, BOOLOID};
 	const char *values[] = {
 		records_text(records, count), type_word(records[0].kind),
 		over_claims ? "t" : "f"
 	};
-	PostgresResult *result;
 
-	result = postgres_query(store,
-							"SELECT added, changed, unchanged, kept"
-							" FROM sagaz.merge_records($1, $2, $3, 'native')",
-							lengthof(values), types, values);
-	merged->added += number(result, 0);
-	merged->changed += number(result, 1);
-	merged->unchanged += number(result, 2);
-	merged->kept += number(result, 3);
+	postgres_queue(store, "SELECT added, changed, unchanged, kept"
+				   " FROM sagaz.merge_records($1, $2, $3, 'native')",
+				   lengthof(values), types, values);
+	postgres_send_ahead(store);
+	pfree(unconstify(char *, values[0]));
+}
+
+/* In parts of one transaction: the server works on one while we make the next. */
+static void
+sagaz_layout_merge(PostgresStore *store, SagazRecord *records, int count,
+				   bool over_claims, SagazMerged *merged)
+{
+	PostgresResult **results;
+	int			nresults;
+
+	for (int i = 0; i < count; i += MERGE_PART)
+		queue_merge(store, records + i, Min(MERGE_PART, count - i), over_claims);
+	results = postgres_exchange(store, &nresults);
+	for (int i = 0; i < nresults; i++)
+	{
+		merged->added += number(results[i], 0);
+		merged->changed += number(results[i], 1);
+		merged->unchanged += number(results[i], 2);
+		merged->kept += number(results[i], 3);
+	}
 }
 
 static int64
@@ -201,29 +220,63 @@ fetch_keys(PostgresReader *reader)
 	return result;
 }
 
-/* Those behind the position. */
-static PostgresResult *
-fetch_page(PostgresReader *reader, int count)
+static void
+queue_page(PostgresReader *reader, int count)
 {
 	static const Oid types[] = {TEXTOID, TEXTOID, INT4OID};
 	const char *after = reader->page_end ? reader->page_end : reader->base.filter.position;
 	const char *values[] = {
 		type_word(reader->base.kind), after, psprintf("%d", count)
 	};
-	PostgresResult *result;
 
-	result = postgres_query((PostgresStore *) reader->base.store,
-							"SELECT record, \"position\" FROM sagaz.export_page($1, $2, $3)",
-							lengthof(values), types, values);
-	reader->at_end = result->nrows < count && has_room(result);
+	postgres_queue((PostgresStore *) reader->base.store,
+				   "SELECT record, \"position\" FROM sagaz.export_page($1, $2, $3)",
+				   lengthof(values), types, values);
+	reader->page_size = count;
+}
+
+static void
+note_positions(PostgresReader *reader, const PostgresResult *page)
+{
 	reader->positions = NIL;
-	for (int row = 0; row < result->nrows; row++)
-		reader->positions = lappend(reader->positions, postgres_value(result, row, 1));
-	if (result->nrows > 0)
-		reader->page_end =
-			MemoryContextStrdup(reader->base.context,
-								postgres_value(result, result->nrows - 1, 1));
-	return result;
+	for (int row = 0; row < page->nrows; row++)
+		reader->positions = lappend(reader->positions, postgres_value(page, row, 1));
+	if (page->nrows == 0)
+		return;
+	if (reader->page_end)
+		pfree(reader->page_end);
+	reader->page_end = MemoryContextStrdup(reader->base.context,
+										   postgres_value(page, page->nrows - 1, 1));
+}
+
+/*
+ * Those behind the position.  While they are used the server works on the
+ * page after them.
+ */
+static PostgresResult *
+fetch_page(PostgresReader *reader, int count)
+{
+	PostgresStore *store = (PostgresStore *) reader->base.store;
+	PostgresResult **results;
+	PostgresResult *page;
+	int			nresults;
+
+	results = postgres_collect(store, reader->request, &nresults);
+	reader->request = 0;
+	if (results == NULL)
+	{
+		queue_page(reader, count);
+		results = postgres_exchange(store, &nresults);
+	}
+	page = results[nresults - 1];
+	reader->at_end = page->nrows < reader->page_size && has_room(page);
+	note_positions(reader, page);
+	if (!reader->at_end)
+	{
+		queue_page(reader, count);
+		reader->request = postgres_request(store);
+	}
+	return page;
 }
 
 static PostgresResult *

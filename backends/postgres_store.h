@@ -51,6 +51,8 @@ typedef struct PostgresReader
 	char	   *cursor;			/* its name, NULL: none is open */
 	List	   *positions;
 	char	   *page_end;		/* the last position that was read */
+	int			page_size;		/* records asked for, of the next page */
+	uint64		request;		/* of the next page, 0: none */
 	int			next_key;		/* of the filter's */
 } PostgresReader;
 
@@ -91,9 +93,12 @@ extern void postgres_prepare(PostgresStore *store, const char *sql, int nparams,
 							 const Oid *types);
 extern void postgres_queue_prepared(PostgresStore *store, int nparams,
 									const char *const *values, const int *lengths);
+extern void postgres_send_ahead(PostgresStore *store);
 extern PostgresResult **postgres_exchange(PostgresStore *store, int *count);
 extern PostgresResult **postgres_exchange_unless(PostgresStore *store, int sqlstate,
 												 int *count);
+extern uint64 postgres_request(PostgresStore *store);
+extern PostgresResult **postgres_collect(PostgresStore *store, uint64 request, int *count);
 extern PostgresResult *postgres_query(PostgresStore *store, const char *sql,
 									  int nparams, const Oid *types,
 									  const char *const *values);

@@ -1,6 +1,6 @@
 /*
  * record.c
- *		Records to and from JSON, and what makes a record unfit.
+ *		Records as JSON, and what makes a record unfit.
  *
  * A record that comes from elsewhere may be anything.  What is wrong with it
  * is written into its "problem", so that whoever copies many can leave out
@@ -24,13 +24,6 @@ const char *const sagaz_saga_words[] = {
 const char *const sagaz_event_words[] = {
 	"pending", "claimed", "sent", "failed", "dead_letter", NULL
 };
-
-/* The record being read from JSON. */
-typedef struct FieldReader
-{
-	SagazRecord *record;
-	JsonbContainer *object;
-} FieldReader;
 
 /* The kind that a type argument names. */
 SagazKind
@@ -149,135 +142,6 @@ sagaz_record_to_json(const SagazRecord *record)
 	else
 		push_event(&state, &record->event);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
-}
-
-/* ---------------------------------------------------------------------- */
-/* From JSON */
-
-/* The value of a field; NULL where it is missing or null. */
-static JsonbValue *
-get_field(const FieldReader *reader, const char *field)
-{
-	JsonbValue *value = getKeyJsonValueFromContainer(reader->object, field,
-													 strlen(field), NULL);
-
-	return value && value->type != jbvNull ? value : NULL;
-}
-
-static char *
-get_text(const FieldReader *reader, const char *field)
-{
-	JsonbValue *value = get_field(reader, field);
-
-	if (value == NULL)
-		return NULL;
-	if (value->type == jbvString)
-		return pnstrdup(value->val.string.val, value->val.string.len);
-	sagaz_complain(reader->record, psprintf("%s is not a string", field));
-	return NULL;
-}
-
-static TimestampTz
-get_time(const FieldReader *reader, const char *field)
-{
-	char	   *text = get_text(reader, field);
-	TimestampTz time = 0;
-
-	if (text && !sagaz_parse_time(text, strlen(text), &time))
-	{
-		sagaz_complain(reader->record, psprintf("%s is not a time", field));
-		return 0;
-	}
-	return text ? sagaz_record_time(time) : 0;
-}
-
-static Jsonb *
-get_json(const FieldReader *reader, const char *field)
-{
-	JsonbValue *value = get_field(reader, field);
-
-	return value ? JsonbValueToJsonb(value) : NULL;
-}
-
-/* A JSON null stays one where a document must be. */
-static Jsonb *
-get_document(const FieldReader *reader, const char *field)
-{
-	JsonbValue *value = getKeyJsonValueFromContainer(reader->object, field,
-													 strlen(field), NULL);
-
-	return value ? JsonbValueToJsonb(value) : NULL;
-}
-
-static int
-get_count(const FieldReader *reader, const char *field)
-{
-	JsonbValue *value = get_field(reader, field);
-	bool		wrong = false;
-	int			count = 0;
-
-	if (value == NULL)
-		return 0;
-	if (value->type == jbvNumeric)
-		count = numeric_int4_opt_error(value->val.numeric, &wrong);
-	if (value->type != jbvNumeric || wrong || count < 0)
-		sagaz_complain(reader->record, psprintf("%s is not a count", field));
-	return count;
-}
-
-static void
-read_saga(const FieldReader *reader, SagazSaga *saga)
-{
-	saga->saga_id = get_text(reader, "saga_id");
-	saga->saga_name = get_text(reader, "saga_name");
-	saga->status = get_text(reader, "status");
-	saga->steps = get_document(reader, "steps");
-	saga->context = get_document(reader, "context");
-	saga->metadata = get_json(reader, "metadata");
-	saga->version = 1;
-	saga->created_at = get_time(reader, "created_at");
-	saga->updated_at = get_time(reader, "updated_at");
-}
-
-static void
-read_event(const FieldReader *reader, SagazEvent *event)
-{
-	event->event_id = get_text(reader, "event_id");
-	event->saga_id = get_text(reader, "saga_id");
-	event->aggregate_type = get_text(reader, "aggregate_type");
-	event->aggregate_id = get_text(reader, "aggregate_id");
-	event->event_type = get_text(reader, "event_type");
-	event->payload = get_document(reader, "payload");
-	event->headers = get_json(reader, "headers");
-	event->status = get_text(reader, "status");
-	event->created_at = get_time(reader, "created_at");
-	event->claimed_at = get_time(reader, "claimed_at");
-	event->sent_at = get_time(reader, "sent_at");
-	event->retry_count = get_count(reader, "retry_count");
-	event->last_error = get_text(reader, "last_error");
-	event->worker_id = get_text(reader, "worker_id");
-	event->routing_key = get_text(reader, "routing_key");
-	event->partition_key = get_text(reader, "partition_key");
-}
-
-/* Read a record as sagaz_record_to_json() writes it; check it, too. */
-void
-sagaz_record_from_json(SagazKind kind, Jsonb *json, SagazRecord *record)
-{
-	FieldReader reader = {.record = record,.object = &json->root};
-
-	memset(record, 0, sizeof(SagazRecord));
-	record->kind = kind;
-	if (!JB_ROOT_IS_OBJECT(json))
-	{
-		record->problem = "it is not an object";
-		return;
-	}
-	if (kind == SAGAZ_SAGA)
-		read_saga(&reader, &record->saga);
-	else
-		read_event(&reader, &record->event);
-	sagaz_record_check(record);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -15,8 +15,6 @@ extern const char *const sagaz_event_words[];
 
 extern SagazKind sagaz_kind_of(const char *type);
 extern Jsonb *sagaz_record_to_json(const SagazRecord *record);
-extern void sagaz_record_from_json(SagazKind kind, Jsonb *json,
-								   SagazRecord *record);
 extern void sagaz_record_check(SagazRecord *record);
 extern void sagaz_record_copy(const SagazRecord *from, SagazRecord *to);
 extern bool sagaz_record_same(const SagazRecord *a, const SagazRecord *b);
@@ -38,6 +36,12 @@ extern Jsonb *sagaz_empty_array(void);
 extern void sagaz_record_to_wire(const SagazRecord *record, StringInfo text);
 extern void sagaz_records_to_wire(const SagazRecord *records, int count,
 								  StringInfo text);
+
+/* record_read.c */
+extern void sagaz_record_from_json(SagazKind kind, Jsonb *json,
+								   SagazRecord *record);
+extern void sagaz_record_from_any(SagazKind kind, Jsonb *json,
+								  SagazRecord *record);
 extern void sagaz_record_from_wire(SagazKind kind, Jsonb *json,
 								   SagazRecord *record);
 

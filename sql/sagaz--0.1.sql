@@ -1562,7 +1562,7 @@ CREATE FUNCTION sagaz.export_page(type text, after text DEFAULT NULL,
 	RETURNS TABLE (record json, "position" text)
 	AS 'MODULE_PATHNAME', 'sagaz_export_page' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 500;
 COMMENT ON FUNCTION sagaz.export_page(text, text, integer, text[]) IS
-	'sagas or events (type saga or outbox) of the native tables behind a position, or those of some keys, for merge_records() elsewhere; in the order of delivery as far as that is settled';
+	'sagas or events (type saga or outbox) of the native tables behind a position, or those of some keys, for merge_records() elsewhere: arrays of their values; in the order of delivery as far as that is settled';
 
 CREATE FUNCTION sagaz.merge_records(records jsonb, type text,
 		over_claims boolean DEFAULT false, storage text DEFAULT NULL,

@@ -203,7 +203,7 @@ import_records(FunctionCallInfo fcinfo)
 	SagazPutMode mode = mode_argument(fcinfo, 2);
 	int			count;
 	SagazRecord *records = sagaz_read_records(fcinfo, 0, kind,
-											  sagaz_record_from_json, &count);
+											  sagaz_record_from_any, &count);
 
 	PG_RETURN_INT64(sagaz_put(store, records, count, mode));
 }

@@ -1,7 +1,7 @@
 /*
  * exchange_page.c
  *		What another sagaz calls for copies: export_page(), merge_records()
- *		and remove_records(), one call a batch.
+ *		and remove_records(), one or a few calls a batch.
  */
 #include "sagaz.h"
 

@@ -130,7 +130,7 @@ typedef struct SagazTransfer
 	/* transfer_copy.c: the records between two commits */
 	MemoryContext batch;
 	MemoryContext part;			/* while they are written */
-	SagazReader *reader;		/* of a source whose readers outlive batches */
+	SagazReader *reader;		/* NULL: none, as between batches of the native tables */
 	SagazStore *read_store;		/* of which it is a reader */
 	SagazAhead	ahead;
 	bool		at_end;			/* these are the last */

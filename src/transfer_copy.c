@@ -77,10 +77,7 @@ copy_to(MemoryContext context, const char *text)
 	return text ? MemoryContextStrdup(context, text) : NULL;
 }
 
-/*
- * Note where the batch ends.  A reader that can be replaced by one that goes
- * on from there does not outlive the transaction; others must.
- */
+/* Note where the batch ends; a reader of the native tables, its transaction. */
 static void
 note_end(SagazTransfer *transfer)
 {
@@ -93,7 +90,7 @@ note_end(SagazTransfer *transfer)
 			copy_to(transfer->context,
 					sagaz_record_key(&ahead->records[ahead->nread - 1]));
 	ahead->position = copy_to(transfer->context, position);
-	if (position || ahead->at_end)
+	if (transfer->source.is_native || ahead->at_end)
 	{
 		sagaz_read_end(transfer->reader);
 		transfer->reader = NULL;

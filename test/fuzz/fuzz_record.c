@@ -54,7 +54,7 @@ read_record(SagazKind kind, bool wire, const char *text, size_t size)
 	char	   *problem;
 	Jsonb	   *json = sagaz_json_from_text(text, size, &problem);
 
-	if (json == NULL || !JB_ROOT_IS_OBJECT(json))
+	if (json == NULL)
 		return;
 	if (wire)
 		sagaz_record_from_wire(kind, json, &record);

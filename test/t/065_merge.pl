@@ -329,7 +329,7 @@ sub pages
 
 	while (1)
 	{
-		my @rows = split /\n/, ask("SELECT record->>'" . ($type eq 'saga' ? 'saga_id' : 'event_id') . "', position FROM sagaz.export_page('$type', $after, $max_rows)");
+		my @rows = split /\n/, ask("SELECT record->>0, position FROM sagaz.export_page('$type', $after, $max_rows)");
 		last if !@rows;
 		is(scalar @rows, $max_rows, "a page of $max_rows is full") if @rows > $max_rows;
 		push @keys, map { s/\|.*//r } @rows;
@@ -350,11 +350,11 @@ for my $type (qw(saga outbox))
 	is(pages($type, $_), $all, "$type: pages of $_") for 1, 3;
 }
 is(ask(q{SELECT bool_and(seq > before) FROM (SELECT o.seq, lag(o.seq, 1, 0::bigint) OVER (PARTITION BY o.lane ORDER BY p.place) AS before
-	FROM sagaz.export_page('outbox') WITH ORDINALITY AS p (record, position, place) JOIN sagaz.outbox AS o ON o.event_id::text = p.record->>'event_id') AS l}),
+	FROM sagaz.export_page('outbox') WITH ORDINALITY AS p (record, position, place) JOIN sagaz.outbox AS o ON o.event_id::text = p.record->>0) AS l}),
 	't', 'the log comes in its order');
-is(ask("SELECT string_agg(record->>'saga_id', ',') FROM sagaz.export_page('saga', keys => '{saga 7,none,saga 2}')"), 'saga 7,saga 2', 'records of some keys');
+is(ask("SELECT string_agg(record->>0, ',') FROM sagaz.export_page('saga', keys => '{saga 7,none,saga 2}')"), 'saga 7,saga 2', 'records of some keys');
 is(ask("SELECT count(*) FROM sagaz.export_page('saga', keys => '{}')"), 0, 'of none');
-is(ask(q{SELECT record->'version' FROM sagaz.export_page('saga', keys => '{saga 7}')}), 1, 'a page has versions');
+is(ask(q{SELECT record->8 FROM sagaz.export_page('saga', keys => '{saga 7}')}), 1, 'a page has versions');
 is(ask("SELECT sagaz.export_page('outbox', '$_')"), 'ERROR SZ009', "\"$_\" is no position")
   for '', 'log', 'log 4 1', 'log -1 1', 'log 1 1x', 'archive x', 'archive';
 is(ask("SELECT sagaz.export_page('saga', max_rows => $_)"), 'ERROR SZ009', "no page of $_") for 0, 'NULL';
@@ -375,7 +375,7 @@ is(ask(q{SELECT string_agg(e->>'saga_id', '') FROM sagaz.export_all('saga') AS e
 is(ask(q{SELECT string_agg(right(e->>'event_id', 1), '') FROM sagaz.export_all('outbox') AS e}), '12345', 'events by key');
 is(ask(q{SELECT string_agg(saga_id, '' ORDER BY saga_id) FROM sagaz.sagas}), 'aAäbBzZ', 'which is not the order there');
 is(pages('saga', 1) =~ tr/ //dr, 'aAäbBzZ', 'pages do not care');
-is(ask(q{SELECT sum(jsonb_array_length((record->'steps')::jsonb)) FROM sagaz.export_page('saga')}), 14, 'and each has its steps');
+is(ask(q{SELECT sum(jsonb_array_length((record->3)::jsonb)) FROM sagaz.export_page('saga')}), 14, 'and each has its steps');
 $session->close;
 $session = $first;
 
