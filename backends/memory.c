@@ -26,7 +26,9 @@ typedef struct MemoryEntry
 typedef struct MemoryStore
 {
 	SagazStore	base;
+	MemoryContext tables;		/* of the entries */
 	HTAB	   *entries[SAGAZ_EVENT + 1];
+	Size		bytes;			/* of all records */
 } MemoryStore;
 
 typedef struct MemoryReader
@@ -63,10 +65,13 @@ memory_open(SagazStore *base)
 {
 	MemoryStore *store = (MemoryStore *) base;
 
+	store->tables = AllocSetContextCreate(CurrentMemoryContext,
+										  "sagaz memory storage",
+										  ALLOCSET_DEFAULT_SIZES);
 	for (int kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 		store->entries[kind] =
-			sagaz_key_table("sagaz memory storage", 256, sizeof(MemoryEntry),
-							CurrentMemoryContext);
+			sagaz_key_table("sagaz memory table", 256, sizeof(MemoryEntry),
+							store->tables);
 }
 
 static void
@@ -104,11 +109,19 @@ prepare(SagazStore *store, const SagazRecord *record)
 	return change;
 }
 
+/* Of one record. */
+static Size
+bytes_of(MemoryContext context)
+{
+	return MemoryContextMemAllocated(context, false);
+}
+
 static void
 check_limit(SagazStore *store, List *changes)
 {
 	Size		limit = (Size) sagaz_memory_limit * 1024;
-	Size		total = MemoryContextMemAllocated(store->context, true);
+	Size		total = ((MemoryStore *) store)->bytes +
+		MemoryContextMemAllocated(((MemoryStore *) store)->tables, true);
 	ListCell   *cell;
 
 	foreach(cell, changes)
@@ -116,7 +129,7 @@ check_limit(SagazStore *store, List *changes)
 		MemoryChange *change = lfirst(cell);
 
 		if (change->context)
-			total += MemoryContextMemAllocated(change->context, true);
+			total += bytes_of(change->context);
 	}
 	if (total > limit)
 		ereport(ERROR,
@@ -131,7 +144,8 @@ check_limit(SagazStore *store, List *changes)
 static void
 apply(SagazStore *store, SagazKind kind, List *changes)
 {
-	HTAB	   *entries = ((MemoryStore *) store)->entries[kind];
+	MemoryStore *memory = (MemoryStore *) store;
+	HTAB	   *entries = memory->entries[kind];
 	ListCell   *cell;
 
 	check_limit(store, changes);
@@ -149,46 +163,48 @@ apply(SagazStore *store, SagazKind kind, List *changes)
 		if (change->record)
 		{
 			MemoryContextSetParent(change->context, store->context);
+			memory->bytes += bytes_of(change->context);
 			entry->key = change->key;
 			entry->context = change->context;
 			entry->record = change->record;
 		}
 		else if (found)
 			(void) hash_search(entries, &change->key, HASH_REMOVE, NULL);
-		if (old)
-			MemoryContextDelete(old);
+		if (old == NULL)
+			continue;
+		memory->bytes -= bytes_of(old);
+		MemoryContextDelete(old);
 	}
 }
 
-/* Is there a change of that key among them? */
+/* Is the key there, or one of those before it, to which it is added? */
 static bool
-is_changed(List *changes, const char *key)
+is_taken(SagazStore *store, SagazKind kind, HTAB *before, const char *key)
 {
-	ListCell   *cell;
+	bool		found;
 
-	foreach(cell, changes)
-		if (strcmp(((MemoryChange *) lfirst(cell))->key, key) == 0)
-			return true;
-	return false;
+	(void) hash_search(before, &key, HASH_ENTER, &found);
+	return found || find_entry(store, kind, key) != NULL;
 }
 
 static int64
 memory_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
 	List	   *changes = NIL;
+	HTAB	   *before = mode == SAGAZ_PUT_ALWAYS ? NULL :
+		sagaz_key_table("sagaz memory keys", count, sizeof(char *), CurrentMemoryContext);
 
 	for (int i = 0; i < count; i++)
 	{
 		const char *key = sagaz_record_key(&records[i]);
-		bool		exists = find_entry(store, records[i].kind, key) != NULL ||
-			(mode != SAGAZ_PUT_ALWAYS && is_changed(changes, key));
+		bool		exists = before && is_taken(store, records[i].kind, before, key);
 
 		if (exists && mode == SAGAZ_PUT_NEW)
 			ereport(ERROR,
 					(errcode(ERRCODE_UNIQUE_VIOLATION),
 					 errmsg("record \"%s\" exists already in storage \"%s\"",
 							key, store->name)));
-		if (!exists || mode == SAGAZ_PUT_ALWAYS)
+		if (!exists)
 			changes = lappend(changes, prepare(store, &records[i]));
 	}
 	apply(store, records[0].kind, changes);

@@ -124,6 +124,30 @@ sub create_statements
 	return ();
 }
 
+# What a storage in memory may take up, whatever came and went before.
+sub fill_memory
+{
+	my $session = SagazSession->new($node, 'postgres');
+	my $save = sub {
+		my ($id) = @_;
+		return $session->outcome("SELECT sagaz.save_saga_state('$id', 'S', 'failed', '[]', jsonb_build_object('x', repeat('x', 10000)), storage => 'memory://limit');");
+	};
+
+	$session->outcome(q{SET sagaz.memory_limit = '1MB';});
+	for my $round (1 .. 3)
+	{
+		my @ids = map { "$round $_" } 1 .. 200;
+		my ($full) = grep { $save->($ids[$_]) eq "ERROR SZ007\n" } 0 .. $#ids;
+
+		cmp_ok($full // 0, '>', 40, "memory, round $round: there is room");
+		cmp_ok($full // 200, '<', 105, "memory, round $round: and an end");
+		is(scalar(grep { $save->($ids[0]) =~ /ERROR/ } 1 .. 150), 0, "memory, round $round: what is replaced makes room");
+		is($session->query("SELECT count(*), sum(sagaz.remove_records(ARRAY[r->>'saga_id'], 'saga', 'memory://limit')) FROM sagaz.export_all('saga', 'memory://limit') AS r"),
+			"$full|$full", "memory, round $round: the one too many is not there");
+	}
+	$session->close;
+}
+
 my @tests = read_script('test/data/conformance.sql');
 cmp_ok(scalar @tests, '>', 200, 'there are tests');
 my @built = split /\n/, $node->safe_psql('postgres', 'SELECT name FROM sagaz.backends()');
@@ -131,6 +155,9 @@ is_deeply([ grep { !/^(sqlite|redis|postgresql)$/ } @built ], [qw(native memory)
 	'what is in every build');
 run_script($_, @tests)
   for map { $_ eq 'postgresql' ? qw(pg_sagaz pg_library) : $_ } @built;
+
+$node->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS sagaz');
+fill_memory();
 
 $other->stop;
 $node->stop;
