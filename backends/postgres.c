@@ -420,6 +420,12 @@ postgres_call(SagazStore *base, const SagazCall *call)
 /* Reading */
 
 static void
+give_up_request(void *arg)
+{
+	postgres_give_up_request(((PostgresReader *) arg)->request);
+}
+
+static void
 postgres_read_begin(SagazReader *base)
 {
 	PostgresReader *reader = (PostgresReader *) base;
@@ -431,6 +437,9 @@ postgres_read_begin(SagazReader *base)
 		FIRST_CHUNK;
 	reader->chunk = AllocSetContextCreate(base->context, "sagaz read chunk",
 										  ALLOCSET_DEFAULT_SIZES);
+	reader->give_up.func = give_up_request;
+	reader->give_up.arg = reader;
+	MemoryContextRegisterResetCallback(base->context, &reader->give_up);
 }
 
 /* Can a page of records begin behind the last one's key? */

@@ -32,6 +32,9 @@ typedef struct RemoteError
 	bool		is_lost;		/* it said so and went away */
 } RemoteError;
 
+/* The one connection that has a request, NULL: none has. */
+static PostgresConnection *requester = NULL;
+
 /* ---------------------------------------------------------------------- */
 /* Errors and waits */
 
@@ -48,6 +51,14 @@ postgres_foreign_text(const char *text)
 	if (!pg_verifymbstr(text, length, true))
 		return pstrdup("(The server's message is not in its encoding.)");
 	return pnstrdup(text, length);
+}
+
+static void
+end_request(PostgresConnection *connection)
+{
+	connection->requested = 0;
+	if (requester == connection)
+		requester = NULL;
 }
 
 void
@@ -70,7 +81,7 @@ postgres_disconnect(PostgresConnection *connection)
 	connection->conn = NULL;
 	connection->queued = 0;
 	connection->rolling_back = false;
-	connection->requested = 0;
+	end_request(connection);
 	if (connection->has_fd)
 		ReleaseExternalFD();
 	connection->has_fd = false;
@@ -333,7 +344,7 @@ exchange(PostgresStore *store, PostgresResult **results, int *count)
 	bool		is_sent = connection->requested != 0;
 
 	store->base.broken = true;
-	connection->requested = 0;
+	end_request(connection);
 	PG_TRY();
 	{
 		if (!is_sent && !PQpipelineSync(connection->conn))
@@ -390,20 +401,33 @@ postgres_exchange_unless(PostgresStore *store, int sqlstate, int *count)
 }
 
 /*
- * Have the server begin with what is queued, to read the results later.
- * Returns the number to ask for them.
+ * Have the server begin with what the caller has queued, to read the results
+ * later.  Returns the number to ask for them.
  */
 uint64
 postgres_request(PostgresStore *store)
 {
+	static uint64 requests = 0;
 	PostgresConnection *connection = store->connection;
 
+	Assert(requester == NULL);
 	if (!PQpipelineSync(connection->conn))
 		postgres_lost(store, NULL);
 	postgres_send_ahead(store);
-	connection->requested = ++connection->requests;
+	connection->requested = ++requests;
+	requester = connection;
 	store->base.broken = false;
-	return connection->requested;
+	return requests;
+}
+
+/*
+ * Can a request be made?  There is one at a time, so that whoever gives it up
+ * finds it.
+ */
+bool
+postgres_can_request(void)
+{
+	return requester == NULL;
 }
 
 /*
@@ -416,6 +440,18 @@ postgres_collect(PostgresStore *store, uint64 request, int *count)
 	if (request == 0 || store->connection->requested != request)
 		return NULL;
 	return postgres_exchange(store, count);
+}
+
+/*
+ * Nobody will ask for the results of a request, if it is still there.  The
+ * server must not go on trying to send them, with a snapshot held: so the
+ * connection is closed.
+ */
+void
+postgres_give_up_request(uint64 request)
+{
+	if (requester && requester->requested == request)
+		postgres_disconnect(requester);
 }
 
 /* Send one statement, after those that are queued; returns its result. */

@@ -18,7 +18,6 @@ struct PostgresConnection
 	bool		has_fd;			/* counted as one of our descriptors */
 	int			queued;			/* statements whose results are to be read */
 	bool		rolling_back;	/* nobody has read how a ROLLBACK went */
-	uint64		requests;		/* so far, of postgres_request() */
 	uint64		requested;		/* whose results are still to come, 0: none */
 	int			statement_timeout;	/* that the server knows */
 	MemoryContextCallback close;

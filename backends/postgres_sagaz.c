@@ -271,7 +271,7 @@ fetch_page(PostgresReader *reader, int count)
 	page = results[nresults - 1];
 	reader->at_end = page->nrows < reader->page_size && has_room(page);
 	note_positions(reader, page);
-	if (!reader->at_end)
+	if (!reader->at_end && postgres_can_request())
 	{
 		queue_page(reader, count);
 		reader->request = postgres_request(store);

@@ -53,6 +53,7 @@ typedef struct PostgresReader
 	char	   *page_end;		/* the last position that was read */
 	int			page_size;		/* records asked for, of the next page */
 	uint64		request;		/* of the next page, 0: none */
+	MemoryContextCallback give_up;	/* it goes with the reader */
 	int			next_key;		/* of the filter's */
 } PostgresReader;
 
@@ -97,7 +98,9 @@ extern void postgres_send_ahead(PostgresStore *store);
 extern PostgresResult **postgres_exchange(PostgresStore *store, int *count);
 extern PostgresResult **postgres_exchange_unless(PostgresStore *store, int sqlstate,
 												 int *count);
+extern bool postgres_can_request(void);
 extern uint64 postgres_request(PostgresStore *store);
+extern void postgres_give_up_request(uint64 request);
 extern PostgresResult **postgres_collect(PostgresStore *store, uint64 request, int *count);
 extern PostgresResult *postgres_query(PostgresStore *store, const char *sql,
 									  int nparams, const Oid *types,

@@ -42,7 +42,6 @@ struct RedisConnection
 	bool		has_fd;			/* counted as one of our descriptors */
 	int			queued;			/* commands whose replies are to be read */
 	int			ahead;			/* the first so many: only whether they fail */
-	uint64		requests;		/* so far, of redis_request() */
 	uint64		requested;		/* whose replies are still to come, 0: none */
 	MemoryContext replies;		/* of the exchange */
 	size_t		reply_bytes;	/* of the present reply */
@@ -495,12 +494,12 @@ redis_exchange(RedisStore *store, int *count)
 uint64
 redis_request(RedisStore *store)
 {
-	RedisConnection *connection = store->connection;
+	static uint64 requests = 0;
 
 	redis_send_ahead(store);
-	connection->requested = ++connection->requests;
+	store->connection->requested = ++requests;
 	store->base.broken = false;
-	return connection->requested;
+	return requests;
 }
 
 /*

@@ -454,12 +454,15 @@ for my $kind (qw(sqlite redis sagaz))
 	$places->clear($kind, 'empty', $session);
 	$session->query("SELECT cardinality(sagaz.insert_events(jsonb_agg(jsonb_build_object('saga_id', 's', 'payload', n,
 		'event_type', CASE WHEN n IN (1, 50, 51) THEN 'Refused' ELSE 'Fine' END,
-		'event_id', '00000000-0000-4000-8000-' || lpad(n::text, 12, '0')) ORDER BY n), '$source')) FROM generate_series(1, 100) AS n");
+		'event_id', '00000000-0000-4000-8000-' || lpad(n::text, 12, '0'),
+		'headers', jsonb_build_object('ballast', repeat('x', 50000))) ORDER BY n), '$source')) FROM generate_series(1, 100) AS n");
 	$other->safe_psql('choosy', q{TRUNCATE saga_outbox CASCADE; ALTER TABLE saga_outbox ADD CONSTRAINT choosy CHECK (event_type <> 'Refused')});
 
 	my $before = $connections->();
 	is($copy->('fail'), 'SZ004', "choosy, $kind: fails");
 	cmp_ok($other->safe_psql('choosy', 'SELECT count(*) FROM saga_outbox'), '<', 97, "choosy, $kind: not all is there");
+	ok($other->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE datname ~ 'sagaz_' AND state = 'active'}),
+		"choosy, $kind: no statement is left at the other end");
 	is($session->query("SELECT sagaz.count_records('outbox', '$source'), count(*) FROM sagaz.export_all('outbox', '$source')"),
 		'100|100', "choosy, $kind: what was read ahead is in nobody's way");
 	is($copy->('skip'), '', "choosy, $kind: skips");
