@@ -27,8 +27,8 @@
 #include "saga.h"
 #include "tuples.h"
 
-/* A table of more blocks is estimated: 32 MB, some milliseconds. */
-#define COUNTED_BLOCKS 4096
+/* A table of more blocks is estimated: 8 MB, some milliseconds. */
+#define COUNTED_BLOCKS 1024
 /* … from so many of its blocks, more or less */
 #define SAMPLED_BLOCKS 400
 /* … and smaller groups are counted. */

@@ -78,7 +78,7 @@ SELECT sagaz.cleanup_completed_sagas('0', '{completed,rolled_back,failed,partial
 SELECT status, count(*) FROM sagaz.sagas GROUP BY 1 ORDER BY 1;
 SELECT count(*), count(DISTINCT saga_id) FROM sagaz.saga_steps;
 
--- a table of more than 32 MB: small groups exactly, large ones within 15 %
+-- a table of more than 8 MB: small groups exactly, large ones within 15 %
 INSERT INTO sagaz.sagas (saga_id, saga_name, status, context)
 	SELECT 'wide-' || i, CASE WHEN i % 10 = 0 THEN 'Tenth' ELSE 'Wide' END, CASE WHEN i <= 203 THEN 'failed' WHEN i % 2 = 0 THEN 'completed' ELSE 'executing' END::sagaz.saga_status,
 		jsonb_build_object('x', (SELECT string_agg(md5(i::text || n::text), '') FROM generate_series(1, 40) n))
