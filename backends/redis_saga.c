@@ -25,6 +25,8 @@
 #define SAGA_WORDS 8			/* statuses of sagas */
 /* A set is looked for among so many commands. */
 #define LATEST_COMMANDS 16
+/* So many sagas are sent while the next are put into words. */
+#define PART_SAGAS 100
 
 static const char *const fetch_saga[] = {"HMGET", "data", VERSION_FIELD, NULL};
 
@@ -289,6 +291,9 @@ write_all(RedisStore *store, List *saves, bool repeated)
 	foreach(cell, saves)
 	{
 		RedisSave  *save = lfirst(cell);
+
+		if (foreach_current_index(cell) % PART_SAGAS == PART_SAGAS - 1)
+			redis_send_ahead(store);
 
 		if (save->saga)
 			queue_save(store, &indexing, save);
