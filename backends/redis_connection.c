@@ -398,7 +398,8 @@ redis_queue(RedisStore *store, RedisCommand *command)
 void
 redis_queue_ahead(RedisStore *store, RedisCommand *command)
 {
-	Assert(store->connection->queued == store->connection->ahead);
+	Assert(store->connection->requested ||
+		   store->connection->queued == store->connection->ahead);
 	redis_queue(store, command);
 	store->connection->ahead++;
 }
