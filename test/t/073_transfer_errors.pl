@@ -263,7 +263,7 @@ is(newest('verification IS NULL'), 't', 'so nothing is said about it');
 # ----------------------------------------------------------------------
 # A peer that is away for a while
 
-my $retrying = "CALL sagaz.transfer('%s', '%s', batch_size => 2, on_error => 'retry')";
+my $retrying = "CALL sagaz.transfer('%s', '%s', batch_size => 1, on_error => 'retry')";
 
 sub away
 {
@@ -271,7 +271,10 @@ sub away
 	my $name = "$source to $target, retry";
 
 	is(meanwhile(sprintf($retrying, $source, $target), sub {
+		# it would be done before the server is away
+		kill 'STOP', $session->{pid};
 		$stop->();
+		kill 'CONT', $session->{pid};
 		until_newest(q{error LIKE 'attempt % of 10: %' AND state = 'running'}, "$name: it waits");
 		$start->();
 	}), '', "$name: it goes on");
