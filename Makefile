@@ -10,13 +10,13 @@ DATA = sql/sagaz--$(EXTVERSION).sql $(wildcard sql/sagaz--*--*.sql)
 SQLITE = $(if $(WITHOUT_SQLITE),,1)
 REDIS = $(if $(WITHOUT_REDIS),,1)
 POSTGRES = $(if $(WITHOUT_POSTGRES),,1)
-OBJS = $(patsubst %.c,%.o,$(filter-out $(if $(SQLITE),,backends/sqlite%) \
-	$(if $(REDIS),,backends/redis%) $(if $(POSTGRES),,backends/postgres%), \
-	$(wildcard src/*.c backends/*.c) $(FUZZ)))
-LUA_HEADERS = $(patsubst %,%.h,$(wildcard backends/*.lua))
+OBJS = $(patsubst %.c,%.o,$(filter-out src/cli/% $(if $(SQLITE),,backends/sqlite/%) \
+	$(if $(REDIS),,backends/redis/%) $(if $(POSTGRES),,backends/postgres/%), \
+	$(wildcard src/*.c src/*/*.c backends/*/*.c) $(FUZZ)))
+LUA_HEADERS = $(patsubst %,%.h,$(wildcard backends/*/*.lua))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
-PG_CPPFLAGS = -I$(srcdir)/src -I$(srcdir)/backends $(MUTANT) \
+PG_CPPFLAGS = -I$(srcdir) -I$(srcdir)/src $(MUTANT) \
 	-DSAGAZ_VERSION='"$(EXTVERSION)"' \
 	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE) $(if $(REDIS),,-DSAGAZ_WITHOUT_REDIS) \
 	$(if $(POSTGRES),-I$(libpq_srcdir),-DSAGAZ_WITHOUT_POSTGRES)
@@ -47,7 +47,7 @@ endif
 include $(PGXS)
 
 override BITCODE_CFLAGS += $(WARNINGS) -MMD -MP -MF $(@:=.d)
--include $(wildcard src/*.d src/cli/*.d backends/*.d)
+-include $(wildcard src/*.d src/*/*.d backends/*/*.d)
 
 all: META.json
 META.json: sagaz.control
@@ -55,9 +55,9 @@ META.json: sagaz.control
 	touch $@
 
 # The scripts for Redis, as C strings.
-backends/%.lua.h: backends/%.lua
+backends/redis/%.lua.h: backends/redis/%.lua
 	sed 's/[\\"]/\\&/g; s/.*/"&\\n"/' $< >$@
-backends/redis_scripts.o backends/redis_scripts.bc: $(LUA_HEADERS)
+backends/redis/redis_scripts.o backends/redis/redis_scripts.bc: $(LUA_HEADERS)
 
 # Only what psql's own tables and prompts need is linked, no library that the
 # server was built with.

@@ -5,7 +5,7 @@
 #ifndef SAGAZ_FUZZ_H
 #define SAGAZ_FUZZ_H
 
-#include "sagaz.h"
+#include "lib/sagaz.h"
 
 /* fuzz_record.c */
 extern void fuzz_record(const uint8 *data, size_t size);

@@ -12,8 +12,8 @@
 #include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 
-#include "digest.h"
-#include "record.h"
+#include "backends/record/digest.h"
+#include "backends/record/record.h"
 
 static bool
 same_digest(const SagazRecord *a, const SagazRecord *b)

@@ -21,9 +21,9 @@
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
 
-#include "digest.h"
-#include "record.h"
-#include "storage.h"
+#include "backends/record/digest.h"
+#include "backends/record/record.h"
+#include "storage/storage.h"
 
 #define GREETING "+OK\r\n+OK\r\n"
 #define MAX_INPUT 65536

@@ -139,7 +139,7 @@ SQL
 
 my ($errors) = $reference =~ /^## Errors\n(.*)/ms;
 my @codes = map { "SZ00$_" }
-  slurp_file('src/sagaz.h') =~ /MAKE_SQLSTATE\('S', 'Z', '0', '0', '(\d)'\)/g;
+  slurp_file('src/lib/sagaz.h') =~ /MAKE_SQLSTATE\('S', 'Z', '0', '0', '(\d)'\)/g;
 is_deeply([ $errors =~ /^\| `(SZ\w+)` \|/mg ], \@codes, 'SQLSTATEs');
 
 # What any of the documents calls sagaz.something is there.

@@ -1,0 +1,191 @@
+/*
+ * registry.c
+ *		The backends that were compiled in.
+ */
+#include "backends/common/backend.h"
+
+#include "commands/defrem.h"
+#include "utils/memutils.h"
+
+extern const SagazBackend sagaz_native_backend;
+extern const SagazBackend sagaz_memory_backend;
+extern const SagazBackend sagaz_sqlite_backend;
+extern const SagazBackend sagaz_redis_backend;
+extern const SagazBackend sagaz_postgresql_backend;
+
+const SagazBackend *const sagaz_backends[] = {
+	&sagaz_native_backend,
+	&sagaz_memory_backend,
+#ifndef SAGAZ_WITHOUT_SQLITE
+	&sagaz_sqlite_backend,
+#endif
+#ifndef SAGAZ_WITHOUT_REDIS
+	&sagaz_redis_backend,
+#endif
+#ifndef SAGAZ_WITHOUT_POSTGRES
+	&sagaz_postgresql_backend,
+#endif
+};
+const int	sagaz_nbackends = lengthof(sagaz_backends);
+
+/* NULL where there is none of that name. */
+const SagazBackend *
+sagaz_backend_find(const char *name)
+{
+	for (int i = 0; i < sagaz_nbackends; i++)
+		if (strcmp(sagaz_backends[i]->name, name) == 0)
+			return sagaz_backends[i];
+	return NULL;
+}
+
+/* The value of an option, or NULL. */
+const char *
+sagaz_store_option(const SagazStore *store, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, store->options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (strcmp(option->defname, name) == 0)
+			return defGetString(option);
+	}
+	return NULL;
+}
+
+/* Close it, or let its last reader do that: a cursor may outlive its use. */
+void
+sagaz_store_close(SagazStore *store)
+{
+	store->is_left = true;
+	if (store->readers == 0)
+		MemoryContextDelete(store->context);
+}
+
+static void
+reader_is_gone(void *arg)
+{
+	SagazStore *store = arg;
+
+	if (--store->readers == 0 && store->is_left)
+		MemoryContextDelete(store->context);
+}
+
+/* What is tied first runs last, after what the backend ties to the context. */
+static void
+hold_store(SagazStore *store, MemoryContext context)
+{
+	MemoryContextCallback *callback = MemoryContextAlloc(context, sizeof(*callback));
+
+	callback->func = reader_is_gone;
+	callback->arg = store;
+	MemoryContextRegisterResetCallback(context, callback);
+	store->readers++;
+}
+
+/* The filter's strings must last as long as the reader. */
+SagazReader *
+sagaz_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "sagaz reader",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(context);
+	SagazReader *reader = palloc0(store->backend->reader_size);
+
+	hold_store(store, context);
+	reader->store = store;
+	reader->context = context;
+	reader->kind = kind;
+	reader->filter = *filter;
+	store->backend->read_begin(reader);
+	MemoryContextSwitchTo(outer);
+	return reader;
+}
+
+void
+sagaz_read_end(SagazReader *reader)
+{
+	reader->store->backend->read_end(reader);
+	MemoryContextDelete(reader->context);
+}
+
+/* Counting, for backends that have no quicker way. */
+int64
+sagaz_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	SagazReader *reader = sagaz_read_begin(store, kind, filter);
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz count", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+	SagazRecord record;
+	int64		count = 0;
+
+	while (sagaz_read_next(reader, &record))
+	{
+		count++;
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
+	sagaz_read_end(reader);
+	return count;
+}
+
+char *
+sagaz_fits(SagazStore *store, const SagazRecord *record)
+{
+	return NULL;
+}
+
+char *
+sagaz_no_position(SagazReader *reader)
+{
+	return NULL;
+}
+
+bool
+sagaz_no_call(SagazStore *store, const SagazCall *call)
+{
+	return false;
+}
+
+static void
+refuse_stream(SagazStore *store)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" has no streams", store->name)));
+}
+
+void
+sagaz_no_publish(SagazStore *store, SagazRecord *records, int count)
+{
+	refuse_stream(store);
+}
+
+SagazStreamId
+sagaz_no_stream_end(SagazStore *store)
+{
+	SagazStreamId none = {0, 0};
+
+	refuse_stream(store);
+	return none;
+}
+
+bool
+sagaz_no_stream_append(SagazStore *store, SagazStreamId end,
+					   SagazRecord *records, const SagazStreamId *ids,
+					   int count)
+{
+	refuse_stream(store);
+	return false;
+}
+
+List *
+sagaz_no_stream_read(SagazStore *store, SagazStreamId from, SagazStreamId to)
+{
+	refuse_stream(store);
+	return NIL;
+}

@@ -1,0 +1,282 @@
+/*
+ * native_change.c
+ *		Making an event of the native log like a record, and finishing it.
+ *
+ * Both happen under the locks of event_change.c, after another look: what was
+ * seen before may have been sent meanwhile.
+ */
+#include "lib/sagaz.h"
+
+#include "access/xact.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "upkeep/adopt.h"
+#include "status/event_change.h"
+#include "backends/native/native_store.h"
+#include "outbox/outbox.h"
+#include "backends/record/record.h"
+#include "outbox/retry.h"
+
+/* What a record makes of an event. */
+typedef struct Replacement
+{
+	const SagazEvent *event;
+	int64		batch_id;		/* if it is claimed */
+} Replacement;
+
+static void
+set_time(SagazWriter *row, int attnum, TimestampTz time)
+{
+	if (time == 0)
+		sagaz_writer_clear(row, attnum);
+	else
+		sagaz_writer_set(row, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
+}
+
+static void
+set_text(SagazWriter *row, int attnum, const char *text)
+{
+	if (text)
+		sagaz_writer_set(row, attnum, CStringGetTextDatum(text));
+	else
+		sagaz_writer_clear(row, attnum);
+}
+
+static int
+retry_state_of(SagazStatus status)
+{
+	switch (status)
+	{
+		case STATUS_CLAIMED:
+			return RETRY_OUT;
+		case STATUS_SENT:
+			return RETRY_SENT;
+		case STATUS_DEAD:
+			return RETRY_DEAD;
+		default:
+			return RETRY_WAITING;
+	}
+}
+
+SagazStatus
+native_status_of(const SagazEvent *event)
+{
+	int			status = 0;
+
+	while (strcmp(sagaz_event_words[status], event->status) != 0)
+		status++;
+	return (SagazStatus) status;
+}
+
+/* Bring the state that a record has into a retry row. */
+void
+native_set_retry(SagazWriter *row, const SagazEvent *event, TimestampTz now,
+				 int64 batch_id)
+{
+	SagazStatus status = native_status_of(event);
+	int			state = retry_state_of(status);
+	bool		has_failed = status == STATUS_FAILED || status == STATUS_DEAD;
+
+	sagaz_writer_set(row, retry_state, Int16GetDatum(state));
+	sagaz_writer_set(row, retry_retry_count, Int32GetDatum(event->retry_count));
+	set_time(row, retry_next_attempt_at, state != RETRY_WAITING ? 0 :
+			 event->next_attempt_at ? event->next_attempt_at : now);
+	if (state == RETRY_OUT)
+		sagaz_writer_set(row, retry_batch_id, Int64GetDatum(batch_id));
+	else
+		sagaz_writer_clear(row, retry_batch_id);
+	set_time(row, retry_claimed_at, event->claimed_at);
+	set_time(row, retry_sent_at, event->sent_at);
+	set_time(row, retry_failed_at, !has_failed ? 0 :
+			 event->claimed_at ? event->claimed_at : event->created_at);
+	set_text(row, retry_worker_id, event->worker_id);
+	set_text(row, retry_last_error, event->last_error);
+}
+
+static void
+set_replacement(const SagazEventChange *change, SagazWriter *row, void *arg)
+{
+	const Replacement *replacement = arg;
+
+	native_set_retry(row, replacement->event, change->now,
+					 replacement->batch_id);
+	set_text(row, retry_event_type, replacement->event->event_type);
+}
+
+/* ---------------------------------------------------------------------- */
+/* The row in the log */
+
+static bool
+differs(SagazWriter *row, TupleTableSlot *old, int attnum)
+{
+	Form_pg_attribute column = TupleDescAttr(RelationGetDescr(row->rel), attnum - 1);
+	bool		isnull = row->slot->tts_isnull[attnum - 1];
+
+	if (isnull || sagaz_column_is_null(old, attnum))
+		return isnull != sagaz_column_is_null(old, attnum);
+	return !datum_image_eq(row->slot->tts_values[attnum - 1],
+						   sagaz_column(old, attnum), column->attbyval,
+						   column->attlen);
+}
+
+/*
+ * Make the event's row in the log what the record says, if it is not.  Its
+ * place stays.
+ */
+static void
+replace_content(const SagazEventChange *change, const SagazEvent *event,
+				bool is_plain)
+{
+	SagazWriter *row = sagaz_writer_begin("outbox");
+	bool		any = false;
+
+	sagaz_writer_copy(row, change->event);
+	set_time(row, outbox_created_at, event->created_at);
+	native_set_content(row, event);
+	if (is_plain)
+		set_time(row, outbox_available_at,
+				 event->next_attempt_at > change->now ? event->next_attempt_at : 0);
+	for (int attnum = 1; attnum <= outbox_columns; attnum++)
+		any = any || differs(row, change->event, attnum);
+	if (any)
+		sagaz_writer_update(row, change->event, change->snapshot);
+	sagaz_writer_end(row);
+	CommandCounterIncrement();
+}
+
+/* The columns of the log that a record has as they are. */
+void
+native_set_content(SagazWriter *row, const SagazEvent *event)
+{
+	bool		is_own = event->aggregate_id == NULL ||
+		strcmp(event->aggregate_id, event->saga_id) == 0;
+
+	set_text(row, outbox_aggregate_type, event->aggregate_type);
+	set_text(row, outbox_aggregate_id, is_own ? NULL : event->aggregate_id);
+	set_text(row, outbox_event_type, event->event_type);
+	sagaz_writer_set(row, outbox_payload, JsonbPGetDatum(event->payload));
+	sagaz_writer_set(row, outbox_headers, JsonbPGetDatum(event->headers));
+	set_text(row, outbox_routing_key, event->routing_key);
+	set_text(row, outbox_partition_key, event->partition_key);
+}
+
+/* ---------------------------------------------------------------------- */
+
+/* The event as it is under the locks; status is STATUS_NONE for none of its. */
+static SagazStatus
+read_locked(SagazStore *store, const SagazEventChange *change, SagazEvent *there)
+{
+	SagazStates *states = sagaz_states_open(store->consumer_group, change->snapshot);
+	SagazFoundEvent found = {.slot = change->event};
+
+	sagaz_state_of(states, change->event, &found.state);
+	if (found.state.status != STATUS_NONE)
+		native_event_of(states, &found, there);
+	sagaz_states_close(states);
+	return found.state.status;
+}
+
+static bool
+lock_event(SagazStore *store, SagazEventChange *change)
+{
+	sagaz_group_use(store->consumer_group, &change->group);
+	if (sagaz_event_change_look(change) && sagaz_event_change_lock(change))
+		return true;
+	sagaz_event_change_end(change);
+	return false;
+}
+
+static void
+check_saga_id(const SagazEventChange *change, const SagazEvent *event)
+{
+	if (strcmp(sagaz_column_text(change->event, outbox_saga_id),
+			   event->saga_id) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
+				 errmsg("record \"%s\" is refused", event->event_id),
+				 errdetail("The native outbox has it with another saga_id.")));
+}
+
+static void
+replace_event(SagazEventChange *change, const SagazEvent *event, bool is_its)
+{
+	Replacement replacement = {.event = event};
+	SagazStatus status = native_status_of(event);
+	bool		is_plain = is_its && change->place.state == PLACE_AHEAD &&
+		native_is_plain(event);
+
+	check_saga_id(change, event);
+	replace_content(change, event, is_plain);
+	if (is_plain)
+		return;
+	if (status == STATUS_CLAIMED)
+	{
+		int			counts[SAGAZ_LANES] = {0};
+
+		counts[change->place.lane] = 1;
+		replacement.batch_id = native_make_batch(&change->group, counts,
+												 event->claimed_at);
+	}
+	sagaz_event_change(change,
+					   status == STATUS_SENT ? EVENT_IS_SENT :
+					   status == STATUS_DEAD ? EVENT_IS_DEAD : EVENT_GOES_ON,
+					   true, set_replacement, &replacement);
+}
+
+/* Make an event of the log like the record. */
+NativeOutcome
+native_change_event(NativePut *put, const SagazRecord *record, Datum event_id)
+{
+	SagazEventChange change = {.event_id = event_id};
+	SagazRecord there = {.kind = SAGAZ_EVENT};
+	SagazStatus status;
+	NativeOutcome outcome = NATIVE_CHANGED;
+
+	if (!lock_event(put->store, &change))
+		return NATIVE_GONE;
+	status = read_locked(put->store, &change, &there.event);
+	if (status != STATUS_NONE && sagaz_is_kept(&there, record, put->over_claims))
+		outcome = NATIVE_KEPT;
+	else
+		replace_event(&change, &record->event, status != STATUS_NONE);
+	sagaz_event_change_end(&change);
+	return outcome;
+}
+
+static void
+set_sent(const SagazEventChange *change, SagazWriter *row, void *arg)
+{
+	sagaz_writer_set(row, retry_state, Int16GetDatum(RETRY_SENT));
+	sagaz_writer_set(row, retry_sent_at, TimestampTzGetDatum(change->now));
+	sagaz_writer_clear(row, retry_next_attempt_at);
+}
+
+/* Let an event of the log count as sent from now on; false if it is gone. */
+bool
+native_finish_event(SagazStore *store, Datum event_id)
+{
+	SagazEventChange change = {.event_id = event_id};
+	SagazEvent	there = {0};
+	SagazStatus status;
+
+	if (!lock_event(store, &change))
+		return false;
+	status = read_locked(store, &change, &there);
+	if (status != STATUS_SENT && status != STATUS_NONE)
+		sagaz_event_change(&change, EVENT_IS_SENT, false, set_sent, NULL);
+	sagaz_event_change_end(&change);
+	return true;
+}
+
+/* A batch of nobody for what is claimed elsewhere. */
+int64
+native_make_batch(const SagazGroup *group, const int *events,
+				  TimestampTz claimed_at)
+{
+	return sagaz_adopted_batch(group, events,
+							   Max(0, Min(sagaz_real_time(claimed_at),
+										  GetCurrentTimestamp())));
+}

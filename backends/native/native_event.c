@@ -1,0 +1,428 @@
+/*
+ * native_event.c
+ *		Putting events into the native outbox.
+ *
+ * An event that is sent goes into the archive.  Any other goes into the log,
+ * in the order of the records; unless it is plainly pending, it gets a retry
+ * row there in the storage's consumer group, and a position at which no group
+ * reads it off the log.  New events are written by the page; one that is
+ * there is changed by itself.
+ */
+#include "lib/sagaz.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "outbox/place.h"
+#include "backends/native/native_store.h"
+#include "outbox/outbox.h"
+#include "backends/record/record.h"
+#include "outbox/retry.h"
+#include "outbox/place_number.h"
+#include "wakeup/wake.h"
+
+/* Where no group reads: events of the log that only have retry rows. */
+#define POS_OF_NONE UINT64CONST(2)
+
+/* Columns of outbox_archive behind those of a record. */
+#define ARCHIVED_AT (event_record_columns + 1)
+
+/* A new event. */
+typedef struct NewEvent
+{
+	const SagazEvent *event;
+	Datum		event_id;
+	SagazStatus status;
+	bool		is_plain;		/* and the group gets it off the log */
+} NewEvent;
+
+typedef struct EventPut
+{
+	NativePut  *put;
+	Snapshot	snapshot;		/* registered */
+	SagazScan  *log;			/* probes by event_id */
+	SagazScan  *archive;
+	SagazStates *states;		/* opened when an event is there */
+	SagazGroup	group;			/* all zero if it does not exist */
+	TimestampTz now;
+
+	NewEvent   *fresh;
+	int			nfresh;
+	bool		has_retries;	/* some of them have retry rows */
+	int			claimed[SAGAZ_LANES];	/* how many of them are */
+	TimestampTz claimed_at;		/* the latest */
+	int64		batch_id;		/* theirs */
+	SagazWriter *to_log;
+	SagazWriter *to_retry;
+	SagazWriter *to_archive;
+} EventPut;
+
+Datum
+native_uuid(const char *event_id)
+{
+	return DirectFunctionCall1(uuid_in, CStringGetDatum(event_id));
+}
+
+/* Does the row in the log say all there is to say? */
+bool
+native_is_plain(const SagazEvent *event)
+{
+	return native_status_of(event) == STATUS_PENDING &&
+		event->retry_count == 0 && event->last_error == NULL &&
+		event->worker_id == NULL && event->claimed_at == 0 &&
+		event->sent_at == 0;
+}
+
+/* ---------------------------------------------------------------------- */
+/* What is there */
+
+static bool
+probe_archive(EventPut *put, Datum event_id)
+{
+	ScanKeyData key;
+
+	sagaz_key_uuid(&key, 1, event_id);
+	if (put->archive)
+		sagaz_scan_again(put->archive, &key, 1);
+	else
+		put->archive = sagaz_scan_begin("outbox_archive", "outbox_archive_pkey",
+										put->snapshot, &key, 1,
+										ForwardScanDirection);
+	return sagaz_scan_next(put->archive);
+}
+
+/* Find an event in the log or the archive. */
+static bool
+find_event(EventPut *put, Datum event_id, SagazFoundEvent *found)
+{
+	found->archived = false;
+	found->slot = sagaz_event_fetch(&put->log, event_id, put->snapshot);
+	if (found->slot)
+		return true;
+	found->archived = probe_archive(put, event_id);
+	if (found->archived)
+		found->slot = put->archive->slot;
+	return found->archived;
+}
+
+/* What is to be put must not be there already, and is looked up later. */
+static void
+begin_look(EventPut *put, NativePut *what, int count)
+{
+	memset(put, 0, sizeof(EventPut));
+	put->put = what;
+	put->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	put->now = GetCurrentTimestamp();
+	(void) sagaz_group_find_in(what->store->consumer_group, put->snapshot,
+							   &put->group);
+	put->fresh = palloc(Max(count, 1) * sizeof(NewEvent));
+}
+
+static void
+end_look(EventPut *put)
+{
+	if (put->log)
+		sagaz_scan_end(put->log);
+	if (put->archive)
+		sagaz_scan_end(put->archive);
+	if (put->states)
+		sagaz_states_close(put->states);
+	UnregisterSnapshot(put->snapshot);
+}
+
+/* The record of an event that is there; false if it is none of the group's. */
+static bool
+read_there(EventPut *put, SagazFoundEvent *found, SagazEvent *there)
+{
+	if (!found->archived)
+	{
+		sagaz_state_of(put->states, found->slot, &found->state);
+		if (found->state.status == STATUS_NONE)
+			return false;
+	}
+	native_event_of(put->states, found, there);
+	return true;
+}
+
+static void
+remember_fresh(EventPut *put, const SagazEvent *event, Datum event_id)
+{
+	NewEvent   *fresh = &put->fresh[put->nfresh++];
+
+	fresh->event = event;
+	fresh->event_id = event_id;
+	fresh->status = native_status_of(event);
+	fresh->is_plain = native_is_plain(event) &&
+		(put->group.start_time == 0 || event->created_at >= put->group.start_time);
+	if (fresh->status == STATUS_SENT || fresh->is_plain)
+		return;
+	put->has_retries = true;
+	if (fresh->status != STATUS_CLAIMED)
+		return;
+	put->claimed[sagaz_lane_of(event->saga_id, strlen(event->saga_id))]++;
+	put->claimed_at = Max(put->claimed_at, event->claimed_at);
+}
+
+/* Merge with one that is there. */
+static void
+merge_event(EventPut *put, const SagazRecord *record, Datum event_id,
+			SagazFoundEvent *found)
+{
+	SagazRecord there = {.kind = SAGAZ_EVENT};
+	SagazMerged *merged = &put->put->merged;
+	bool		is_its = read_there(put, found, &there.event);
+
+	if (is_its && (native_event_same(&there.event, &record->event) ||
+				   sagaz_record_same(&there, record)))
+		merged->unchanged++;
+	else if (is_its && sagaz_is_kept(&there, record, put->put->over_claims))
+		merged->kept++;
+	else if (found->archived)
+	{
+		simple_table_tuple_delete(put->archive->rel, &found->slot->tts_tid,
+								  put->snapshot);
+		remember_fresh(put, &record->event, event_id);
+		merged->added--;
+		merged->changed++;
+	}
+	else if (native_change_event(put->put, record, event_id) == NATIVE_CHANGED)
+		merged->changed++;
+	else
+		merged->kept++;
+}
+
+/* Look whether the event is there, and treat it if so. */
+static void
+look_at_event(EventPut *put, MemoryContext item, const SagazRecord *record)
+{
+	Datum		event_id;
+	SagazFoundEvent found;
+	MemoryContext outer;
+
+	native_check_fit(record);
+	event_id = native_uuid(record->event.event_id);
+	if (!find_event(put, event_id, &found))
+	{
+		remember_fresh(put, &record->event, event_id);
+		return;
+	}
+	if (put->put->mode == SAGAZ_PUT_NEW)
+		native_refuse_twin(record);
+	if (put->put->mode == SAGAZ_PUT_MISSING)
+		return;
+	if (put->states == NULL)
+		put->states = sagaz_states_open(put->put->store->consumer_group,
+										put->snapshot);
+	outer = MemoryContextSwitchTo(item);
+	merge_event(put, record, event_id, &found);
+	MemoryContextSwitchTo(outer);
+	MemoryContextReset(item);
+}
+
+/* ---------------------------------------------------------------------- */
+/* New events */
+
+static void
+set_time(SagazWriter *row, int attnum, TimestampTz time)
+{
+	if (time != 0)
+		sagaz_writer_set(row, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
+}
+
+static void
+set_text(SagazWriter *row, int attnum, const char *text)
+{
+	if (text)
+		sagaz_writer_set(row, attnum, CStringGetTextDatum(text));
+}
+
+/* The columns of the archive begin with those of a record. */
+static void
+make_archive_row(EventPut *put, const NewEvent *fresh)
+{
+	const SagazEvent *event = fresh->event;
+	SagazWriter *row = put->to_archive;
+
+	sagaz_writer_row(row);
+	sagaz_writer_set(row, event_event_id + 1, fresh->event_id);
+	set_text(row, event_saga_id + 1, event->saga_id);
+	set_text(row, event_aggregate_type + 1, event->aggregate_type);
+	set_text(row, event_aggregate_id + 1,
+			 event->aggregate_id ? event->aggregate_id : event->saga_id);
+	set_text(row, event_event_type + 1, event->event_type);
+	sagaz_writer_set(row, event_payload + 1, JsonbPGetDatum(event->payload));
+	sagaz_writer_set(row, event_headers + 1, JsonbPGetDatum(event->headers));
+	sagaz_writer_set(row, event_status + 1,
+					 ObjectIdGetDatum(saga_status_oid(&event_statuses, event->status)));
+	set_time(row, event_created_at + 1, event->created_at);
+	set_time(row, event_claimed_at + 1, event->claimed_at);
+	set_time(row, event_sent_at + 1, event->sent_at);
+	sagaz_writer_set(row, event_retry_count + 1, Int32GetDatum(event->retry_count));
+	set_text(row, event_last_error + 1, event->last_error);
+	set_text(row, event_worker_id + 1, event->worker_id);
+	set_text(row, event_routing_key + 1, event->routing_key);
+	set_text(row, event_partition_key + 1, event->partition_key);
+	set_time(row, ARCHIVED_AT, put->now);
+}
+
+/* The transaction has its xid before a place is drawn: see next_seq(). */
+static void
+make_log_row(EventPut *put, const NewEvent *fresh)
+{
+	const SagazEvent *event = fresh->event;
+	SagazWriter *row = put->to_log;
+	int64		seq;
+
+	sagaz_writer_row(row);
+	seq = sagaz_draw_seq();
+	sagaz_writer_set(row, outbox_pos,
+					 UInt64GetDatum(fresh->is_plain ?
+									U64FromFullTransactionId(GetTopFullTransactionId()) :
+									POS_OF_NONE));
+	sagaz_writer_set(row, outbox_seq, Int64GetDatum(seq));
+	set_time(row, outbox_created_at, event->created_at);
+	sagaz_writer_set(row, outbox_event_id, fresh->event_id);
+	sagaz_writer_set(row, outbox_lane,
+					 Int16GetDatum(sagaz_lane_of(event->saga_id, strlen(event->saga_id))));
+	set_text(row, outbox_saga_id, event->saga_id);
+	native_set_content(row, event);
+	if (fresh->is_plain && event->next_attempt_at > put->now)
+		set_time(row, outbox_available_at, event->next_attempt_at);
+}
+
+static void
+make_retry_row(EventPut *put, const NewEvent *fresh)
+{
+	sagaz_retry_row_of_event(put->to_retry, put->group.no, put->to_log->slot,
+							 RETRY_WAITING);
+	native_set_retry(put->to_retry, fresh->event, put->now, put->batch_id);
+}
+
+/* Queue the writer's row. */
+static void
+queue_row(SagazWriter *writer)
+{
+	sagaz_writer_queue(writer);
+	if (writer->queued == SAGAZ_WRITER_QUEUE)
+		sagaz_writer_flush(writer);
+}
+
+static void
+write_event(EventPut *put, const NewEvent *fresh)
+{
+	if (fresh->status == STATUS_SENT)
+	{
+		make_archive_row(put, fresh);
+		queue_row(put->to_archive);
+		return;
+	}
+	make_log_row(put, fresh);
+	if (!fresh->is_plain)
+	{
+		make_retry_row(put, fresh);
+		queue_row(put->to_retry);
+	}
+	queue_row(put->to_log);
+}
+
+/*
+ * The group and a batch for those that are retries.  A claim cannot tell when
+ * these were committed, so the commit must not be lost in a crash.
+ */
+static void
+prepare_retries(EventPut *put)
+{
+	sagaz_group_use(put->put->store->consumer_group, &put->group);
+	put->batch_id = native_make_batch(&put->group, put->claimed, put->claimed_at);
+	ForceSyncCommit();
+	sagaz_wake_at_commit();
+}
+
+static void
+write_fresh(EventPut *put, MemoryContext item)
+{
+	SagazWriter *writers[] = {
+		put->to_log = sagaz_writer_begin("outbox"),
+		put->to_retry = sagaz_writer_begin("outbox_retry"),
+		put->to_archive = sagaz_writer_begin("outbox_archive")
+	};
+	MemoryContext outer;
+
+	if (put->has_retries)
+		prepare_retries(put);
+	outer = MemoryContextSwitchTo(item);
+	for (int i = 0; i < put->nfresh; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		write_event(put, &put->fresh[i]);
+		MemoryContextReset(item);
+	}
+	MemoryContextSwitchTo(outer);
+	for (int i = 0; i < (int) lengthof(writers); i++)
+	{
+		sagaz_writer_flush(writers[i]);
+		sagaz_writer_end(writers[i]);
+	}
+	put->put->merged.added += put->nfresh;
+}
+
+void
+native_put_events(NativePut *what, SagazRecord *records, int count)
+{
+	MemoryContext item = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz put",
+											   ALLOCSET_DEFAULT_SIZES);
+	EventPut	put;
+
+	begin_look(&put, what, count);
+	for (int i = 0; i < count; i++)
+		look_at_event(&put, item, &records[i]);
+	CommandCounterIncrement();
+	if (put.nfresh > 0)
+		write_fresh(&put, item);
+	CommandCounterIncrement();
+	end_look(&put);
+	MemoryContextDelete(item);
+}
+
+/*
+ * Events of the log are finished, for it is never deleted from before
+ * retention; those of the archive are.
+ */
+int64
+native_remove_events(SagazStore *store, const char *const *keys, int nkeys)
+{
+	NativePut	what = {.store = store};
+	EventPut	put;
+	int64		removed = 0;
+
+	begin_look(&put, &what, 0);
+	for (int i = 0; i < nkeys; i++)
+	{
+		SagazFoundEvent found;
+		Datum		event_id;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!sagaz_is_uuid(keys[i]))
+			continue;
+		event_id = native_uuid(keys[i]);
+		if (!find_event(&put, event_id, &found))
+			continue;
+		if (found.archived)
+			simple_table_tuple_delete(put.archive->rel, &found.slot->tts_tid,
+									  put.snapshot);
+		else
+			(void) native_finish_event(store, event_id);
+		removed++;
+	}
+	CommandCounterIncrement();
+	end_look(&put);
+	return removed;
+}

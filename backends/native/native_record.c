@@ -1,0 +1,283 @@
+/*
+ * native_record.c
+ *		Rows of the native tables as records, and records that fit no row.
+ *
+ * A record is made of the columns directly; its documents are as they are
+ * stored.
+ */
+#include "lib/sagaz.h"
+
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+
+#include "outbox/batch.h"
+#include "status/event_record.h"
+#include "backends/native/native_store.h"
+#include "outbox/outbox.h"
+#include "backends/record/record.h"
+
+/*
+ * An entry of an index has to fit into a third of a page.  Ids and names of
+ * up to so many bytes do, with what else is in the entry.
+ */
+#define KEY_LENGTH 2600
+
+/* ---------------------------------------------------------------------- */
+/* Sagas */
+
+static Jsonb *
+json_null(void)
+{
+	JsonbValue	null = {.type = jbvNull};
+
+	return JsonbValueToJsonb(&null);
+}
+
+static TimestampTz
+time_of(const SagaRow *row, int attnum)
+{
+	return sagaz_record_time(DatumGetTimestampTz(saga_get(row, attnum)));
+}
+
+/* The steps are put in order. */
+void
+native_saga_of_row(const SagaRow *row, const SagaSteps *steps, SagazSaga *saga)
+{
+	saga->saga_id = TextDatumGetCString(saga_get(row, saga_saga_id));
+	saga->saga_name = TextDatumGetCString(saga_get(row, saga_saga_name));
+	saga->status = unconstify(char *, saga_status_word(DatumGetObjectId(saga_get(row, saga_status))));
+	saga->steps = steps->count == 0 ? sagaz_empty_array() : saga_steps_to_json(steps);
+	saga->context = saga_is_null(row, saga_context) ? json_null() :
+		DatumGetJsonbPCopy(saga_get(row, saga_context));
+	saga->metadata = saga_is_null(row, saga_metadata) ? NULL :
+		DatumGetJsonbPCopy(saga_get(row, saga_metadata));
+	saga->version = DatumGetInt64(saga_get(row, saga_version));
+	saga->created_at = time_of(row, saga_created_at);
+	saga->updated_at = time_of(row, saga_updated_at);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Events */
+
+/* When the lease of a claimed event ends, if it was extended. */
+static TimestampTz
+lease_until(const SagazStates *states, const SagazEventState *state)
+{
+	TimestampTz end = state->lease_end;
+
+	if (state->where == WHERE_RETRY && state->batch_id != 0)
+	{
+		SagazReceipts receipts;
+
+		sagaz_receipts_read(state->batch_id, states->snapshot, &receipts);
+		end = receipts.until;
+	}
+	return end > sagaz_lease_end(state->claimed_at, 0) ? end : 0;
+}
+
+/* The event's state into its record. */
+static void
+set_state(const SagazStates *states, const SagazEventState *state,
+		  SagazEvent *event)
+{
+	event->status = unconstify(char *, sagaz_event_words[state->status]);
+	event->claimed_at = state->claimed_at;
+	event->sent_at = state->sent_at;
+	event->retry_count = state->retry_count;
+	event->last_error = state->last_error ? pstrdup(state->last_error) : NULL;
+	event->worker_id = state->worker_id ? pstrdup(state->worker_id) : NULL;
+	if (state->status == STATUS_CLAIMED)
+		event->lease_until = lease_until(states, state);
+	else if (state->status != STATUS_SENT)
+		event->next_attempt_at = state->next_attempt_at;
+}
+
+/* The record owns all of it. */
+void
+native_event_of(const SagazStates *states, const SagazFoundEvent *found,
+				SagazEvent *event)
+{
+	Datum		values[event_columns];
+	bool		nulls[event_columns];
+
+	if (found->archived)
+	{
+		sagaz_event_row(states, found, values, nulls);
+		sagaz_event_of_columns(values, nulls, event);
+		return;
+	}
+	sagaz_event_of_log(found->slot, event);
+	if (event->aggregate_id == NULL)
+		event->aggregate_id = pstrdup(event->saga_id);
+	set_state(states, &found->state, event);
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static bool
+same_json(const Jsonb *a, const Jsonb *b)
+{
+	return VARSIZE(a) == VARSIZE(b) && memcmp(a, b, VARSIZE(a)) == 0;
+}
+
+/*
+ * Are they the same byte by byte?  Then they are so in normal form, too,
+ * which costs more to find out.
+ */
+bool
+native_event_same(const SagazEvent *a, const SagazEvent *b)
+{
+	return same_text(a->status, b->status) &&
+		same_text(a->saga_id, b->saga_id) &&
+		same_text(a->event_id, b->event_id) &&
+		same_text(a->aggregate_type, b->aggregate_type) &&
+		same_text(a->aggregate_id, b->aggregate_id) &&
+		same_text(a->event_type, b->event_type) &&
+		a->created_at == b->created_at && a->claimed_at == b->claimed_at &&
+		a->sent_at == b->sent_at && a->retry_count == b->retry_count &&
+		same_text(a->last_error, b->last_error) &&
+		same_text(a->worker_id, b->worker_id) &&
+		same_text(a->routing_key, b->routing_key) &&
+		same_text(a->partition_key, b->partition_key) &&
+		same_json(a->payload, b->payload) && same_json(a->headers, b->headers);
+}
+
+/* ---------------------------------------------------------------------- */
+/* What fits no row */
+
+static char *
+too_long(const char *field, size_t length)
+{
+	return psprintf("%s is too long: it has %zu bytes; the limit is %d", field,
+					length, KEY_LENGTH);
+}
+
+/* A message of the parser without what ends it as a sentence. */
+static char *
+complaint_of(const ErrorData *error)
+{
+	size_t		length = error->detail ? strlen(error->detail) : 0;
+
+	if (length == 0)
+		return pstrdup(error->message);
+	return psprintf("%s: %.*s", error->message,
+					(int) (error->detail[length - 1] == '.' ? length - 1 : length),
+					error->detail);
+}
+
+/*
+ * What is wrong with the steps.  Parsing allocates memory and nothing else,
+ * so its error can be caught without a subtransaction.
+ */
+static char *
+unfit_steps(const SagazSaga *saga)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *volatile why = NULL;
+	SagaSteps	steps = {0};
+
+	PG_TRY();
+	{
+		steps = saga_parse_steps((Datum) 0, saga->steps);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_SAGAZ_INPUT)
+			PG_RE_THROW();
+		FlushErrorState();
+		why = complaint_of(error);
+	}
+	PG_END_TRY();
+	for (int i = 0; why == NULL && i < steps.count; i++)
+	{
+		size_t		length = strlen(saga->saga_id) +
+			VARSIZE_ANY_EXHDR(DatumGetPointer(saga_get(&steps.rows[i], step_step_name)));
+
+		if (length > KEY_LENGTH)
+			return too_long(psprintf("saga_id with steps[%d].name",
+									 DatumGetInt32(saga_get(&steps.rows[i], step_ordinal))),
+							length);
+	}
+	return why;
+}
+
+static char *
+unfit_saga(const SagazSaga *saga)
+{
+	int			i = 0;
+
+	while (i < saga_statuses.count && strcmp(saga_statuses.words[i], saga->status) != 0)
+		i++;
+	if (i == saga_statuses.count)
+		return psprintf("status is not a status: \"%s\"", saga->status);
+	if (strlen(saga->saga_id) > KEY_LENGTH)
+		return too_long("saga_id", strlen(saga->saga_id));
+	if (strlen(saga->saga_name) > KEY_LENGTH)
+		return too_long("saga_name", strlen(saga->saga_name));
+	return unfit_steps(saga);
+}
+
+static char *
+unfit_event(const SagazEvent *event)
+{
+	if (!sagaz_is_uuid(event->event_id))
+		return "event_id is not a UUID";
+	if (event->saga_id[0] == '\0')
+		return "saga_id is empty";
+	if (strlen(event->saga_id) > KEY_LENGTH)
+		return too_long("saga_id", strlen(event->saga_id));
+	return NULL;
+}
+
+static char *
+unfit(const SagazRecord *record)
+{
+	return record->kind == SAGAZ_SAGA ? unfit_saga(&record->saga) :
+		unfit_event(&record->event);
+}
+
+/*
+ * Why the tables cannot hold a record as it is; NULL if they can.  A copy that
+ * has its key in other letters is another record, of which there may be two.
+ */
+char *
+sagaz_native_unfit(const SagazRecord *record)
+{
+	char	   *why = unfit(record);
+
+	if (why == NULL && record->kind == SAGAZ_EVENT &&
+		strpbrk(record->event.event_id, "ABCDEF") != NULL)
+		return "event_id is not in lower case";
+	return why;
+}
+
+/* An error if the tables cannot hold it, be its key in whatever letters. */
+void
+native_check_fit(const SagazRecord *record)
+{
+	char	   *why = unfit(record);
+
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
+				 errmsg("record \"%s\" is refused", sagaz_record_key(record)),
+				 errdetail("The native tables cannot hold it: %s.", why)));
+}
+
+void
+native_refuse_twin(const SagazRecord *record)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("a record with such a key is there already"),
+			 errdetail("Key \"%s\" exists.", sagaz_record_key(record))));
+}

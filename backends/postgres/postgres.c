@@ -1,0 +1,576 @@
+/*
+ * postgres.c
+ *		Storages in another PostgreSQL database: options, URLs, which tables
+ *		are there, and the table of operations.
+ *
+ * postgres_connect.c and postgres_connection.c talk to the server.  What the
+ * records look like there is known to postgres_sagaz.c, for a database with
+ * this extension, and to postgres_library.c, for the Python library's tables.
+ */
+#include "backends/postgres/postgres_store.h"
+
+#include <limits.h>
+
+#include "commands/defrem.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "backends/postgres/postgres_library.h"
+#include "backends/record/record.h"
+
+#define DEFAULT_SCHEMA "public"
+/* Records of one round trip, at first and at most, and how much they should be. */
+#define FIRST_CHUNK 32
+#define READ_CHUNK 500
+#define CHUNK_BYTES (8 * 1024 * 1024)
+
+/* ---------------------------------------------------------------------- */
+/* Options */
+
+static void
+refuse_option(const char *option, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("%s is not valid", option),
+			 errhint("%s", hint)));
+}
+
+static void
+check_layout(const char *value)
+{
+	if (strcmp(value, "auto") != 0 && strcmp(value, "sagaz") != 0 &&
+		strcmp(value, "library") != 0)
+		refuse_option("layout", "Say 'auto', 'sagaz' or 'library'.");
+}
+
+static void
+check_schema(const char *value)
+{
+	if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
+		refuse_option("schema", "Give the name of a schema.");
+}
+
+/* Those that libpq knows, too, it gets as they are. */
+static const SagazOption postgres_options[] = {
+	{.name = "host"},
+	{.name = "hostaddr"},
+	{.name = "port"},
+	{.name = "dbname"},
+	{.name = "user",.secret = true},
+	{.name = "password",.secret = true},
+	{.name = "channel_binding"},
+	{.name = "keepalives"},
+	{.name = "keepalives_idle"},
+	{.name = "keepalives_interval"},
+	{.name = "keepalives_count"},
+	{.name = "tcp_user_timeout"},
+	{.name = "sslmode"},
+	{.name = "sslrootcert"},
+	{.name = "sslcrl"},
+	{.name = "sslsni"},
+	{.name = "ssl_min_protocol_version"},
+	{.name = "ssl_max_protocol_version"},
+	{.name = "target_session_attrs"},
+	{.name = "layout",.check = check_layout},
+	{.name = "schema",.check = check_schema},
+	SAGAZ_COMMON_OPTIONS
+};
+
+static const SagazOption *
+find_option(const char *name)
+{
+	for (const SagazOption *option = postgres_options; option->name; option++)
+		if (strcmp(option->name, name) == 0)
+			return option;
+	return NULL;
+}
+
+/* ---------------------------------------------------------------------- */
+/* URLs */
+
+static const char *const postgres_schemes[] = {"postgresql", "postgres", NULL};
+
+static void
+refuse_url(const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("URL of a PostgreSQL storage is not valid"),
+			 errdetail_internal("%s.", why),
+			 errhint("Write postgresql://[user:password@]host[:port][/database][?option=value&...]; what is not a letter or a digit is written as %%XX.")));
+}
+
+/*
+ * If this part of a URL's query is an option of ours, which libpq would not
+ * know, add it to the options.
+ */
+static bool
+take_own_option(const char *part, size_t length, List **options)
+{
+	static const char *const own[] = {"layout", "schema"};
+
+	for (int i = 0; i < (int) lengthof(own); i++)
+	{
+		size_t		name = strlen(own[i]);
+		char	   *value;
+
+		if (length <= name || strncmp(part, own[i], name) != 0 || part[name] != '=')
+			continue;
+		value = pnstrdup(part + name + 1, length - name - 1);
+		if (strchr(value, '%'))
+			refuse_url("layout and schema are written as they are");
+		find_option(own[i])->check(value);
+		*options = lappend(*options, makeDefElem(pstrdup(own[i]),
+												 (Node *) makeString(value), -1));
+		return true;
+	}
+	return false;
+}
+
+/* The URL for libpq, without options of ours. */
+static char *
+libpq_url(const char *rest, List **options)
+{
+	const char *query = strchr(rest, '?');
+	StringInfoData url;
+	char		separator = '?';
+
+	initStringInfo(&url);
+	appendStringInfoString(&url, "postgresql://");
+	if (query == NULL)
+	{
+		appendStringInfoString(&url, rest);
+		return url.data;
+	}
+	appendBinaryStringInfo(&url, rest, query - rest);
+	for (const char *part = query + 1;;)
+	{
+		size_t		length = strcspn(part, "&");
+
+		if (!take_own_option(part, length, options))
+		{
+			appendStringInfoChar(&url, separator);
+			appendBinaryStringInfo(&url, part, length);
+			separator = '&';
+		}
+		if (part[length] == '\0')
+			return url.data;
+		part += length + 1;
+	}
+}
+
+static List *
+postgres_read_url(const char *scheme, const char *rest)
+{
+	List	   *own = NIL;
+	List	   *options;
+	ListCell   *cell;
+
+	options = postgres_url_options(libpq_url(rest, &own));
+	if (options == NIL && strcmp(rest, "") != 0 && strcmp(rest, "/") != 0 && own == NIL)
+		refuse_url("It is not understood");
+	foreach(cell, options)
+	{
+		const char *name = ((DefElem *) lfirst(cell))->defname;
+
+		if (find_option(name) == NULL)
+			refuse_url(psprintf("A storage has no option \"%s\"", name));
+	}
+	return list_concat(options, own);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Layouts */
+
+/* What the Python library's tables must have, and whether ours are beside. */
+#define LAYOUT_QUERY \
+	"SELECT wanted.part, count(*) = count(a.attname), count(c.oid) > 0," \
+	" (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'sagaz')" \
+	" FROM (VALUES (0, 'sagas', '{saga_id,saga_name,status,context,metadata,created_at,updated_at}'::text[])," \
+	" (0, 'saga_steps', '{id,saga_id,step_name,status,result,error,executed_at,compensated_at,retry_count}')," \
+	" (1, 'saga_outbox', '{event_id,saga_id,aggregate_type,aggregate_id,event_type,payload,headers,status," \
+	"created_at,claimed_at,sent_at,retry_count,last_error,worker_id}')," \
+	" (2, 'sagaz_saga', '{saga_id}')," \
+	" (3, 'sagaz_event', '{event_id}'))" \
+	" AS wanted (part, relation, columns)" \
+	" CROSS JOIN LATERAL pg_catalog.unnest(wanted.columns) AS w (name)" \
+	" LEFT JOIN (pg_catalog.pg_class AS c" \
+	" JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = $1)" \
+	" ON c.relname = wanted.relation" \
+	" LEFT JOIN pg_catalog.pg_attribute AS a" \
+	" ON a.attrelid = c.oid AND a.attname = w.name AND NOT a.attisdropped" \
+	" GROUP BY wanted.part ORDER BY wanted.part"
+
+static bool
+wants_layout(const PostgresStore *store, const char *layout)
+{
+	const char *option = sagaz_store_option(&store->base, "layout");
+
+	return strcmp(option ? option : "auto", layout) == 0;
+}
+
+static void
+check_version(const PostgresStore *store, const char *version)
+{
+	if (version && strcmp(version, SAGAZ_VERSION) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 version ?
+			 errmsg("storage \"%s\" has version %s of sagaz, and this is %s",
+					store->base.name, version, SAGAZ_VERSION) :
+			 errmsg("storage \"%s\" has no extension sagaz", store->base.name),
+			 errhint("%s", version ? "Update the older one." :
+					 "Create it there.")));
+}
+
+/* Does the part of the answer say that these tables are there, and whole? */
+static bool
+has_tables(const PostgresStore *store, const PostgresResult *answer, int part,
+		   const char *tables)
+{
+	bool		whole = strcmp(postgres_value(answer, part, 1), "t") == 0;
+	bool		any = strcmp(postgres_value(answer, part, 2), "t") == 0;
+
+	if (any && !whole)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("storage \"%s\" has other tables than the library's", store->base.name),
+				 errdetail("In its schema %s, %s has not all of the library's columns.",
+						   store->schema, tables),
+				 errhint("Name another one with the option schema.")));
+	return whole;
+}
+
+/* Ask which tables are there. */
+static void
+look_for_layout(PostgresStore *store)
+{
+	const char *schema = sagaz_store_option(&store->base, "schema");
+	PostgresResult *answer;
+	const char *version;
+
+	if (schema == NULL)
+		schema = DEFAULT_SCHEMA;
+	answer = postgres_query(store, LAYOUT_QUERY, 1, NULL, &schema);
+	version = postgres_value(answer, 0, 3);
+	if (wants_layout(store, "sagaz") || (version && wants_layout(store, "auto")))
+	{
+		check_version(store, version);
+		store->layout = LAYOUT_SAGAZ;
+		return;
+	}
+	store->has[SAGAZ_SAGA] = has_tables(store, answer, 0, "sagas or saga_steps");
+	store->has[SAGAZ_EVENT] = has_tables(store, answer, 1, "saga_outbox");
+	store->has_side[SAGAZ_SAGA] = has_tables(store, answer, 2, "sagaz_saga");
+	store->has_side[SAGAZ_EVENT] = has_tables(store, answer, 3, "sagaz_event");
+	store->layout = store->has[SAGAZ_SAGA] || store->has[SAGAZ_EVENT] ?
+		LAYOUT_LIBRARY : LAYOUT_EMPTY;
+}
+
+/*
+ * Which layout has the storage?  It is asked as long as tables are missing,
+ * because anybody may make them.
+ */
+PostgresLayout
+postgres_layout(PostgresStore *store)
+{
+	bool		is_whole = store->has[SAGAZ_SAGA] && store->has[SAGAZ_EVENT] &&
+		store->has_side[SAGAZ_SAGA] && store->has_side[SAGAZ_EVENT];
+
+	if (store->layout == LAYOUT_UNKNOWN ||
+		(store->layout != LAYOUT_SAGAZ && !is_whole))
+		look_for_layout(store);
+	return store->layout;
+}
+
+static const PostgresOperations *
+operations_in(PostgresLayout layout)
+{
+	return layout == LAYOUT_SAGAZ ? &postgres_sagaz_operations :
+		&postgres_library_operations;
+}
+
+/* Get ready for an operation, and find out who does it. */
+static const PostgresOperations *
+operations_of(PostgresStore *store)
+{
+	postgres_ready(store);
+	return operations_in(postgres_layout(store));
+}
+
+/* ---------------------------------------------------------------------- */
+/* Operations */
+
+static void
+postgres_open(SagazStore *base)
+{
+	PostgresStore *store = (PostgresStore *) base;
+	const char *schema = sagaz_store_option(base, "schema");
+
+	store->schema = pstrdup(quote_identifier(schema ? schema : DEFAULT_SCHEMA));
+	postgres_connect(store);
+}
+
+static void
+postgres_ping(SagazStore *base)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	postgres_ready(store);
+	look_for_layout(store);
+}
+
+static void
+postgres_describe(SagazStore *base, JsonbParseState **state)
+{
+	static const char *const words[] = {
+		[LAYOUT_UNKNOWN] = "unknown",
+		[LAYOUT_EMPTY] = "empty",
+		[LAYOUT_SAGAZ] = "sagaz",
+		[LAYOUT_LIBRARY] = "library"
+	};
+
+	sagaz_push_string(state, "layout", words[((PostgresStore *) base)->layout]);
+}
+
+static char *
+postgres_identity(SagazStore *base, SagazKind kind)
+{
+	PostgresStore *store = (PostgresStore *) base;
+	PostgresResult *answer;
+
+	(void) operations_of(store);
+	answer = postgres_query(store,
+							"SELECT c.system_identifier, d.oid"
+							" FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d"
+							" WHERE d.datname = pg_catalog.current_database()", 0, NULL, NULL);
+	return psprintf("postgresql:%s:%s:%s", postgres_value(answer, 0, 0),
+					postgres_value(answer, 0, 1),
+					store->layout == LAYOUT_SAGAZ ? "sagaz" :
+					psprintf("library:%s", store->schema));
+}
+
+static int64
+postgres_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->put(store, records, count, mode);
+}
+
+static int64
+postgres_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
+			  bool create, SagazEdit edit, void *arg)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->edit(store, kind, filter, create, edit, arg);
+}
+
+static int64
+postgres_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->count(store, kind, filter);
+}
+
+static void
+postgres_merge(SagazStore *base, SagazRecord *records, int count,
+			   bool over_claims, SagazMerged *merged)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	operations_of(store)->merge(store, records, count, over_claims, merged);
+}
+
+static int64
+postgres_remove(SagazStore *base, SagazKind kind, const char *const *keys,
+				int nkeys)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store)->remove(store, kind, keys, nkeys);
+}
+
+/* Nobody looks again for each of many records whether there are tables now. */
+static char *
+postgres_unfit(SagazStore *base, const SagazRecord *record)
+{
+	PostgresStore *store = (PostgresStore *) base;
+	const PostgresOperations *operations = store->layout == LAYOUT_UNKNOWN ?
+		operations_of(store) : operations_in(store->layout);
+
+	return operations->unfit(store, record);
+}
+
+static bool
+postgres_call(SagazStore *base, const SagazCall *call)
+{
+	PostgresStore *store = (PostgresStore *) base;
+
+	return operations_of(store) == &postgres_sagaz_operations &&
+		postgres_sagaz_call(store, call);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Reading */
+
+static void
+give_up_request(void *arg)
+{
+	postgres_give_up_request(((PostgresReader *) arg)->request);
+}
+
+static void
+postgres_read_begin(SagazReader *base)
+{
+	PostgresReader *reader = (PostgresReader *) base;
+	bool		in_pages = base->filter.order == SAGAZ_FOR_COPY &&
+		((PostgresStore *) base->store)->layout == LAYOUT_SAGAZ;
+
+	/* a page is not longer than its records allow, whatever is asked for */
+	reader->fetch_size = in_pages && base->filter.chunk > 0 ? base->filter.chunk :
+		FIRST_CHUNK;
+	reader->chunk = AllocSetContextCreate(base->context, "sagaz read chunk",
+										  ALLOCSET_DEFAULT_SIZES);
+	reader->give_up.func = give_up_request;
+	reader->give_up.arg = reader;
+	MemoryContextRegisterResetCallback(base->context, &reader->give_up);
+}
+
+/* Can a page of records begin behind the last one's key? */
+bool
+postgres_reads_by_key(SagazKind kind, const SagazFilter *filter)
+{
+	return filter->order == SAGAZ_ANY_ORDER || filter->order == SAGAZ_BY_KEY ||
+		(filter->order == SAGAZ_FOR_COPY && kind == SAGAZ_SAGA);
+}
+
+/* More or fewer records next time, by what these have taken up. */
+static void
+adapt(PostgresReader *reader, int asked)
+{
+	const SagazFilter *filter = &reader->base.filter;
+	Size		bytes = MemoryContextMemAllocated(reader->chunk, true);
+
+	if (bytes > CHUNK_BYTES)
+		reader->fetch_size = Max(1, (int) (asked * (CHUNK_BYTES / (double) bytes)));
+	else
+		reader->fetch_size = Min(filter->chunk > 0 ? filter->chunk : READ_CHUNK,
+								 Max(asked, reader->fetch_size) * 4);
+}
+
+/* Read the next records; those by time come all at once, but for a copy. */
+static void
+fetch(PostgresReader *reader)
+{
+	PostgresStore *store = (PostgresStore *) reader->base.store;
+	const SagazFilter *filter = &reader->base.filter;
+	const PostgresOperations *operations;
+	MemoryContext outer;
+	bool		in_chunks = postgres_reads_by_key(reader->base.kind, filter);
+	int64		count = in_chunks ? reader->fetch_size : INT_MAX;
+
+	MemoryContextReset(reader->chunk);
+	outer = MemoryContextSwitchTo(reader->chunk);
+	operations = operations_of(store);
+	if (operations == &postgres_sagaz_operations)
+		reader->records = postgres_sagaz_fetch(reader, reader->fetch_size);
+	else if (filter->order == SAGAZ_FOR_COPY && !in_chunks)
+		reader->records = library_fetch_copy(reader, reader->fetch_size);
+	else
+	{
+		if (filter->limit > 0)
+			count = Min(count, filter->limit - reader->count);
+		reader->records = operations->read(store, reader->base.kind, filter,
+										   reader->last_key, (int) count);
+		reader->at_end = !in_chunks || list_length(reader->records) < count;
+	}
+	adapt(reader, reader->fetch_size);
+	MemoryContextSwitchTo(outer);
+	reader->next = 0;
+	if (reader->records != NIL)
+	{
+		if (reader->last_key)
+			pfree(reader->last_key);
+		reader->last_key = MemoryContextStrdup(reader->base.context,
+											   sagaz_record_key(llast(reader->records)));
+	}
+}
+
+static bool
+postgres_read_next(SagazReader *base, SagazRecord *record)
+{
+	PostgresReader *reader = (PostgresReader *) base;
+
+	if (base->filter.limit > 0 && reader->count >= base->filter.limit)
+		return false;
+	while (reader->next >= list_length(reader->records))
+	{
+		if (reader->at_end)
+			return false;
+		fetch(reader);
+	}
+	sagaz_record_copy(list_nth(reader->records, reader->next++), record);
+	reader->count++;
+	return true;
+}
+
+/* Of the library's tables a reader keeps nothing open. */
+static char *
+postgres_read_position(SagazReader *base)
+{
+	PostgresReader *reader = (PostgresReader *) base;
+
+	if (reader->next > 0 && reader->next <= list_length(reader->positions))
+		return pstrdup(list_nth(reader->positions, reader->next - 1));
+	return reader->next == 0 && reader->page_end ? pstrdup(reader->page_end) : NULL;
+}
+
+static void
+postgres_read_end(SagazReader *base)
+{
+	PostgresReader *reader = (PostgresReader *) base;
+	PostgresStore *store = (PostgresStore *) base->store;
+
+	if (reader->cursor)
+		postgres_sagaz_close(reader);
+	if (reader->copies && !base->store->broken)
+	{
+		(void) postgres_query(store, "CLOSE sagaz_copy", 0, NULL, NULL);
+		store->copy_is_open = false;
+	}
+}
+
+const SagazBackend sagaz_postgresql_backend = {
+	.name = "postgresql",
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
+		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER,
+	.store_size = sizeof(PostgresStore),
+	.reader_size = sizeof(PostgresReader),
+	.options = postgres_options,
+	.version = postgres_client_version,
+	.schemes = postgres_schemes,
+	.read_url = postgres_read_url,
+	.open = postgres_open,
+	.ping = postgres_ping,
+	.describe = postgres_describe,
+	.identity = postgres_identity,
+	.unfit = postgres_unfit,
+	.put = postgres_put,
+	.edit = postgres_edit,
+	.merge = postgres_merge,
+	.remove = postgres_remove,
+	.read_begin = postgres_read_begin,
+	.read_next = postgres_read_next,
+	.read_end = postgres_read_end,
+	.read_position = postgres_read_position,
+	.count = postgres_count,
+	SAGAZ_CLAIMS_BY_EDIT,
+	.call = postgres_call,
+	SAGAZ_WITHOUT_STREAMS
+};

@@ -1,0 +1,297 @@
+/*
+ * postgres_connect.c
+ *		Connecting to another PostgreSQL server, and what is fixed for the
+ *		session there.
+ */
+#include "backends/postgres/postgres_libpq.h"
+
+#include <sys/socket.h>
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "storage/fd.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+const char *
+postgres_client_version(void)
+{
+	int			version = PQlibVersion();
+
+	return psprintf("%d.%d", version / 10000, version % 10000);
+}
+
+static void
+cannot_connect(PostgresStore *store, const char *why)
+{
+	char	   *detail = why ? pstrdup(why) :
+		postgres_foreign_text(PQerrorMessage(store->connection->conn));
+
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_CONNECTION),
+			 errmsg("could not connect to storage \"%s\"", store->base.name),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 errhint("See its options, and whether the server runs there.")));
+}
+
+static void
+close_connection(void *arg)
+{
+	postgres_disconnect(arg);
+}
+
+/*
+ * The value of an option that the storage does not have; NULL leaves it to
+ * libpq.  This server's environment is not for those who are not superusers,
+ * and in no case does it say where to connect to.
+ */
+static const char *
+default_value(const PostgresStore *store, const PQconninfoOption *option)
+{
+	const char *name = option->keyword;
+	const char *user = sagaz_store_option(&store->base, "user");
+
+	if (strcmp(name, "client_encoding") == 0)
+		return GetDatabaseEncodingName();
+	if (strcmp(name, "application_name") == 0)
+		return "sagaz";
+	if (strcmp(name, "gssencmode") == 0)
+		return "disable";
+	if (strcmp(name, "host") == 0 && !sagaz_store_option(&store->base, "hostaddr"))
+		return DEFAULT_PGSOCKET_DIR;
+	if (strcmp(name, "port") == 0)
+		return DEF_PGPORT_STR;
+	if (strcmp(name, "user") == 0 || strcmp(name, "dbname") == 0)
+		return user ? user : store->base.user;
+	if (option->envvar == NULL || getenv(option->envvar) == NULL)
+		return NULL;
+	/* libpq takes an empty value for none; options of spaces are no options */
+	if (strcmp(name, "options") == 0)
+		return " ";
+	/* those of a password make no difference, as they have one */
+	if (option->compiled == NULL && !store->base.is_superusers &&
+		strncmp(name, "pass", 4) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CONNECTION),
+				 errmsg("could not connect to storage \"%s\"", store->base.name),
+				 errdetail("%s is set in this server's environment.", option->envvar)));
+	return option->compiled;
+}
+
+/*
+ * Only superusers may reach what asks for no password, as there it is this
+ * server's own user who is let in; of others both who owns the storage and
+ * who uses it could misuse that.
+ */
+static void
+require_password(PostgresStore *store, bool is_there)
+{
+	if (is_there || store->base.is_superusers)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("password is required for storage \"%s\"", store->base.name),
+			 errdetail("Without one, only a superuser may use it, and one that a superuser owns."),
+			 errhint("Give a password to the user mapping, and let the other server ask for it.")));
+}
+
+static void
+start_connecting(PostgresConnection *connection)
+{
+	PostgresStore *store = connection->store;
+	const char **names;
+	const char **values;
+	int			count = 0;
+
+	require_password(store, sagaz_store_option(&store->base, "password") != NULL);
+	connection->known = PQconninfoParse("", NULL);
+	if (connection->known == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	while (connection->known[count].keyword)
+		count++;
+	names = palloc0((count + 1) * sizeof(char *));
+	values = palloc0((count + 1) * sizeof(char *));
+	for (int i = 0; i < count; i++)
+	{
+		names[i] = connection->known[i].keyword;
+		values[i] = sagaz_store_option(&store->base, names[i]);
+		if (values[i] == NULL || values[i][0] == '\0')
+			values[i] = default_value(store, &connection->known[i]);
+	}
+	if (!AcquireExternalFD())
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CAPACITY),
+				 errmsg("too many files are open for another storage")));
+	connection->has_fd = true;
+	connection->conn = PQconnectStartParams(names, values, 0);
+	PQconninfoFree(connection->known);
+	connection->known = NULL;
+	pfree(names);
+	pfree(values);
+	if (connection->conn == NULL)
+		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	if (PQstatus(connection->conn) == CONNECTION_BAD)
+		cannot_connect(store, NULL);
+}
+
+static void
+wait_until_connected(PostgresConnection *connection)
+{
+	TimestampTz deadline = sagaz_deadline(sagaz_connect_timeout);
+	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
+
+	while (status != PGRES_POLLING_OK)
+	{
+		if (sagaz_wait_for_socket(PQsocket(connection->conn), status == PGRES_POLLING_READING ?
+							WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, deadline) == 0)
+			cannot_connect(connection->store, "It did not answer within sagaz.connect_timeout.");
+		status = PQconnectPoll(connection->conn);
+		if (status == PGRES_POLLING_FAILED)
+			cannot_connect(connection->store, NULL);
+	}
+}
+
+static void
+ignore_notice(void *arg, const PGresult *result)
+{
+}
+
+/*
+ * What an administrator set for the user or the database there must not
+ * change what we read and write.  Encoding and name are options already.
+ */
+static void
+pin_settings(PostgresStore *store)
+{
+	static const char *const sql =
+		"SELECT pg_catalog.set_config(name, value, false)"
+		" FROM (VALUES ('search_path', 'pg_catalog, pg_temp'),"
+		" ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'),"
+		" ('IntervalStyle', 'postgres'), ('extra_float_digits', '3'),"
+		" ('bytea_output', 'hex'), ('standard_conforming_strings', 'on'),"
+		" ('default_transaction_isolation', 'read committed'),"
+		" ('statement_timeout', $1), ('lock_timeout', $1),"
+		" ('idle_in_transaction_session_timeout', $1),"
+		" ('client_connection_check_interval', '1s'),"
+		" ('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit')"
+		" WHEN 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END)"
+		") AS pinned (name, value)"
+		" WHERE pg_catalog.current_setting(name, true) IS NOT NULL";
+	const char *timeout = psprintf("%d", sagaz_command_timeout);
+
+	(void) postgres_query(store, sql, 1, NULL, &timeout);
+	store->connection->statement_timeout = sagaz_command_timeout;
+}
+
+/* Connect, or connect anew; the store is broken until that has worked. */
+static void
+reconnect(PostgresStore *store)
+{
+	PostgresConnection *connection = store->connection;
+
+	postgres_disconnect(connection);
+	store->layout = LAYOUT_UNKNOWN;
+	store->base.broken = true;
+	start_connecting(connection);
+	wait_until_connected(connection);
+	require_password(store, PQconnectionUsedPassword(connection->conn));
+	(void) PQsetNoticeReceiver(connection->conn, ignore_notice, NULL);
+	if (PQsetnonblocking(connection->conn, 1) != 0 ||
+		!PQenterPipelineMode(connection->conn))
+		cannot_connect(store, NULL);
+	pin_settings(store);
+}
+
+/* The connection of a new store. */
+void
+postgres_connect(PostgresStore *store)
+{
+	PostgresConnection *connection = palloc0(sizeof(PostgresConnection));
+
+	connection->store = store;
+	connection->close.func = close_connection;
+	connection->close.arg = connection;
+	MemoryContextRegisterResetCallback(store->base.context, &connection->close);
+	store->connection = connection;
+	reconnect(store);
+}
+
+/*
+ * Has the server closed the idle connection?  What it sends unasked, such as
+ * settings and notices, is read on the way.
+ */
+static bool
+is_alive(PostgresConnection *connection)
+{
+	char		byte;
+	ssize_t		got;
+
+	for (;;)
+	{
+		got = recv(PQsocket(connection->conn), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0)
+			return errno == EAGAIN || errno == EWOULDBLOCK;
+		if (got == 0 || !PQconsumeInput(connection->conn))
+			return false;
+		(void) PQisBusy(connection->conn);
+		if (PQstatus(connection->conn) != CONNECTION_OK)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * Before each operation: connect anew where the connection is of no use any
+ * more, be it that the server closed it or that a transaction was left open.
+ */
+void
+postgres_ready(PostgresStore *store)
+{
+	PostgresConnection *connection = store->connection;
+
+	if (connection->conn == NULL || store->base.broken ||
+		(!connection->rolling_back && !connection->requested &&
+		 PQtransactionStatus(connection->conn) != PQTRANS_IDLE) ||
+		!is_alive(connection))
+		reconnect(store);
+	else if (connection->statement_timeout != sagaz_command_timeout)
+		pin_settings(store);
+}
+
+/* ---------------------------------------------------------------------- */
+/* URLs */
+
+/*
+ * What libpq finds in a URL, as DefElems, with its names of options; NIL where
+ * it understands nothing.  What it says then may quote a secret.
+ */
+List *
+postgres_url_options(const char *url)
+{
+	char	   *error = NULL;
+	PQconninfoOption *found = PQconninfoParse(url, &error);
+	List	   *options = NIL;
+
+	if (error)
+		PQfreemem(error);
+	if (found == NULL)
+		return NIL;
+	PG_TRY();
+	{
+		for (PQconninfoOption *option = found; option->keyword; option++)
+			if (option->val && option->val[0])
+				options = lappend(options,
+								  makeDefElem(pstrdup(option->keyword),
+											  (Node *) makeString(pstrdup(option->val)), -1));
+	}
+	PG_FINALLY();
+	{
+		PQconninfoFree(found);
+	}
+	PG_END_TRY();
+	return options;
+}

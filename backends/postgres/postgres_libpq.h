@@ -1,0 +1,31 @@
+/*
+ * postgres_libpq.h
+ *		What the files that know libpq share.
+ */
+#ifndef SAGAZ_POSTGRES_LIBPQ_H
+#define SAGAZ_POSTGRES_LIBPQ_H
+
+#include "backends/postgres/postgres_store.h"
+
+#include <libpq-fe.h>
+
+struct PostgresConnection
+{
+	PostgresStore *store;
+	PGconn	   *conn;
+	PGresult   *result;			/* being copied */
+	PQconninfoOption *known;	/* being looked through */
+	bool		has_fd;			/* counted as one of our descriptors */
+	int			queued;			/* statements whose results are to be read */
+	bool		rolling_back;	/* nobody has read how a ROLLBACK went */
+	uint64		requested;		/* whose results are still to come, 0: none */
+	int			statement_timeout;	/* that the server knows */
+	MemoryContextCallback close;
+};
+
+/* postgres_connection.c */
+extern void postgres_disconnect(PostgresConnection *connection);
+extern void postgres_lost(PostgresStore *store, const char *why);
+extern char *postgres_foreign_text(const char *text);
+
+#endif							/* SAGAZ_POSTGRES_LIBPQ_H */

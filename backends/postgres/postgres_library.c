@@ -1,0 +1,292 @@
+/*
+ * postgres_library.c
+ *		The Python library's tables in another PostgreSQL database: the
+ *		tables, and putting records.
+ *
+ * What those tables have no place for (versions, batches, leases, next
+ * attempts, the keys of a broker, further keys of steps) is in side tables,
+ * sagaz_saga and sagaz_event, made with the first write.  The library knows
+ * nothing of them, so a side row counts only as long as the main row is as
+ * sagaz left it in the columns that the side row repeats.
+ */
+#include "backends/postgres/postgres_library.h"
+
+static const char *const make_tables[] = {
+	/* who else makes them waits */
+	"SELECT pg_advisory_xact_lock(hashtext('sagaz'), hashtext('tables of a storage'))",
+	"CREATE TABLE IF NOT EXISTS @.sagas (saga_id varchar(255) PRIMARY KEY,"
+	" saga_name varchar(255) NOT NULL, status varchar(50) NOT NULL,"
+	" context jsonb, metadata jsonb, created_at timestamptz DEFAULT now(),"
+	" updated_at timestamptz DEFAULT now())",
+	"CREATE INDEX IF NOT EXISTS idx_sagas_status ON @.sagas (status)",
+	"CREATE INDEX IF NOT EXISTS idx_sagas_name ON @.sagas (saga_name)",
+	"CREATE INDEX IF NOT EXISTS idx_sagas_created_at ON @.sagas (created_at)",
+	"CREATE TABLE IF NOT EXISTS @.saga_steps (id serial PRIMARY KEY,"
+	" saga_id varchar(255) REFERENCES @.sagas (saga_id) ON DELETE CASCADE,"
+	" step_name varchar(255) NOT NULL, status varchar(50) NOT NULL,"
+	" result jsonb, error text, executed_at timestamptz,"
+	" compensated_at timestamptz, retry_count integer DEFAULT 0,"
+	" UNIQUE (saga_id, step_name))",
+	"CREATE INDEX IF NOT EXISTS idx_saga_steps_saga_id ON @.saga_steps (saga_id)",
+	"CREATE INDEX IF NOT EXISTS idx_saga_steps_status ON @.saga_steps (status)",
+	"CREATE TABLE IF NOT EXISTS @.saga_outbox (event_id uuid PRIMARY KEY,"
+	" saga_id varchar(255) NOT NULL,"
+	" aggregate_type varchar(255) NOT NULL DEFAULT 'saga',"
+	" aggregate_id varchar(255) NOT NULL, event_type varchar(255) NOT NULL,"
+	" payload jsonb NOT NULL, headers jsonb NOT NULL DEFAULT '{}',"
+	" status varchar(50) NOT NULL DEFAULT 'pending',"
+	" created_at timestamptz NOT NULL DEFAULT now(), claimed_at timestamptz,"
+	" sent_at timestamptz, retry_count integer NOT NULL DEFAULT 0,"
+	" last_error text, worker_id varchar(255), CONSTRAINT valid_status CHECK"
+	" (status IN ('pending', 'claimed', 'sent', 'failed', 'dead_letter')))",
+	"CREATE INDEX IF NOT EXISTS idx_outbox_pending ON @.saga_outbox (created_at)"
+	" WHERE status = 'pending'",
+	"CREATE INDEX IF NOT EXISTS idx_outbox_claimed_at ON @.saga_outbox (claimed_at)"
+	" WHERE status = 'claimed'",
+	"CREATE INDEX IF NOT EXISTS idx_outbox_saga_id ON @.saga_outbox (saga_id)"
+};
+
+/* These alone are missing beside tables that the library has made. */
+static const char *const make_side_tables[] = {
+	"SELECT pg_advisory_xact_lock(hashtext('sagaz'), hashtext('tables of a storage'))",
+	"CREATE TABLE IF NOT EXISTS @.sagaz_saga (saga_id varchar(255) PRIMARY KEY,"
+	" created_at timestamptz, updated_at timestamptz, version bigint NOT NULL,"
+	" steps jsonb, steps_seen jsonb)",
+	"COMMENT ON TABLE @.sagaz_saga IS"
+	" 'Of the extension sagaz: what it knows of a saga beyond the library''s tables'",
+	"CREATE TABLE IF NOT EXISTS @.sagaz_event (event_id uuid PRIMARY KEY,"
+	" created_at timestamptz NOT NULL, status varchar(50) NOT NULL,"
+	" claimed_at timestamptz, batch_id bigint, lease_until bigint,"
+	" next_attempt_at bigint, routing_key text, partition_key text)",
+	"CREATE INDEX IF NOT EXISTS sagaz_event_batch ON @.sagaz_event (batch_id)"
+	" WHERE batch_id IS NOT NULL",
+	"COMMENT ON TABLE @.sagaz_event IS"
+	" 'Of the extension sagaz: what it knows of an event beyond the library''s tables;"
+	" lease_until and next_attempt_at are microseconds since 2000-01-01 UTC'"
+};
+
+/* ---------------------------------------------------------------------- */
+/* Statements */
+
+char *
+library_sql(const PostgresStore *store, const char *sql)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (; *sql; sql++)
+	{
+		if (*sql == '@')
+			appendStringInfoString(&text, store->schema);
+		else
+			appendStringInfoChar(&text, *sql);
+	}
+	return text.data;
+}
+
+/* Without the type's own function: a worker has no transaction here. */
+char *
+library_array(const char *const *texts, int count)
+{
+	StringInfoData array;
+
+	initStringInfo(&array);
+	appendStringInfoChar(&array, '{');
+	for (int i = 0; i < count; i++)
+	{
+		appendStringInfoString(&array, i > 0 ? ",\"" : "\"");
+		for (const char *c = texts[i]; *c; c++)
+		{
+			if (*c == '"' || *c == '\\')
+				appendStringInfoChar(&array, '\\');
+			appendStringInfoChar(&array, *c);
+		}
+		appendStringInfoChar(&array, '"');
+	}
+	appendStringInfoChar(&array, '}');
+	return array.data;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Writing */
+
+static const char *const begin_looking = "BEGIN";
+static const char *const end_looking = "ROLLBACK";
+
+static void
+make(PostgresStore *store, const char *const *statements, int count)
+{
+	int			nresults;
+
+	for (int i = 0; i < count; i++)
+		postgres_queue(store, library_sql(store, statements[i]), 0, NULL, NULL);
+	(void) postgres_exchange(store, &nresults);
+}
+
+/*
+ * See to it that all tables are there.  Who only looks sees that they could be
+ * made; of an error the caller rolls back.
+ */
+void
+library_make_tables(PostgresStore *store)
+{
+	if (store->base.only_looks)
+		make(store, &begin_looking, 1);
+	if (!store->has[SAGAZ_SAGA] || !store->has[SAGAZ_EVENT])
+		make(store, make_tables, lengthof(make_tables));
+	if (!store->has_side[SAGAZ_SAGA] || !store->has_side[SAGAZ_EVENT])
+		make(store, make_side_tables, lengthof(make_side_tables));
+	if (store->base.only_looks)
+		make(store, &end_looking, 1);
+	(void) postgres_layout(store);
+}
+
+static int
+compare_places(const void *a, const void *b)
+{
+	const SagazRecord *x = *(SagazRecord *const *) a;
+	const SagazRecord *y = *(SagazRecord *const *) b;
+	int			by_key = strcmp(sagaz_record_key(x), sagaz_record_key(y));
+
+	return by_key != 0 ? by_key : (x > y) - (x < y);
+}
+
+/*
+ * The records by key, which is the order in which everybody locks them, each
+ * key once: of several the last one if that is what remains, or the first.
+ */
+static SagazRecord **
+sort_records(SagazRecord *records, int *count, bool last)
+{
+	SagazRecord **sorted = palloc(*count * sizeof(SagazRecord *));
+	int			nsorted = 0;
+
+	for (int i = 0; i < *count; i++)
+		sorted[i] = &records[i];
+	qsort(sorted, *count, sizeof(SagazRecord *), compare_places);
+	for (int i = 0; i < *count; i++)
+	{
+		bool		again = nsorted > 0 &&
+			strcmp(sagaz_record_key(sorted[nsorted - 1]), sagaz_record_key(sorted[i])) == 0;
+
+		if (!again)
+			sorted[nsorted++] = sorted[i];
+		else if (last)
+			sorted[nsorted - 1] = sorted[i];
+	}
+	*count = nsorted;
+	return sorted;
+}
+
+static void
+refuse_duplicate(PostgresStore *store, const char *key)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNIQUE_VIOLATION),
+			 errmsg("record \"%s\" exists already in storage \"%s\"",
+					key, store->base.name)));
+}
+
+/* Drop those of the sorted records that are there; returns how many are left. */
+static int
+drop_known(SagazRecord **records, int count, const PostgresResult *there)
+{
+	char	  **keys = palloc((there->nrows + 1) * sizeof(char *));
+	int			left = 0;
+	int			next = 0;
+
+	for (int row = 0; row < there->nrows; row++)
+		keys[row] = postgres_value(there, row, 0);
+	qsort(keys, there->nrows, sizeof(char *), pg_qsort_strcmp);
+	for (int i = 0; i < count; i++)
+	{
+		if (next < there->nrows && strcmp(sagaz_record_key(records[i]), keys[next]) == 0)
+			next++;
+		else
+			records[left++] = records[i];
+	}
+	return left;
+}
+
+/*
+ * Insert what is not there; returns how many that were.  Where somebody else
+ * is faster, what he has put is found to be there next time; an error again
+ * is another one.
+ */
+static int
+put_missing(PostgresStore *store, SagazRecord **records, int count,
+			SagazPutMode mode)
+{
+	bool		lost_race = false;
+
+	while (count > 0)
+	{
+		PostgresResult **results;
+		int			nresults;
+
+		library_queue_fresh(store, records, count);
+		results = lost_race ? postgres_exchange(store, &nresults) :
+			postgres_exchange_unless(store, ERRCODE_UNIQUE_VIOLATION, &nresults);
+		lost_race = results == NULL;
+		if (lost_race)
+			continue;
+		if (results[LIBRARY_THERE]->nrows == 0)
+			return count;
+		if (mode == SAGAZ_PUT_NEW)
+			refuse_duplicate(store, postgres_value(results[LIBRARY_THERE], 0, 0));
+		count = drop_known(records, count, results[LIBRARY_THERE]);
+	}
+	return 0;
+}
+
+static int64
+put_all(PostgresStore *store, SagazRecord *records, int count, SagazPutMode mode)
+{
+	int			nsorted = count;
+	SagazRecord **sorted = sort_records(records, &nsorted, mode == SAGAZ_PUT_ALWAYS);
+	int			nresults;
+
+	if (mode == SAGAZ_PUT_NEW && nsorted < count)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNIQUE_VIOLATION),
+				 errmsg("two new records for storage \"%s\" have one key",
+						store->base.name)));
+	if (mode != SAGAZ_PUT_ALWAYS)
+		return put_missing(store, sorted, nsorted, mode);
+	library_queue_main(store, sorted, nsorted, true);
+	library_queue_rest(store, sorted, nsorted);
+	(void) postgres_exchange(store, &nresults);
+	return count;
+}
+
+static int64
+library_put(PostgresStore *store, SagazRecord *records, int count,
+			SagazPutMode mode)
+{
+	volatile int64 written = 0;
+
+	for (int i = 0; i < count; i++)
+		library_check_record(store, &records[i]);
+	library_make_tables(store);
+	PG_TRY();
+	{
+		written = put_all(store, records, count, mode);
+	}
+	PG_CATCH();
+	{
+		postgres_roll_back(store);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return written;
+}
+
+const PostgresOperations postgres_library_operations = {
+	.put = library_put,
+	.edit = library_edit,
+	.read = library_read,
+	.count = library_count,
+	.merge = postgres_merge_by_edit,
+	.remove = postgres_remove_by_edit,
+	.unfit = library_unfit
+};

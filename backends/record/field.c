@@ -1,0 +1,79 @@
+/*
+ * field.c
+ *		Fields of foreign stores, which are UTF-8 or should be.
+ *
+ * What cannot be read becomes the record's problem; the first one counts.
+ */
+#include "backends/record/record.h"
+
+#include "mb/pg_wchar.h"
+
+#include "lib/times.h"
+
+void
+sagaz_complain(SagazRecord *record, char *problem)
+{
+	if (record->problem == NULL)
+		record->problem = problem;
+}
+
+/*
+ * Text in the database's encoding; NULL for NULL.  What is wrong is shown as
+ * far as it can be.
+ */
+char *
+sagaz_field_text(const char *bytes, size_t length, const char *field,
+				 SagazRecord *record)
+{
+	if (bytes == NULL)
+		return NULL;
+	if (memchr(bytes, '\0', length) != NULL)
+	{
+		char	   *visible = palloc(length + 1);
+
+		sagaz_complain(record, psprintf("%s contains a NUL character", field));
+		for (size_t i = 0; i < length; i++)
+			visible[i] = bytes[i] ? bytes[i] : '?';
+		visible[length] = '\0';
+		bytes = visible;
+	}
+	if (pg_verify_mbstr(PG_UTF8, bytes, length, true))
+	{
+		char	   *text = pnstrdup(bytes, length);
+
+		return GetDatabaseEncoding() == PG_UTF8 ? text :
+			pg_any_to_server(text, length, PG_UTF8);
+	}
+	sagaz_complain(record, psprintf("%s is not UTF-8", field));
+	return pstrdup("");
+}
+
+/* A document, from such a text. */
+Jsonb *
+sagaz_field_json(const char *text, const char *field, SagazRecord *record)
+{
+	char	   *problem;
+	Jsonb	   *json;
+
+	if (text == NULL || record->problem)
+		return NULL;
+	json = sagaz_json_from_text(text, strlen(text), &problem);
+	if (json == NULL)
+		sagaz_complain(record, psprintf("%s: %s", field, problem));
+	return json;
+}
+
+/* A time, or a typed object of the library that is one. */
+TimestampTz
+sagaz_field_time(const char *text, const char *field, SagazRecord *record)
+{
+	TimestampTz time;
+
+	if (text == NULL || record->problem)
+		return 0;
+	if (sagaz_parse_time(text, strlen(text), &time) ||
+		sagaz_parse_typed_time(text, &time))
+		return sagaz_record_time(time);
+	sagaz_complain(record, psprintf("%s is not a time", field));
+	return 0;
+}

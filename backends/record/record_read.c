@@ -1,0 +1,235 @@
+/*
+ * record_read.c
+ *		Records from JSON: from objects by their keys, or from arrays with the
+ *		values in the order of record_wire.c.
+ */
+#include "backends/record/record.h"
+
+#include "utils/fmgrprotos.h"
+#include "utils/numeric.h"
+
+#include "lib/times.h"
+
+/* One of object and values is what is read; values goes on with each field. */
+typedef struct FieldReader
+{
+	SagazRecord *record;
+	JsonbContainer *object;
+	JsonbIterator *values;
+	JsonbValue	value;
+} FieldReader;
+
+/* The value of a field, valid until the next; NULL where it is missing. */
+static JsonbValue *
+find_field(FieldReader *reader, const char *field)
+{
+	if (reader->object)
+		return getKeyJsonValueFromContainer(reader->object, field, strlen(field), NULL);
+	if (reader->values &&
+		JsonbIteratorNext(&reader->values, &reader->value, true) == WJB_ELEM)
+		return &reader->value;
+	reader->values = NULL;
+	return NULL;
+}
+
+/* The same, but NULL also where it is null. */
+static JsonbValue *
+get_field(FieldReader *reader, const char *field)
+{
+	JsonbValue *value = find_field(reader, field);
+
+	return value && value->type != jbvNull ? value : NULL;
+}
+
+static char *
+get_text(FieldReader *reader, const char *field)
+{
+	JsonbValue *value = get_field(reader, field);
+
+	if (value == NULL)
+		return NULL;
+	if (value->type == jbvString)
+		return pnstrdup(value->val.string.val, value->val.string.len);
+	sagaz_complain(reader->record, psprintf("%s is not a string", field));
+	return NULL;
+}
+
+static TimestampTz
+get_time(FieldReader *reader, const char *field)
+{
+	char	   *text = get_text(reader, field);
+	TimestampTz time = 0;
+
+	if (text && !sagaz_parse_time(text, strlen(text), &time))
+	{
+		sagaz_complain(reader->record, psprintf("%s is not a time", field));
+		return 0;
+	}
+	return text ? sagaz_record_time(time) : 0;
+}
+
+static Jsonb *
+get_json(FieldReader *reader, const char *field)
+{
+	JsonbValue *value = get_field(reader, field);
+
+	return value ? JsonbValueToJsonb(value) : NULL;
+}
+
+/* A JSON null stays one where a document must be. */
+static Jsonb *
+get_document(FieldReader *reader, const char *field)
+{
+	JsonbValue *value = find_field(reader, field);
+
+	return value ? JsonbValueToJsonb(value) : NULL;
+}
+
+static int
+get_count(FieldReader *reader, const char *field)
+{
+	JsonbValue *value = get_field(reader, field);
+	bool		wrong = false;
+	int			count = 0;
+
+	if (value == NULL)
+		return 0;
+	if (value->type == jbvNumeric)
+		count = numeric_int4_opt_error(value->val.numeric, &wrong);
+	if (value->type != jbvNumeric || wrong || count < 0)
+		sagaz_complain(reader->record, psprintf("%s is not a count", field));
+	return count;
+}
+
+static int64
+get_version(FieldReader *reader)
+{
+	JsonbValue *value = get_field(reader, "version");
+	char	   *text;
+	char	   *end;
+	int64		version;
+
+	if (value == NULL)
+		return 1;
+	if (value->type == jbvNumeric)
+	{
+		text = DatumGetCString(DirectFunctionCall1(numeric_out,
+												   NumericGetDatum(value->val.numeric)));
+		errno = 0;
+		version = strtoll(text, &end, 10);
+		if (errno == 0 && *end == '\0' && version > 0)
+			return version;
+	}
+	sagaz_complain(reader->record, "version is not a version");
+	return 1;
+}
+
+static void
+read_saga(FieldReader *reader, SagazSaga *saga)
+{
+	saga->saga_id = get_text(reader, "saga_id");
+	saga->saga_name = get_text(reader, "saga_name");
+	saga->status = get_text(reader, "status");
+	saga->steps = get_document(reader, "steps");
+	saga->context = get_document(reader, "context");
+	saga->metadata = get_json(reader, "metadata");
+	saga->created_at = get_time(reader, "created_at");
+	saga->updated_at = get_time(reader, "updated_at");
+}
+
+static void
+read_event(FieldReader *reader, SagazEvent *event)
+{
+	event->event_id = get_text(reader, "event_id");
+	event->saga_id = get_text(reader, "saga_id");
+	event->aggregate_type = get_text(reader, "aggregate_type");
+	event->aggregate_id = get_text(reader, "aggregate_id");
+	event->event_type = get_text(reader, "event_type");
+	event->payload = get_document(reader, "payload");
+	event->headers = get_json(reader, "headers");
+	event->status = get_text(reader, "status");
+	event->created_at = get_time(reader, "created_at");
+	event->claimed_at = get_time(reader, "claimed_at");
+	event->sent_at = get_time(reader, "sent_at");
+	event->retry_count = get_count(reader, "retry_count");
+	event->last_error = get_text(reader, "last_error");
+	event->worker_id = get_text(reader, "worker_id");
+	event->routing_key = get_text(reader, "routing_key");
+	event->partition_key = get_text(reader, "partition_key");
+}
+
+static void
+begin_reading(FieldReader *reader, Jsonb *json)
+{
+	if (JB_ROOT_IS_OBJECT(json))
+		reader->object = &json->root;
+	else
+	{
+		reader->values = JsonbIteratorInit(&json->root);
+		(void) JsonbIteratorNext(&reader->values, &reader->value, true);
+	}
+}
+
+static void
+read_fields(FieldReader *reader, SagazRecord *record)
+{
+	if (record->kind == SAGAZ_SAGA)
+		read_saga(reader, &record->saga);
+	else
+		read_event(reader, &record->event);
+}
+
+/* What the normal form leaves out. */
+static void
+read_rest(FieldReader *reader, SagazRecord *record)
+{
+	if (record->kind == SAGAZ_SAGA)
+		record->saga.version = get_version(reader);
+	else
+	{
+		record->event.lease_until = get_time(reader, "lease_until");
+		record->event.next_attempt_at = get_time(reader, "next_attempt_at");
+	}
+}
+
+static void
+read_record(SagazKind kind, Jsonb *json, SagazRecord *record, bool may_be_array,
+			bool has_rest)
+{
+	FieldReader reader = {.record = record};
+
+	memset(record, 0, sizeof(SagazRecord));
+	record->kind = kind;
+	if (!JB_ROOT_IS_OBJECT(json) &&
+		!(may_be_array && JB_ROOT_IS_ARRAY(json) && !JB_ROOT_IS_SCALAR(json)))
+	{
+		record->problem = "it is not an object";
+		return;
+	}
+	begin_reading(&reader, json);
+	read_fields(&reader, record);
+	if (has_rest)
+		read_rest(&reader, record);
+	sagaz_record_check(record);
+}
+
+/* Read a record as sagaz_record_to_json() writes it; check it, too. */
+void
+sagaz_record_from_json(SagazKind kind, Jsonb *json, SagazRecord *record)
+{
+	read_record(kind, json, record, false, false);
+}
+
+/* Read it in either form, as one that is put. */
+void
+sagaz_record_from_any(SagazKind kind, Jsonb *json, SagazRecord *record)
+{
+	read_record(kind, json, record, true, false);
+}
+
+/* Read it in either form, as one that is copied: with all that it has. */
+void
+sagaz_record_from_wire(SagazKind kind, Jsonb *json, SagazRecord *record)
+{
+	read_record(kind, json, record, true, true);
+}

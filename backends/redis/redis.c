@@ -1,0 +1,454 @@
+/*
+ * redis.c
+ *		Storages in a Redis server: options, URLs and the table of operations.
+ *
+ * redis_connection.c talks to the server, redis_saga.c and redis_event.c know
+ * what the records look like there, redis_claim.c hands events out, and
+ * redis_stream.c publishes to the stream that other systems read.
+ */
+#include "backends/redis/redis.h"
+
+#include <limits.h>
+
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#define SAGA_PREFIX "saga:"
+#define OUTBOX_PREFIX "sagaz:outbox"
+#define BROKER_STREAM "sage.outbox"
+/* Sent events stay for seven days, as the library has it. */
+#define EVENT_TTL (7 * 24 * 60 * 60)
+
+/* ---------------------------------------------------------------------- */
+/* Options */
+
+static void
+refuse_option(const char *option, const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("%s is not valid", option),
+			 errhint("%s", hint)));
+}
+
+static bool
+is_number(const char *value, int64 min, int64 max)
+{
+	char	   *end;
+	int64		number;
+
+	errno = 0;
+	number = strtoll(value, &end, 10);
+	return errno == 0 && end != value && *end == '\0' && number >= min && number <= max;
+}
+
+static void
+check_port(const char *value)
+{
+	if (!is_number(value, 1, 65535))
+		refuse_option("port", "Give a number from 1 to 65535.");
+}
+
+static void
+check_database(const char *value)
+{
+	if (!is_number(value, 0, INT_MAX))
+		refuse_option("database", "Give the number of a database of the server, 0 or more.");
+}
+
+static void
+check_max_stream_length(const char *value)
+{
+	if (!is_number(value, 0, PG_INT64_MAX))
+		refuse_option("max_stream_length", "Give a number of entries, or 0 for no limit.");
+}
+
+static void
+check_event_ttl(const char *value)
+{
+	if (!is_number(value, 0, INT_MAX))
+		refuse_option("event_ttl", "Give a number of seconds, or 0 for ever.");
+}
+
+static void
+check_saga_ttl(const char *value)
+{
+	if (!is_number(value, 0, INT_MAX))
+		refuse_option("saga_ttl", "Give a number of seconds, or 0 for ever.");
+}
+
+static void
+check_outbox_prefix(const char *value)
+{
+	if (value[0] == '\0')
+		refuse_option("outbox_prefix", "It must not be empty.");
+}
+
+static void
+check_stream(const char *value)
+{
+	if (value[0] == '\0')
+		refuse_option("stream", "It must not be empty.");
+}
+
+static const SagazOption redis_options[] = {
+	{.name = "host"},
+	{.name = "port",.check = check_port},
+	{.name = "path"},
+	{.name = "database",.check = check_database},
+	{.name = "user",.secret = true},
+	{.name = "password",.secret = true},
+	{.name = "saga_prefix"},
+	{.name = "outbox_prefix",.check = check_outbox_prefix},
+	{.name = "stream",.check = check_stream},
+	{.name = "max_stream_length",.check = check_max_stream_length},
+	{.name = "event_ttl",.check = check_event_ttl},
+	{.name = "saga_ttl",.check = check_saga_ttl},
+	SAGAZ_COMMON_OPTIONS
+};
+
+/* ---------------------------------------------------------------------- */
+/* URLs */
+
+static void
+refuse_url(const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("URL of a Redis storage is not valid"),
+			 errdetail_internal("%s.", why),
+			 errhint("Write redis://[user:password@]host[:port][/database], or unix://[user:password@]/path/of/the/socket[?db=database].")));
+}
+
+/* A part of a URL, %XX decoded. */
+static char *
+decode(const char *part, size_t length)
+{
+	char	   *text = palloc(length + 1);
+	char	   *to = text;
+
+	for (size_t i = 0; i < length; i++)
+	{
+		if (part[i] == '%')
+		{
+			char		hex[3] = {0};
+			char	   *end;
+
+			if (i + 2 < length)
+				memcpy(hex, part + i + 1, 2);
+			*to = (char) strtol(hex, &end, 16);
+			if (end != hex + 2 || *to == '\0')
+				refuse_url("A percent sign is not followed by two hexadecimal digits");
+			to++;
+			i += 2;
+		}
+		else
+			*to++ = part[i];
+	}
+	*to = '\0';
+	return text;
+}
+
+static List *
+add_option(List *options, const char *name, const char *part, size_t length)
+{
+	if (length == 0)
+		return options;
+	return lappend(options, makeDefElem(pstrdup(name),
+										(Node *) makeString(decode(part, length)), -1));
+}
+
+/* user:password@, of which either may be missing; *rest is what follows. */
+static List *
+read_login(const char *url, const char **rest)
+{
+	const char *end = strrchr(url, '@');
+	const char *colon;
+	List	   *options;
+
+	*rest = url;
+	if (end == NULL)
+		return NIL;
+	*rest = end + 1;
+	colon = memchr(url, ':', end - url);
+	if (colon == NULL)
+		return add_option(NIL, "user", url, end - url);
+	options = add_option(NIL, "user", url, colon - url);
+	return add_option(options, "password", colon + 1, end - colon - 1);
+}
+
+/* redis://[user:password@]host[:port][/database] */
+static List *
+read_tcp_url(const char *url)
+{
+	const char *host;
+	List	   *options = read_login(url, &host);
+	const char *path = strchr(host, '/');
+	const char *end = path ? path : host + strlen(host);
+	const char *port;
+
+	if (strpbrk(host, "?#"))
+		refuse_url("It has more behind the database");
+	if (host[0] == '[')
+	{
+		const char *bracket = memchr(host, ']', end - host);
+
+		if (bracket == NULL)
+			refuse_url("A bracket is not closed");
+		options = add_option(options, "host", host + 1, bracket - host - 1);
+		port = bracket + 1;
+		if (port < end && *port != ':')
+			refuse_url("There is more behind the bracket");
+	}
+	else
+	{
+		port = memchr(host, ':', end - host);
+		port = port ? port : end;
+		options = add_option(options, "host", host, port - host);
+	}
+	if (port < end)
+	{
+		options = add_option(options, "port", port + 1, end - port - 1);
+		if (!is_number(pnstrdup(port + 1, end - port - 1), 1, 65535))
+			refuse_url("The port is not a number from 1 to 65535");
+	}
+	if (path && path[1] != '\0')
+	{
+		if (!is_number(path + 1, 0, INT_MAX))
+			refuse_url("The database is not a number");
+		options = add_option(options, "database", path + 1, strlen(path + 1));
+	}
+	return options;
+}
+
+/* unix://[user:password@]/path[?db=database] */
+static List *
+read_socket_url(const char *url)
+{
+	const char *path;
+	List	   *options = read_login(url, &path);
+	const char *query = strchr(path, '?');
+
+	if (path[0] != '/' || path[1] == '\0')
+		refuse_url("It names no socket");
+	options = add_option(options, "path", path, strcspn(path, "?"));
+	if (query)
+	{
+		if (strncmp(query, "?db=", 4) != 0 || !is_number(query + 4, 0, INT_MAX))
+			refuse_url("Behind the question mark stands something other than db and a number");
+		options = add_option(options, "database", query + 4, strlen(query + 4));
+	}
+	return options;
+}
+
+static const char *const redis_schemes[] = {"redis", "rediss", "unix", NULL};
+
+static List *
+redis_read_url(const char *scheme, const char *rest)
+{
+	if (strcmp(scheme, "rediss") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("this build of sagaz cannot talk to Redis over TLS"),
+				 errdetail("hiredis %s was built without it.", redis_client_version()),
+				 errhint("Use redis:// or unix://, through a TLS tunnel where the network is not yours.")));
+	return strcmp(scheme, "unix") == 0 ? read_socket_url(rest) : read_tcp_url(rest);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Stores */
+
+static char *
+utf8_option(RedisStore *store, const char *name, const char *otherwise)
+{
+	const char *value = sagaz_store_option(&store->base, name);
+
+	return redis_utf8(pstrdup(value ? value : otherwise));
+}
+
+static int64
+number_option(RedisStore *store, const char *name, int64 otherwise)
+{
+	const char *value = sagaz_store_option(&store->base, name);
+
+	return value ? strtoll(value, NULL, 10) : otherwise;
+}
+
+static void
+redis_open(SagazStore *base)
+{
+	RedisStore *store = (RedisStore *) base;
+
+	store->saga_prefix = utf8_option(store, "saga_prefix", SAGA_PREFIX);
+	store->outbox_prefix = utf8_option(store, "outbox_prefix", OUTBOX_PREFIX);
+	store->stream = utf8_option(store, "stream", BROKER_STREAM);
+	store->group = redis_utf8(pstrdup(base->consumer_group));
+	store->max_stream_length = number_option(store, "max_stream_length", -1);
+	store->event_ttl = number_option(store, "event_ttl", EVENT_TTL);
+	store->saga_ttl = number_option(store, "saga_ttl", 0);
+	redis_connect(store);
+}
+
+static void
+redis_ping(SagazStore *base)
+{
+	RedisStore *store = (RedisStore *) base;
+	RedisReply *reply;
+
+	redis_ready(store);
+	reply = redis_call(store, redis_command("PING"));
+	redis_expect(store, reply, REDIS_STATUS);
+}
+
+/* The number by which a server tells itself from others, NULL if it does not say. */
+static char *
+run_id(RedisStore *store)
+{
+	RedisCommand *command = redis_command("INFO");
+	RedisReply **replies;
+	const char *field = "run_id:";
+	char	   *start;
+	int			count;
+
+	redis_add(command, "server");
+	redis_queue(store, command);
+	replies = redis_exchange(store, &count);
+	if (count != 1 || replies[0]->type != REDIS_STRING)
+		return NULL;
+	start = strstr(replies[0]->str, field);
+	return start ? pnstrdup(start + strlen(field), strcspn(start + strlen(field), "\r\n")) :
+		NULL;
+}
+
+static char *
+redis_identity(SagazStore *base, SagazKind kind)
+{
+	RedisStore *store = (RedisStore *) base;
+	const char *database = sagaz_store_option(base, "database");
+	char	   *server;
+
+	redis_ready(store);
+	server = run_id(store);
+	if (server == NULL)
+	{
+		const char *path = sagaz_store_option(base, "path");
+		const char *host = sagaz_store_option(base, "host");
+		const char *port = sagaz_store_option(base, "port");
+
+		server = path ? pstrdup(path) :
+			psprintf("%s:%s", host ? host : "localhost", port ? port : "6379");
+	}
+	return psprintf("redis:%s:%d:%s", server, database ? atoi(database) : 0,
+					kind == SAGAZ_SAGA ? store->saga_prefix : store->outbox_prefix);
+}
+
+/* In the hash of an event empty text is none. */
+static char *
+redis_unfit(SagazStore *base, const SagazRecord *record)
+{
+	const SagazEvent *event = &record->event;
+	const struct
+	{
+		const char *name;
+		const char *text;
+	}			fields[] = {
+		{"aggregate_type", event->aggregate_type},
+		{"aggregate_id", event->aggregate_id},
+		{"last_error", event->last_error},
+		{"worker_id", event->worker_id},
+		{"routing_key", event->routing_key},
+		{"partition_key", event->partition_key}
+	};
+
+	if (record->kind == SAGAZ_SAGA)
+		return NULL;
+	for (int i = 0; i < (int) lengthof(fields); i++)
+		if (fields[i].text && fields[i].text[0] == '\0')
+			return psprintf("%s is empty, which in Redis is the same as none",
+							fields[i].name);
+	return NULL;
+}
+
+static int64
+redis_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
+{
+	RedisStore *store = (RedisStore *) base;
+
+	redis_ready(store);
+	return records[0].kind == SAGAZ_SAGA ?
+		redis_saga_put(store, records, count, mode) :
+		redis_event_put(store, records, count, mode);
+}
+
+static int64
+redis_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
+		   bool create, SagazEdit edit, void *arg)
+{
+	RedisStore *store = (RedisStore *) base;
+
+	redis_ready(store);
+	return kind == SAGAZ_SAGA ?
+		redis_saga_edit(store, filter, create, edit, arg) :
+		redis_event_edit(store, filter, create, edit, arg);
+}
+
+/* Somebody else writes the same records all the time. */
+void
+redis_check_patience(RedisStore *store, TimestampTz since)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), sagaz_command_timeout))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CONCURRENCY),
+				 errmsg("storage \"%s\" is busy", store->base.name),
+				 errdetail("Others changed the same records all the time, for longer than sagaz.command_timeout."),
+				 errhint("Try again.")));
+}
+
+/* All are counted by their keys, others by reading them. */
+static int64
+redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
+{
+	static const SagazFilter everything = {0};
+	RedisStore *store = (RedisStore *) base;
+
+	if (memcmp(filter, &everything, sizeof(SagazFilter)) != 0)
+		return sagaz_count_by_reading(base, kind, filter);
+	redis_ready(store);
+	return redis_scan_count(kind == SAGAZ_SAGA ? redis_saga_scan(store, filter) :
+							redis_event_scan(store, filter));
+}
+
+const SagazBackend sagaz_redis_backend = {
+	.name = "redis",
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
+		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_HAS_STREAMS,
+	.store_size = sizeof(RedisStore),
+	.reader_size = sizeof(RedisReader),
+	.options = redis_options,
+	.version = redis_client_version,
+	.schemes = redis_schemes,
+	.read_url = redis_read_url,
+	.open = redis_open,
+	.ping = redis_ping,
+	.identity = redis_identity,
+	.unfit = redis_unfit,
+	.put = redis_put,
+	.edit = redis_edit,
+	SAGAZ_MERGES_BY_EDIT,
+	.read_begin = redis_read_begin,
+	.read_next = redis_read_next,
+	.read_end = redis_read_end,
+	.read_position = sagaz_no_position,
+	.count = redis_count,
+	.claim = redis_claim,
+	.finish = redis_finish,
+	.call = sagaz_no_call,
+	.publish = redis_publish,
+	.stream_end = redis_stream_end,
+	.stream_append = redis_stream_append,
+	.stream_read = redis_stream_read
+};

@@ -1,0 +1,192 @@
+/*
+ * redis_read.c
+ *		Reading records, the same for sagas and events.
+ *
+ * Redis has no order by time: where one is asked for, all that match are
+ * read, and no more are kept than are wanted.
+ */
+#include "backends/redis/redis.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "backends/record/record.h"
+
+/* The next record that matches, in the present memory context. */
+static bool
+next_match(RedisScan *scan, SagazKind kind, const SagazFilter *filter,
+		   bool stamped, RedisFound *found)
+{
+	RedisRead	read = kind == SAGAZ_SAGA ? redis_saga_read : redis_event_read;
+	RedisReply *reply;
+	const RedisId *id;
+
+	while ((id = redis_scan_next(scan, &reply)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		memset(found, 0, sizeof(RedisFound));
+		found->record.kind = kind;
+		found->stamped = stamped;
+		if (!read(id, reply, found))
+			continue;
+		sagaz_record_check(&found->record);
+		if (sagaz_filter_matches(filter, &found->record))
+			return true;
+	}
+	return false;
+}
+
+static RedisScan *
+begin_scan(RedisStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	return kind == SAGAZ_SAGA ? redis_saga_scan(store, filter) :
+		redis_event_scan(store, filter);
+}
+
+static int
+oldest_first(const ListCell *a, const ListCell *b)
+{
+	return sagaz_record_compare(&((RedisFound *) lfirst(a))->record,
+								&((RedisFound *) lfirst(b))->record,
+								SAGAZ_OLDEST_FIRST);
+}
+
+static int
+newest_first(const ListCell *a, const ListCell *b)
+{
+	return sagaz_record_compare(&((RedisFound *) lfirst(a))->record,
+								&((RedisFound *) lfirst(b))->record,
+								SAGAZ_NEWEST_FIRST);
+}
+
+static RedisFound *
+copy_found(const RedisFound *found)
+{
+	RedisFound *copy = palloc(sizeof(RedisFound));
+
+	sagaz_record_copy(&found->record, &copy->record);
+	copy->stamp = found->stamp ? pstrdup(found->stamp) : NULL;
+	return copy;
+}
+
+/* Sort them, and drop those beyond the limit with their memory. */
+static List *
+sort_and_cut(List *list, const SagazFilter *filter, MemoryContext *kept)
+{
+	MemoryContext old = *kept;
+	MemoryContext outer;
+	List	   *cut = NIL;
+
+	list_sort(list, filter->order == SAGAZ_NEWEST_FIRST ? newest_first : oldest_first);
+	if (filter->limit == 0 || list_length(list) <= filter->limit)
+		return list;
+	*kept = AllocSetContextCreate(MemoryContextGetParent(old),
+								  "sagaz redis records", ALLOCSET_DEFAULT_SIZES);
+	outer = MemoryContextSwitchTo(*kept);
+	for (int i = 0; i < filter->limit; i++)
+		cut = lappend(cut, copy_found(list_nth(list, i)));
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(old);
+	return cut;
+}
+
+static List *
+find_sorted(RedisStore *store, SagazKind kind, const SagazFilter *filter,
+			bool stamped, MemoryContext *kept)
+{
+	RedisScan  *scan = begin_scan(store, kind, filter);
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz redis record", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+	RedisFound	found;
+	List	   *list = NIL;
+
+	while (next_match(scan, kind, filter, stamped, &found))
+	{
+		MemoryContextSwitchTo(*kept);
+		list = lappend(list, copy_found(&found));
+		if (filter->limit > 0 && list_length(list) >= 2 * filter->limit + 1000)
+			list = sort_and_cut(list, filter, kept);
+		MemoryContextSwitchTo(part);
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
+	return sort_and_cut(list, filter, kept);
+}
+
+static bool
+is_by_time(const SagazFilter *filter)
+{
+	return filter->order == SAGAZ_OLDEST_FIRST || filter->order == SAGAZ_NEWEST_FIRST;
+}
+
+/* All that matches, to be edited: a list of RedisFound. */
+List *
+redis_find(RedisStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	MemoryContext kept = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz redis records", ALLOCSET_DEFAULT_SIZES);
+	RedisScan  *scan;
+	RedisFound	found;
+	List	   *list = NIL;
+
+	if (is_by_time(filter))
+		return find_sorted(store, kind, filter, true, &kept);
+	scan = begin_scan(store, kind, filter);
+	while ((filter->limit == 0 || list_length(list) < filter->limit) &&
+		   next_match(scan, kind, filter, true, &found))
+		list = lappend(list, memcpy(palloc(sizeof(RedisFound)), &found,
+									sizeof(RedisFound)));
+	return list;
+}
+
+void
+redis_read_begin(SagazReader *base)
+{
+	RedisReader *reader = (RedisReader *) base;
+	RedisStore *store = (RedisStore *) base->store;
+
+	redis_ready(store);
+	if (is_by_time(&base->filter))
+	{
+		reader->kept = AllocSetContextCreate(base->context, "sagaz redis records",
+											 ALLOCSET_DEFAULT_SIZES);
+		reader->sorted = find_sorted(store, base->kind, &base->filter, false,
+									 &reader->kept);
+	}
+	else
+		reader->scan = begin_scan(store, base->kind, &base->filter);
+	if (base->filter.order == SAGAZ_FOR_COPY)
+		redis_scan_read_ahead(reader->scan);
+}
+
+bool
+redis_read_next(SagazReader *base, SagazRecord *record)
+{
+	RedisReader *reader = (RedisReader *) base;
+	RedisFound	found;
+
+	if (base->filter.limit > 0 && reader->count >= base->filter.limit)
+		return false;
+	if (reader->scan)
+	{
+		if (!next_match(reader->scan, base->kind, &base->filter, false, &found))
+			return false;
+		*record = found.record;
+	}
+	else
+	{
+		if (reader->count >= list_length(reader->sorted))
+			return false;
+		sagaz_record_copy(&((RedisFound *) list_nth(reader->sorted, reader->count))->record,
+						  record);
+	}
+	reader->count++;
+	return true;
+}
+
+void
+redis_read_end(SagazReader *base)
+{
+}

@@ -1,0 +1,667 @@
+/*
+ * sqlite.c
+ *		Storages in SQLite files: what records look like there.
+ *
+ * The tables are the Python library's, so that it can work on the same file;
+ * what they have no place for (versions, batches, leases, next attempts) is
+ * in side tables, sagaz_saga and sagaz_event, which are made with the first
+ * write.  A file of the library is not changed before that; a new file gets a
+ * write-ahead log.
+ */
+#include "backends/sqlite/sqlite.h"
+
+#include <sys/stat.h>
+
+#include "commands/defrem.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "backends/record/record.h"
+#include "lib/times.h"
+
+typedef struct SqliteReader
+{
+	SagazReader base;
+	sqlite3_stmt *statement;	/* its own, not a cached one */
+	int64		count;
+	MemoryContextCallback close;
+} SqliteReader;
+
+static const char *const side_table[] = {"sagaz_saga", "sagaz_event"};
+
+static const char *
+sqlite_version(void)
+{
+	return sqlite3_libversion();
+}
+
+/* sqlite:///path, the path beginning with the third slash */
+static List *
+sqlite_read_url(const char *scheme, const char *rest)
+{
+	if (rest[0] != '/' || rest[1] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("URL of a SQLite storage names no file"),
+				 errhint("Write sqlite:///path/of/the/file.")));
+	return list_make1(makeDefElem("path", (Node *) makeString(pstrdup(rest)), -1));
+}
+
+static void
+sqlite_ping(SagazStore *base)
+{
+	sqlite_look((SqliteStore *) base);
+}
+
+/* The file, by whichever of its names it was opened; or what it will be. */
+static char *
+sqlite_identity(SagazStore *base, SagazKind kind)
+{
+	const char *path = sagaz_store_option(base, "path");
+	struct stat st;
+
+	if (stat(path, &st) != 0)
+	{
+		char	   *directory = pstrdup(path);
+
+		get_parent_directory(directory);
+		if (stat(directory[0] ? directory : "/", &st) != 0)
+			return psprintf("sqlite:%s", path);
+		return psprintf("sqlite:" UINT64_FORMAT ":" UINT64_FORMAT "%s",
+						(uint64) st.st_dev, (uint64) st.st_ino,
+						last_dir_separator(path));
+	}
+	return psprintf("sqlite:" UINT64_FORMAT ":" UINT64_FORMAT,
+					(uint64) st.st_dev, (uint64) st.st_ino);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Values */
+
+static void
+bind_text(sqlite3_stmt *statement, int position, const char *text)
+{
+	char	   *utf8;
+
+	if (text == NULL)
+	{
+		sqlite3_bind_null(statement, position);
+		return;
+	}
+	utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
+	sqlite3_bind_text(statement, position, utf8, strlen(utf8), SQLITE_TRANSIENT);
+}
+
+static void
+bind_json(sqlite3_stmt *statement, int position, Jsonb *json)
+{
+	bind_text(statement, position,
+			  json ? JsonbToCString(NULL, &json->root, VARSIZE(json)) : NULL);
+}
+
+static void
+bind_time(sqlite3_stmt *statement, int position, TimestampTz time)
+{
+	char		text[SAGAZ_TIME_SIZE];
+
+	if (time != 0)
+		(void) sagaz_format_time(sagaz_real_time(time), text);
+	bind_text(statement, position, time != 0 ? text : NULL);
+}
+
+static void
+bind_int(sqlite3_stmt *statement, int position, int64 value)
+{
+	if (value != 0)
+		sqlite3_bind_int64(statement, position, value);
+	else
+		sqlite3_bind_null(statement, position);
+}
+
+/* Run a statement that returns no rows. */
+static void
+finish(SqliteStore *store, sqlite3_stmt *statement)
+{
+	int			code = sqlite3_step(statement);
+
+	if (code != SQLITE_DONE && code != SQLITE_ROW)
+	{
+		code = sqlite3_extended_errcode(store->db);
+		sqlite_complain_of(store, code);
+	}
+	sqlite3_reset(statement);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Rows to records */
+
+static char *
+column_text(sqlite3_stmt *row, int column, const char *field,
+			SagazRecord *record)
+{
+	const char *bytes = (const char *) sqlite3_column_text(row, column);
+
+	return sagaz_field_text(bytes, sqlite3_column_bytes(row, column), field,
+							record);
+}
+
+static Jsonb *
+column_json(sqlite3_stmt *row, int column, const char *field,
+			SagazRecord *record)
+{
+	return sagaz_field_json(column_text(row, column, field, record), field,
+							record);
+}
+
+static TimestampTz
+column_time(sqlite3_stmt *row, int column, const char *field,
+			SagazRecord *record)
+{
+	return sagaz_field_time(column_text(row, column, field, record), field,
+							record);
+}
+
+static void
+read_saga(sqlite3_stmt *row, SagazRecord *record)
+{
+	SagazSaga  *saga = &record->saga;
+	char	   *seen;
+	char	   *updated;
+
+	saga->saga_id = column_text(row, 0, "saga_id", record);
+	saga->saga_name = column_text(row, 1, "saga_name", record);
+	saga->status = column_text(row, 2, "status", record);
+	saga->steps = column_json(row, 3, "steps", record);
+	saga->context = column_json(row, 4, "context", record);
+	saga->metadata = column_json(row, 5, "metadata", record);
+	saga->created_at = column_time(row, 6, "created_at", record);
+	saga->updated_at = column_time(row, 7, "updated_at", record);
+	saga->version = Max(sqlite3_column_int64(row, 8), 1);
+	/* the library changed it since, and knows no versions */
+	seen = column_text(row, 9, "updated_at", record);
+	updated = column_text(row, 7, "updated_at", record);
+	if (seen && updated && strcmp(seen, updated) != 0)
+		saga->version++;
+}
+
+static void
+read_event(sqlite3_stmt *row, SagazRecord *record)
+{
+	SagazEvent *event = &record->event;
+
+	event->event_id = column_text(row, 0, "event_id", record);
+	event->saga_id = column_text(row, 1, "saga_id", record);
+	event->event_type = column_text(row, 2, "event_type", record);
+	event->payload = column_json(row, 3, "payload", record);
+	event->status = column_text(row, 4, "status", record);
+	event->created_at = column_time(row, 5, "created_at", record);
+	event->claimed_at = column_time(row, 6, "claimed_at", record);
+	event->sent_at = column_time(row, 7, "sent_at", record);
+	event->worker_id = column_text(row, 8, "worker_id", record);
+	event->retry_count = sqlite3_column_int(row, 9);
+	event->last_error = column_text(row, 10, "last_error", record);
+	event->aggregate_type = column_text(row, 11, "aggregate_type", record);
+	event->aggregate_id = column_text(row, 12, "aggregate_id", record);
+	event->headers = column_json(row, 13, "headers", record);
+	event->routing_key = column_text(row, 14, "routing_key", record);
+	event->partition_key = column_text(row, 15, "partition_key", record);
+	event->batch_id = sqlite3_column_int64(row, 16);
+	event->lease_until = sqlite3_column_int64(row, 17);
+	event->next_attempt_at = sqlite3_column_int64(row, 18);
+}
+
+/* Fill a record from a row; false where the filter, asked again, says no. */
+static bool
+read_row(sqlite3_stmt *row, SagazKind kind, const SagazFilter *filter,
+		 SagazRecord *record)
+{
+	memset(record, 0, sizeof(SagazRecord));
+	record->kind = kind;
+	if (kind == SAGAZ_SAGA)
+		read_saga(row, record);
+	else
+		read_event(row, record);
+	sagaz_record_check(record);
+	return sagaz_filter_matches(filter, record);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Reading */
+
+/* The SELECT for a filter; what it leaves out read_row() asks again. */
+static char *
+select_for(const SqliteStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	StringInfoData sql;
+	const char *key = kind == SAGAZ_SAGA ? "saga_id" : "event_id";
+
+	initStringInfo(&sql);
+	if (kind == SAGAZ_SAGA)
+		appendStringInfo(&sql, "SELECT m.saga_id, saga_name, status, steps,"
+						 " context, metadata, created_at, m.updated_at, %s FROM sagas m",
+						 store->has_side[kind] ? "s.version, s.updated_at" : "1, NULL");
+	else
+		appendStringInfo(&sql, "SELECT m.event_id, saga_id, event_type,"
+						 " payload, status, created_at, claimed_at, sent_at,"
+						 " worker_id, retry_count, last_error, aggregate_type,"
+						 " aggregate_id, headers, routing_key, partition_key, %s"
+						 " FROM outbox_events m",
+						 store->has_side[kind] ?
+						 "s.batch_id, s.lease_until, s.next_attempt_at" : "NULL, NULL, NULL");
+	if (store->has_side[kind])
+		appendStringInfo(&sql, " LEFT JOIN %s s ON s.%s = m.%s",
+						 side_table[kind], key, key);
+	appendStringInfoString(&sql, " WHERE 1");
+	if (filter->key)
+		appendStringInfo(&sql, " AND m.%s = ?", key);
+	for (int i = 0; i < filter->nkeys; i++)
+	{
+		if (i == 0)
+			appendStringInfo(&sql, " AND m.%s IN (?", key);
+		else
+			appendStringInfoString(&sql, ", ?");
+	}
+	if (filter->nkeys > 0)
+		appendStringInfoChar(&sql, ')');
+	if (filter->saga_id && kind == SAGAZ_EVENT)
+		appendStringInfoString(&sql, " AND saga_id = ?");
+	if (filter->batch_id != 0)
+		appendStringInfoString(&sql, store->has_side[kind] ?
+							   " AND s.batch_id = ?" : " AND ? IS NULL");
+	for (int i = 0; i < filter->nstatuses; i++)
+		appendStringInfoString(&sql, i == 0 ? " AND status IN (?" : ", ?");
+	if (filter->nstatuses > 0)
+		appendStringInfoChar(&sql, ')');
+	if (filter->claimable_at != 0)
+		appendStringInfoString(&sql, " AND status IN ('pending', 'failed', 'claimed')");
+	if (filter->order == SAGAZ_BY_KEY)
+		appendStringInfo(&sql, " ORDER BY m.%s", key);
+	else if (filter->order != SAGAZ_ANY_ORDER &&
+			 (filter->order != SAGAZ_FOR_COPY || kind == SAGAZ_EVENT))
+		appendStringInfo(&sql, " ORDER BY created_at%s, m.%s",
+						 filter->order == SAGAZ_NEWEST_FIRST ? " DESC" : "", key);
+	return sql.data;
+}
+
+static void
+bind_filter(sqlite3_stmt *statement, SagazKind kind, const SagazFilter *filter)
+{
+	int			position = 1;
+
+	if (filter->key)
+		bind_text(statement, position++, filter->key);
+	for (int i = 0; i < filter->nkeys; i++)
+		bind_text(statement, position++, filter->keys[i]);
+	if (filter->saga_id && kind == SAGAZ_EVENT)
+		bind_text(statement, position++, filter->saga_id);
+	if (filter->batch_id != 0)
+		bind_int(statement, position++, filter->batch_id);
+	for (int i = 0; i < filter->nstatuses; i++)
+		bind_text(statement, position++, filter->statuses[i]);
+}
+
+static void
+close_reader(void *arg)
+{
+	SqliteReader *reader = arg;
+
+	if (reader->statement)
+		sqlite3_finalize(reader->statement);
+	reader->statement = NULL;
+}
+
+static void
+sqlite_read_begin(SagazReader *base)
+{
+	SqliteReader *reader = (SqliteReader *) base;
+	SqliteStore *store = (SqliteStore *) base->store;
+	int			code;
+
+	sqlite_look_once(store);
+	if (!store->has[base->kind])
+		return;
+	reader->close.func = close_reader;
+	reader->close.arg = reader;
+	MemoryContextRegisterResetCallback(base->context, &reader->close);
+	code = sqlite3_prepare_v2(store->db,
+							  select_for(store, base->kind, &base->filter), -1,
+							  &reader->statement, NULL);
+	sqlite_check(store, code);
+	bind_filter(reader->statement, base->kind, &base->filter);
+}
+
+static bool
+sqlite_read_next(SagazReader *base, SagazRecord *record)
+{
+	SqliteReader *reader = (SqliteReader *) base;
+
+	if (reader->statement == NULL ||
+		(base->filter.limit > 0 && reader->count >= base->filter.limit))
+		return false;
+	for (;;)
+	{
+		int			code = sqlite3_step(reader->statement);
+
+		CHECK_FOR_INTERRUPTS();
+		if (code == SQLITE_DONE)
+			return false;
+		sqlite_check((SqliteStore *) base->store, code);
+		if (read_row(reader->statement, base->kind, &base->filter, record))
+		{
+			reader->count++;
+			return true;
+		}
+	}
+}
+
+static void
+sqlite_read_end(SagazReader *base)
+{
+	close_reader(base);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Writing */
+
+static void
+write_saga(SqliteStore *store, const SagazSaga *saga)
+{
+	sqlite3_stmt *statement =
+		sqlite_prepare(store, "INSERT INTO sagas (saga_id, saga_name, status, steps,"
+				" context, metadata, created_at, updated_at)"
+				" VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (saga_id) DO UPDATE"
+				" SET saga_name = excluded.saga_name, status = excluded.status,"
+				" steps = excluded.steps, context = excluded.context,"
+				" metadata = excluded.metadata, created_at = excluded.created_at,"
+				" updated_at = excluded.updated_at");
+
+	bind_text(statement, 1, saga->saga_id);
+	bind_text(statement, 2, saga->saga_name);
+	bind_text(statement, 3, saga->status);
+	bind_json(statement, 4, saga->steps);
+	bind_json(statement, 5, saga->context);
+	bind_json(statement, 6, saga->metadata);
+	bind_time(statement, 7, saga->created_at);
+	bind_time(statement, 8, saga->updated_at);
+	finish(store, statement);
+	statement = sqlite_prepare(store, "INSERT OR REPLACE INTO sagaz_saga"
+						" (saga_id, version, updated_at) VALUES (?, ?, ?)");
+	bind_text(statement, 1, saga->saga_id);
+	bind_int(statement, 2, saga->version);
+	bind_time(statement, 3, saga->updated_at);
+	finish(store, statement);
+}
+
+static void
+write_event_side(SqliteStore *store, const SagazEvent *event)
+{
+	sqlite3_stmt *statement;
+
+	if (event->batch_id == 0 && event->lease_until == 0 &&
+		event->next_attempt_at == 0)
+	{
+		statement = sqlite_prepare(store, "DELETE FROM sagaz_event WHERE event_id = ?");
+		bind_text(statement, 1, event->event_id);
+		finish(store, statement);
+		return;
+	}
+	statement = sqlite_prepare(store, "INSERT OR REPLACE INTO sagaz_event"
+						" (event_id, batch_id, lease_until, next_attempt_at)"
+						" VALUES (?, ?, ?, ?)");
+	bind_text(statement, 1, event->event_id);
+	bind_int(statement, 2, event->batch_id);
+	bind_int(statement, 3, event->lease_until);
+	bind_int(statement, 4, event->next_attempt_at);
+	finish(store, statement);
+}
+
+static void
+write_event(SqliteStore *store, const SagazEvent *event)
+{
+	sqlite3_stmt *statement =
+		sqlite_prepare(store, "INSERT INTO outbox_events (event_id, saga_id, event_type,"
+				" payload, status, created_at, claimed_at, sent_at, worker_id,"
+				" retry_count, last_error, aggregate_type, aggregate_id, headers,"
+				" routing_key, partition_key)"
+				" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+				" ON CONFLICT (event_id) DO UPDATE SET saga_id = excluded.saga_id,"
+				" event_type = excluded.event_type, payload = excluded.payload,"
+				" status = excluded.status, created_at = excluded.created_at,"
+				" claimed_at = excluded.claimed_at, sent_at = excluded.sent_at,"
+				" worker_id = excluded.worker_id, retry_count = excluded.retry_count,"
+				" last_error = excluded.last_error, aggregate_type = excluded.aggregate_type,"
+				" aggregate_id = excluded.aggregate_id, headers = excluded.headers,"
+				" routing_key = excluded.routing_key, partition_key = excluded.partition_key");
+
+	bind_text(statement, 1, event->event_id);
+	bind_text(statement, 2, event->saga_id);
+	bind_text(statement, 3, event->event_type);
+	bind_json(statement, 4, event->payload);
+	bind_text(statement, 5, event->status);
+	bind_time(statement, 6, event->created_at);
+	bind_time(statement, 7, event->claimed_at);
+	bind_time(statement, 8, event->sent_at);
+	bind_text(statement, 9, event->worker_id);
+	sqlite3_bind_int(statement, 10, event->retry_count);
+	bind_text(statement, 11, event->last_error);
+	bind_text(statement, 12, event->aggregate_type);
+	bind_text(statement, 13, event->aggregate_id ? event->aggregate_id : event->saga_id);
+	bind_json(statement, 14, event->headers);
+	bind_text(statement, 15, event->routing_key);
+	bind_text(statement, 16, event->partition_key);
+	finish(store, statement);
+	write_event_side(store, event);
+}
+
+static void
+write_record(SqliteStore *store, const SagazRecord *record)
+{
+	if (record->kind == SAGAZ_SAGA)
+		write_saga(store, &record->saga);
+	else
+		write_event(store, &record->event);
+}
+
+static void
+remove_record(SqliteStore *store, SagazKind kind, const char *key)
+{
+	static const char *const removals[][2] = {
+		{"DELETE FROM sagas WHERE saga_id = ?",
+		"DELETE FROM sagaz_saga WHERE saga_id = ?"},
+		{"DELETE FROM outbox_events WHERE event_id = ?",
+		"DELETE FROM sagaz_event WHERE event_id = ?"}
+	};
+
+	for (int i = 0; i < 2; i++)
+	{
+		sqlite3_stmt *statement = sqlite_prepare(store, removals[kind][i]);
+
+		bind_text(statement, 1, key);
+		finish(store, statement);
+	}
+}
+
+static bool
+exists(SqliteStore *store, SagazKind kind, const char *key)
+{
+	sqlite3_stmt *statement =
+		sqlite_prepare(store, kind == SAGAZ_SAGA ?
+				"SELECT 1 FROM sagas WHERE saga_id = ?" :
+				"SELECT 1 FROM outbox_events WHERE event_id = ?");
+	int			code;
+
+	bind_text(statement, 1, key);
+	code = sqlite3_step(statement);
+	sqlite_check(store, code);
+	sqlite3_reset(statement);
+	return code == SQLITE_ROW;
+}
+
+static int64
+put_all(SqliteStore *store, SagazRecord *records, int count, SagazPutMode mode)
+{
+	int64		written = 0;
+
+	for (int i = 0; i < count; i++)
+	{
+		const char *key = sagaz_record_key(&records[i]);
+
+		if (mode != SAGAZ_PUT_ALWAYS && exists(store, records[i].kind, key))
+		{
+			if (mode == SAGAZ_PUT_NEW)
+				ereport(ERROR,
+						(errcode(ERRCODE_UNIQUE_VIOLATION),
+						 errmsg("record \"%s\" exists already in storage \"%s\"",
+								key, store->base.name)));
+			continue;
+		}
+		write_record(store, &records[i]);
+		written++;
+	}
+	return written;
+}
+
+static int64
+sqlite_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
+{
+	SqliteStore *store = (SqliteStore *) base;
+	volatile int64 written = 0;
+
+	PG_TRY();
+	{
+		sqlite_begin(store, records[0].kind);
+		written = put_all(store, records, count, mode);
+		sqlite_commit(store);
+	}
+	PG_CATCH();
+	{
+		sqlite_roll_back(store);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return written;
+}
+
+/* All records that match, before any of them is changed. */
+static List *
+read_all(SqliteStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	SagazReader *reader = sagaz_read_begin(&store->base, kind, filter);
+	SagazRecord *record = palloc(sizeof(SagazRecord));
+	List	   *records = NIL;
+
+	while (sagaz_read_next(reader, record))
+	{
+		records = lappend(records, record);
+		record = palloc(sizeof(SagazRecord));
+	}
+	sagaz_read_end(reader);
+	return records;
+}
+
+static int64
+edit_one(SqliteStore *store, SagazRecord *record, bool is_there,
+		 SagazEdit edit, void *arg)
+{
+	char	   *key = pstrdup(sagaz_record_key(record));
+
+	if (record->problem)
+		return 0;
+	switch (edit(record, is_there, arg))
+	{
+		case SAGAZ_CHANGE:
+			write_record(store, record);
+			return 1;
+		case SAGAZ_REMOVE:
+			remove_record(store, record->kind, key);
+			return 1;
+		case SAGAZ_KEEP:
+			break;
+	}
+	return 0;
+}
+
+static int64
+edit_all(SqliteStore *store, SagazKind kind, const SagazFilter *filter,
+		 bool create, SagazEdit edit, void *arg)
+{
+	List	   *records = read_all(store, kind, filter);
+	ListCell   *cell;
+	int64		changed = 0;
+
+	foreach(cell, records)
+		changed += edit_one(store, lfirst(cell), true, edit, arg);
+	if (create && !exists(store, kind, filter->key))
+	{
+		SagazRecord fresh = {.kind = kind};
+
+		fresh.saga.saga_id = fresh.event.event_id = pstrdup(filter->key);
+		changed += edit_one(store, &fresh, false, edit, arg);
+	}
+	return changed;
+}
+
+static int64
+sqlite_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
+			bool create, SagazEdit edit, void *arg)
+{
+	SqliteStore *store = (SqliteStore *) base;
+	volatile int64 changed = 0;
+
+	sqlite_look_once(store);
+	if (!create && !store->has[kind])
+		return 0;
+	PG_TRY();
+	{
+		sqlite_begin(store, kind);
+		if (!store->has[kind] || !store->has_side[kind])
+			sqlite_look(store);
+		changed = edit_all(store, kind, filter, create, edit, arg);
+		sqlite_commit(store);
+	}
+	PG_CATCH();
+	{
+		sqlite_roll_back(store);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return changed;
+}
+
+static const char *const sqlite_schemes[] = {"sqlite", NULL};
+
+static const SagazOption sqlite_options[] = {
+	{.name = "path"},
+	SAGAZ_COMMON_OPTIONS
+};
+
+const SagazBackend sagaz_sqlite_backend = {
+	.name = "sqlite",
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
+		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER,
+	.store_size = sizeof(SqliteStore),
+	.reader_size = sizeof(SqliteReader),
+	.options = sqlite_options,
+	.version = sqlite_version,
+	.schemes = sqlite_schemes,
+	.read_url = sqlite_read_url,
+	.open = sqlite_open,
+	.ping = sqlite_ping,
+	.identity = sqlite_identity,
+	.unfit = sagaz_fits,
+	.put = sqlite_put,
+	.edit = sqlite_edit,
+	SAGAZ_MERGES_BY_EDIT,
+	.read_begin = sqlite_read_begin,
+	.read_next = sqlite_read_next,
+	.read_end = sqlite_read_end,
+	.read_position = sagaz_no_position,
+	.count = sagaz_count_by_reading,
+	SAGAZ_CLAIMS_BY_EDIT,
+	.call = sagaz_no_call,
+	SAGAZ_WITHOUT_STREAMS
+};

@@ -1,0 +1,128 @@
+/*
+ * health_workers.c
+ *		The part of health_check() that is about deliveries and their workers.
+ */
+#include "lib/sagaz.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "utils/json.h"
+
+#include "worker/delivery.h"
+#include "admin/health.h"
+#include "worker/worker.h"
+
+/* What shared memory says of a delivery. */
+typedef struct WorkerLook
+{
+	bool		known;
+	bool		wanted;
+	int			pid;
+	SagazWorkerState state;
+} WorkerLook;
+
+static WorkerLook
+look_at_worker(const char *name)
+{
+	WorkerLook	look = {0};
+	SagazWorkerSlot *slot;
+
+	if (sagaz_workers == NULL)
+		return look;
+	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
+	slot = sagaz_worker_slot(MyDatabaseId, name);
+	if (slot)
+	{
+		look.known = slot->exists;
+		look.wanted = slot->wanted;
+		look.pid = slot->pid;
+		look.state = slot->state;
+	}
+	LWLockRelease(sagaz_workers_lock);
+	return look;
+}
+
+/* What is wrong with the delivery, or NULL. */
+static const char *
+complaint_about(const SagazDelivery *delivery, const WorkerLook *look)
+{
+	if (delivery->paused)
+		return psprintf("delivery \"%s\" is paused", delivery->name);
+	if (sagaz_workers == NULL)
+		return NULL;
+	if (look->state == WORKER_BACKING_OFF)
+		return psprintf("delivery \"%s\" fails, see sagaz.stat_delivery",
+						delivery->name);
+	if (look->pid == 0)
+		return psprintf("delivery \"%s\" has no worker%s", delivery->name,
+						look->wanted ? "" : " and gets none");
+	return NULL;
+}
+
+/* Look at each delivery; returns how many there are. */
+static int
+check_deliveries(SagazHealth *health)
+{
+	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey",
+										health->snapshot, NULL, 0,
+										ForwardScanDirection);
+	const char *comma = "";
+	int			count = 0;
+
+	appendStringInfoString(&health->details, ", \"deliveries\": [");
+	while (sagaz_scan_next(scan))
+	{
+		SagazDelivery delivery;
+		WorkerLook	look;
+		const char *complaint;
+
+		count++;
+		sagaz_delivery_read(scan->slot, &delivery);
+		look = look_at_worker(delivery.name);
+		complaint = RecoveryInProgress() ? NULL : complaint_about(&delivery, &look);
+		if (complaint)
+			sagaz_health_complain(health, &health->degraded, complaint);
+		appendStringInfo(&health->details, "%s{\"name\": ", comma);
+		escape_json(&health->details, delivery.name);
+		appendStringInfo(&health->details, ", \"paused\": %s, \"running\": %s}",
+						 delivery.paused ? "true" : "false",
+						 look.pid != 0 ? "true" : "false");
+		comma = ", ";
+	}
+	appendStringInfoChar(&health->details, ']');
+	sagaz_scan_end(scan);
+	return count;
+}
+
+/* What is wrong with the worker processes as such. */
+static void
+check_processes(SagazHealth *health, int deliveries)
+{
+	bool		running = sagaz_workers && sagaz_workers->launcher_pid != 0;
+
+	appendStringInfo(&health->details,
+					 ", \"preloaded\": %s, \"launcher\": %s",
+					 sagaz_workers ? "true" : "false",
+					 running ? "true" : "false");
+	if (deliveries == 0 || RecoveryInProgress())
+		return;
+	if (sagaz_workers == NULL)
+		sagaz_health_complain(health, &health->degraded,
+							  "there are deliveries but no worker, set shared_preload_libraries = 'sagaz'");
+	else if (!running)
+		sagaz_health_complain(health, &health->degraded,
+							  "the launcher of the workers does not run");
+	else if (sagaz_workers->no_process)
+		sagaz_health_complain(health, &health->degraded,
+							  "no background process is free for a worker, increase max_worker_processes");
+	else if (sagaz_workers->no_slot)
+		sagaz_health_complain(health, &health->degraded,
+							  "there are more deliveries than sagaz.max_deliveries");
+}
+
+/* Are there workers for the deliveries of this database? */
+void
+sagaz_health_workers(SagazHealth *health)
+{
+	check_processes(health, check_deliveries(health));
+}

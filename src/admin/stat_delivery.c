@@ -1,0 +1,190 @@
+/*
+ * stat_delivery.c
+ *		What the workers of this database's deliveries do and have done.
+ */
+#include "lib/sagaz.h"
+
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "worker/delivery.h"
+#include "status/event_scan.h"
+#include "outbox/outbox.h"
+#include "lib/rows.h"
+#include "worker/worker.h"
+
+/* The lag of a group is counted up to so many events. */
+#define MAX_LAG 10000
+
+PG_FUNCTION_INFO_V1(sagaz_worker_statistics);
+PG_FUNCTION_INFO_V1(sagaz_group_lag);
+
+enum worker_column
+{
+	worker_name,
+	worker_state,
+	worker_pid,
+	worker_started_at,
+	worker_batches,
+	worker_delivered,
+	worker_failed,
+	worker_dead,
+	worker_last_delivery,
+	worker_archived,
+	worker_inbox_removed,
+	worker_last_housekeeping,
+	worker_last_error,
+	worker_last_error_at,
+	worker_columns
+};
+
+static const char *
+state_name(const SagazWorkerSlot *slot)
+{
+	switch (slot->state)
+	{
+		case WORKER_NONE:
+			if (!slot->wanted)
+				return "stopped";
+			return sagaz_workers->no_process ? "waiting for a process" : "starting";
+		case WORKER_STARTING:
+			return "starting";
+		case WORKER_IDLE:
+			return "idle";
+		case WORKER_DELIVERING:
+			return "delivering";
+		case WORKER_HOUSEKEEPING:
+			return "house-keeping";
+		case WORKER_BACKING_OFF:
+			return "backing off";
+	}
+	return NULL;
+}
+
+static void
+set_time(Datum *values, bool *nulls, int column, TimestampTz time)
+{
+	values[column] = TimestampTzGetDatum(time);
+	nulls[column] = time == 0;
+}
+
+static void
+put_slot(ReturnSetInfo *result, const SagazWorkerSlot *slot)
+{
+	const SagazDone *done = &slot->done;
+	Datum		values[worker_columns];
+	bool		nulls[worker_columns] = {false};
+
+	values[worker_name] = CStringGetTextDatum(NameStr(slot->name));
+	values[worker_state] = CStringGetTextDatum(state_name(slot));
+	values[worker_pid] = Int32GetDatum(slot->pid);
+	nulls[worker_pid] = slot->pid == 0;
+	set_time(values, nulls, worker_started_at,
+			 slot->pid == 0 ? 0 : slot->started_at);
+	values[worker_batches] = Int64GetDatum(done->batches);
+	values[worker_delivered] = Int64GetDatum(done->delivered);
+	values[worker_failed] = Int64GetDatum(done->failed);
+	values[worker_dead] = Int64GetDatum(done->dead);
+	set_time(values, nulls, worker_last_delivery, done->last_delivery);
+	values[worker_archived] = Int64GetDatum(done->archived);
+	values[worker_inbox_removed] = Int64GetDatum(done->inbox_removed);
+	set_time(values, nulls, worker_last_housekeeping, done->last_housekeeping);
+	values[worker_last_error] = CStringGetTextDatum(done->last_error);
+	nulls[worker_last_error] = done->last_error_at == 0;
+	set_time(values, nulls, worker_last_error_at, done->last_error_at);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+static bool
+is_known(const SagazWorkerSlot *slots, int nslots, const char *name)
+{
+	for (int i = 0; i < nslots; i++)
+		if (strcmp(NameStr(slots[i].name), name) == 0)
+			return true;
+	return false;
+}
+
+/* Without a free process the launcher cannot even learn of new deliveries. */
+static void
+put_unknown(ReturnSetInfo *result, const SagazWorkerSlot *slots, int nslots)
+{
+	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey",
+										GetActiveSnapshot(), NULL, 0,
+										ForwardScanDirection);
+
+	while (sagaz_scan_next(scan))
+	{
+		SagazWorkerSlot unknown = {.wanted = true, .state = WORKER_NONE};
+		SagazDelivery delivery;
+
+		sagaz_delivery_read(scan->slot, &delivery);
+		if (is_known(slots, nslots, delivery.name))
+			continue;
+		namestrcpy(&unknown.name, delivery.name);
+		put_slot(result, &unknown);
+	}
+	sagaz_scan_end(scan);
+}
+
+/* worker_statistics(): a row for each delivery that the launcher knows */
+Datum
+sagaz_worker_statistics(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SagazWorkerSlot *slots;
+	int			nslots = 0;
+
+	sagaz_rows_begin(fcinfo);
+	if (sagaz_workers == NULL)
+		return (Datum) 0;
+	slots = palloc(sagaz_workers->nslots * sizeof(SagazWorkerSlot));
+	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
+	for (int i = 0; i < sagaz_workers->nslots; i++)
+		if (sagaz_workers->slots[i].database == MyDatabaseId &&
+			sagaz_workers->slots[i].exists)
+			slots[nslots++] = sagaz_workers->slots[i];
+	LWLockRelease(sagaz_workers_lock);
+	for (int i = 0; i < nslots; i++)
+		put_slot(result, &slots[i]);
+	if (sagaz_workers->no_process)
+		put_unknown(result, slots, nslots);
+	return (Datum) 0;
+}
+
+/* group_lag(consumer_group): how many events are pending, since when */
+Datum
+sagaz_group_lag(PG_FUNCTION_ARGS)
+{
+	char	   *group = sagaz_text_argument(fcinfo, 0, "consumer_group");
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz oldest = now;
+	int64		count = 0;
+	SagazStates *states = sagaz_states_open(group, GetActiveSnapshot());
+	SagazEventScan *scan = sagaz_scan_by_status(states, status_bit(STATUS_PENDING));
+	const SagazFoundEvent *event;
+	TupleDesc	row_type;
+	Datum		values[2];
+	bool		nulls[2] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	while (count < MAX_LAG && (event = sagaz_event_scan_next(scan)) != NULL)
+	{
+		if (event->archived || event->state.next_attempt_at > now)
+			continue;
+		count++;
+		oldest = Min(oldest, DatumGetTimestampTz(sagaz_column(event->slot,
+															  outbox_created_at)));
+	}
+	sagaz_event_scan_end(scan);
+	sagaz_states_close(states);
+	values[0] = Int64GetDatum(count);
+	values[1] = Float8GetDatum((double) (now - oldest) / USECS_PER_SEC);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
+													  values, nulls)));
+}

@@ -1,0 +1,163 @@
+/*
+ * sagaz.c
+ *		Loading of the module and its settings.
+ */
+#include "lib/sagaz.h"
+
+#include <limits.h>
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+#include "utils/varlena.h"
+
+#include "worker/worker.h"
+
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(name) EmitWarningsOnPlaceholders(name)
+#endif
+
+PG_MODULE_MAGIC;
+
+char	   *sagaz_saga_storage;
+char	   *sagaz_outbox_storage;
+int			sagaz_poll_interval;
+int			sagaz_claim_timeout;
+int			sagaz_max_retries;
+int			sagaz_retry_backoff;
+int			sagaz_batch_size;
+int			sagaz_archive_after;
+int			sagaz_inbox_after;
+int			sagaz_housekeeping_interval;
+char	   *sagaz_databases;
+int			sagaz_max_deliveries;
+int			sagaz_memory_limit;
+int			sagaz_idle_timeout;
+int			sagaz_connect_timeout;
+int			sagaz_command_timeout;
+char	   *sagaz_sqlite_directory;
+
+void		_PG_init(void);
+
+static void
+define_storage_settings(void)
+{
+	DefineCustomStringVariable("sagaz.saga_storage",
+							   "Storage that saga functions use when none is named.",
+							   NULL, &sagaz_saga_storage, "native",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable("sagaz.outbox_storage",
+							   "Storage that outbox functions use when none is named.",
+							   NULL, &sagaz_outbox_storage, "native",
+							   PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+static void
+define_backend_settings(void)
+{
+	DefineCustomIntVariable("sagaz.memory_limit",
+							"Memory that a storage of kind memory may take.",
+							NULL, &sagaz_memory_limit, 64 * 1024, 64, MAX_KILOBYTES,
+							PGC_USERSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.idle_timeout",
+							"Time after which a connection to a storage that is not used is closed.",
+							"-1 keeps it as long as the session lasts.",
+							&sagaz_idle_timeout, 300000, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.connect_timeout",
+							"Time that connecting to a storage may take.",
+							NULL, &sagaz_connect_timeout, 10000, 1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.command_timeout",
+							"Time that a storage may take to answer.",
+							NULL, &sagaz_command_timeout, 10000, 1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("sagaz.sqlite_directory",
+							   "Directory whose SQLite files need no privilege of server files.",
+							   NULL, &sagaz_sqlite_directory, "",
+							   PGC_SUSET, GUC_SUPERUSER_ONLY, NULL, NULL, NULL);
+}
+
+static void
+define_delivery_settings(void)
+{
+	DefineCustomIntVariable("sagaz.poll_interval",
+							"Longest time between two looks for events where no commit wakes the reader.",
+							NULL, &sagaz_poll_interval, 1000, 10, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.claim_timeout",
+							"Age at which a claimed batch may be taken over by another worker.",
+							NULL, &sagaz_claim_timeout, 300000, 1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.max_retries",
+							"Retries after which a failure makes an event a dead letter.",
+							NULL, &sagaz_max_retries, 10, 0, 1000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.retry_backoff",
+							"Wait before the first retry; it doubles with each further one.",
+							NULL, &sagaz_retry_backoff, 1000, 0, 3600000,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+}
+
+/* sagaz.databases must be a list of names; '*' is one of them. */
+static bool
+check_databases(char **newval, void **extra, GucSource source)
+{
+	char	   *copy = pstrdup(*newval);
+	List	   *names;
+
+	if (SplitIdentifierString(copy, ',', &names))
+		return true;
+	GUC_check_errdetail("List syntax is invalid.");
+	return false;
+}
+
+static void
+define_worker_settings(void)
+{
+	DefineCustomIntVariable("sagaz.batch_size",
+							"Events that a delivery hands over at once, where it does not say so itself.",
+							NULL, &sagaz_batch_size, 100, 1, 100000,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.archive_after",
+							"Age at which house-keeping moves finished events from the log to the archive.",
+							"-1 turns it off.",
+							&sagaz_archive_after, 7 * 86400, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.inbox_after",
+							"Age at which house-keeping removes rows of the consumers' inbox.",
+							"-1 turns it off.",
+							&sagaz_inbox_after, 30 * 86400, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.housekeeping_interval",
+							"Time between two looks of the worker for old events.",
+							NULL, &sagaz_housekeeping_interval, 60000, 100, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomStringVariable("sagaz.databases",
+							   "Databases whose deliveries are run.",
+							   "A list of names, or * for all.",
+							   &sagaz_databases, "*",
+							   PGC_SIGHUP, GUC_LIST_INPUT, check_databases,
+							   NULL, NULL);
+	DefineCustomIntVariable("sagaz.max_deliveries",
+							"Deliveries of all databases that can run at the same time.",
+							NULL, &sagaz_max_deliveries, 64, 1, 4096,
+							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+void
+_PG_init(void)
+{
+	define_storage_settings();
+	define_backend_settings();
+	define_delivery_settings();
+	if (process_shared_preload_libraries_in_progress)
+		define_worker_settings();
+	MarkGUCPrefixReserved("sagaz");
+
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	sagaz_shared_install();
+	sagaz_commands_install();
+	sagaz_launcher_install();
+}

@@ -1,0 +1,73 @@
+/*
+ * varint.c
+ *		Whole numbers in as few bytes as they need.
+ */
+#include "lib/sagaz.h"
+
+#include "fmgr.h"
+
+#include "lib/varint.h"
+
+void
+sagaz_put_number(StringInfo buffer, uint64 value)
+{
+	while (value >= 0x80)
+	{
+		appendStringInfoCharMacro(buffer, (char) (value | 0x80));
+		value >>= 7;
+	}
+	appendStringInfoCharMacro(buffer, (char) value);
+}
+
+static void
+damaged(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("a row of %s.outbox_batch is damaged", SAGAZ_SCHEMA)));
+}
+
+uint64
+sagaz_get_number(SagazReader *reader)
+{
+	uint64		value = 0;
+	int			shift = 0;
+
+	for (;;)
+	{
+		unsigned char byte;
+
+		if (reader->at >= reader->end || shift > 63)
+			damaged();
+		byte = *reader->at++;
+		value |= (uint64) (byte & 0x7f) << shift;
+		if (byte < 0x80)
+			return value;
+		shift += 7;
+	}
+}
+
+/* A number that may be negative but is small: the sign goes last. */
+void
+sagaz_put_signed(StringInfo buffer, int64 value)
+{
+	sagaz_put_number(buffer, ((uint64) value << 1) ^ (uint64) (value >> 63));
+}
+
+int64
+sagaz_get_signed(SagazReader *reader)
+{
+	uint64		value = sagaz_get_number(reader);
+
+	return (int64) (value >> 1) ^ -(int64) (value & 1);
+}
+
+/* Read a bytea, which must outlive the reader where it is not toasted. */
+void
+sagaz_reader_init(SagazReader *reader, Datum value)
+{
+	bytea	   *bytes = DatumGetByteaPP(value);
+
+	reader->at = (unsigned char *) VARDATA_ANY(bytes);
+	reader->end = reader->at + VARSIZE_ANY_EXHDR(bytes);
+}

@@ -1,0 +1,152 @@
+/*
+ * saga_status.c
+ *		Words of the status types of sagas, steps and events.
+ */
+#include "lib/sagaz.h"
+
+#include "access/htup_details.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_enum.h"
+#include "catalog/pg_type.h"
+#include "lib/stringinfo.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+
+#include "saga/saga.h"
+
+static const char *const saga_words[] = {
+	"pending", "executing", "completed", "compensating", "failed",
+	"rolled_back", "partially_committed", "forward_recovery"
+};
+
+static const char *const step_words[] = {
+	"pending", "executing", "completed", "compensating", "compensated",
+	"failed", "tainted", "skipped"
+};
+
+static const char *const event_words[] = {
+	"pending", "claimed", "sent", "failed", "dead_letter"
+};
+
+const StatusType saga_statuses = {
+	.name = "saga_status", .count = lengthof(saga_words), .words = saga_words
+};
+
+const StatusType step_statuses = {
+	.name = "step_status", .count = lengthof(step_words), .words = step_words
+};
+
+const StatusType event_statuses = {
+	.name = "event_status", .count = lengthof(event_words), .words = event_words
+};
+
+static const StatusType *const types[] = {
+	&saga_statuses, &step_statuses, &event_statuses
+};
+
+/*
+ * The enum values in the order of the words, as far as they were looked up: a
+ * copy needs them for each step.
+ */
+static Oid	known[lengthof(types)][lengthof(saga_words)];
+
+StaticAssertDecl(lengthof(step_words) <= lengthof(saga_words) &&
+				 lengthof(event_words) <= lengthof(saga_words),
+				 "no type has more words than that of sagas");
+
+static void
+forget_values(Datum arg, int cache, uint32 hash)
+{
+	memset(known, 0, sizeof(known));
+}
+
+static Oid *
+values_of(const StatusType *type)
+{
+	static bool registered = false;
+	int			i = 0;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(ENUMOID, forget_values, (Datum) 0);
+		CacheRegisterSyscacheCallback(TYPEOID, forget_values, (Datum) 0);
+		registered = true;
+	}
+	while (types[i] != type)
+		i++;
+	return known[i];
+}
+
+static Oid
+look_up(const StatusType *type, const char *word)
+{
+	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, false);
+	Oid			type_id = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
+										  CStringGetDatum(type->name),
+										  ObjectIdGetDatum(namespace_id));
+	HeapTuple	tuple = SearchSysCache2(ENUMTYPOIDNAME,
+										ObjectIdGetDatum(type_id),
+										CStringGetDatum(word));
+	Oid			status;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for %s \"%s\"", type->name, word);
+	status = ((Form_pg_enum) GETSTRUCT(tuple))->oid;
+	ReleaseSysCache(tuple);
+	return status;
+}
+
+/* The enum value for a word by its place. */
+static Oid
+value_at(const StatusType *type, int i)
+{
+	Oid		   *values = values_of(type);
+
+	if (!OidIsValid(values[i]))
+	{
+		Oid			status = look_up(type, type->words[i]);
+
+		values[i] = status;
+	}
+	return values[i];
+}
+
+/* The enum value for a word that is one of the type's. */
+Oid
+saga_status_oid(const StatusType *type, const char *word)
+{
+	for (int i = 0; i < type->count; i++)
+		if (strcmp(type->words[i], word) == 0)
+			return value_at(type, i);
+	elog(ERROR, "%s has no word \"%s\"", type->name, word);
+}
+
+/* The word of a value of any of the types. */
+const char *
+saga_status_word(Oid status)
+{
+	for (int t = 0; t < (int) lengthof(types); t++)
+		for (int i = 0; i < types[t]->count; i++)
+			if (value_at(types[t], i) == status)
+				return types[t]->words[i];
+	elog(ERROR, "cache lookup failed for status %u", status);
+}
+
+/* The enum value for a word that a user gave for the field. */
+Oid
+saga_check_status(const StatusType *type, const char *word, const char *field)
+{
+	StringInfoData valid;
+
+	for (int i = 0; i < type->count; i++)
+		if (strcmp(word, type->words[i]) == 0)
+			return saga_status_oid(type, word);
+
+	initStringInfo(&valid);
+	for (int i = 0; i < type->count; i++)
+		appendStringInfo(&valid, "%s%s", i > 0 ? ", " : "", type->words[i]);
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("%s is not a status: \"%s\"", field, word),
+			 errhint("Valid values are: %s.", valid.data)));
+}

@@ -1,0 +1,294 @@
+/*
+ * batch.c
+ *		The lease of a batch: finish, release, extend, take over.
+ *
+ * Whoever says something about a batch locks it first and then looks with a
+ * fresh snapshot, so that the answer cannot change under him; the unique key
+ * of the closing receipt is the second line of defence.
+ */
+#include "lib/sagaz.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "backends/common/backend.h"
+#include "outbox/batch.h"
+#include "outbox/locks.h"
+#include "outbox/outbox.h"
+#include "outbox/retry.h"
+#include "outbox/place_number.h"
+#include "lib/tuples.h"
+#include "wakeup/wake.h"
+
+PG_FUNCTION_INFO_V1(sagaz_finish_batch);
+PG_FUNCTION_INFO_V1(sagaz_release_batch);
+PG_FUNCTION_INFO_V1(sagaz_extend_batch);
+
+/* When a lease runs out that was last extended to "extended", 0 for never. */
+TimestampTz
+sagaz_lease_end(TimestampTz claimed_at, TimestampTz extended)
+{
+	return Max(claimed_at + (int64) sagaz_claim_timeout * 1000, extended);
+}
+
+static void
+check_worker(TupleTableSlot *slot, int64 batch_id, const char *worker_id)
+{
+	char	   *owner = sagaz_column_text(slot, batch_worker_id);
+
+	if (owner == NULL || strcmp(owner, worker_id) != 0)
+		sagaz_lost_lease(batch_id, "It was claimed by another worker.");
+}
+
+/* Add up the batch's rows, one a lane. */
+static void
+read_batch(SagazLease *lease, const char *worker_id)
+{
+	ScanKeyData keys[3];
+	bool		found = false;
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, lease->group.no);
+	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, lease->batch_id);
+	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
+	{
+		SagazScan  *scan;
+
+		sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
+		scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key",
+								lease->snapshot, keys, 3,
+								ForwardScanDirection);
+		if (sagaz_scan_next(scan))
+		{
+			int			events =
+				DatumGetInt32(sagaz_column(scan->slot, batch_events));
+
+			found = true;
+			if (worker_id && events > 0)
+				check_worker(scan->slot, lease->batch_id, worker_id);
+			lease->events += events;
+			lease->claimed_at =
+				DatumGetTimestampTz(sagaz_column(scan->slot, batch_claimed_at));
+		}
+		sagaz_scan_end(scan);
+	}
+	if (!found || lease->events == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("batch " INT64_FORMAT " does not exist", lease->batch_id)));
+}
+
+/* Was the batch claimed by that worker? */
+bool
+sagaz_batch_is_of(int64 batch_id, const char *worker_id)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData keys[3];
+	bool		is = false;
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, sagaz_batch_group(batch_id));
+	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, batch_id);
+	for (int16 lane = 0; lane < SAGAZ_LANES && !is; lane++)
+	{
+		SagazScan  *scan;
+		char	   *owner;
+
+		sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
+		scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key", snapshot,
+								keys, 3, ForwardScanDirection);
+		if (sagaz_scan_next(scan))
+		{
+			owner = sagaz_column_text(scan->slot, batch_worker_id);
+			is = owner && strcmp(owner, worker_id) == 0;
+		}
+		sagaz_scan_end(scan);
+	}
+	UnregisterSnapshot(snapshot);
+	return is;
+}
+
+static void
+check_open(const SagazLease *lease)
+{
+	switch (lease->receipts.closed_by)
+	{
+		case RECEIPT_SENT:
+			sagaz_lost_lease(lease->batch_id, "It is finished.");
+			break;
+		case RECEIPT_RELEASED:
+			sagaz_lost_lease(lease->batch_id, "It was released.");
+			break;
+		case RECEIPT_TAKEN_OVER:
+			sagaz_lost_lease(lease->batch_id, "Its lease ran out and it was taken over.");
+			break;
+	}
+}
+
+/*
+ * Lock a batch and check that worker_id holds it; NULL for whoever holds it.
+ */
+void
+sagaz_lease_open(int64 batch_id, const char *worker_id, SagazLease *lease)
+{
+	memset(lease, 0, sizeof(SagazLease));
+	lease->batch_id = batch_id;
+	if (batch_id <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("batch " INT64_FORMAT " does not exist", batch_id)));
+	PreventCommandDuringRecovery("this function");
+	(void) sagaz_lock_batch(batch_id, true);
+	sagaz_group_by_no(sagaz_batch_group(batch_id), &lease->group);
+	lease->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	read_batch(lease, worker_id);
+	sagaz_receipts_read(batch_id, lease->snapshot, &lease->receipts);
+	check_open(lease);
+}
+
+void
+sagaz_lease_done(SagazLease *lease)
+{
+	UnregisterSnapshot(lease->snapshot);
+}
+
+/* Events of the batch that are neither finished nor moved one by one. */
+static int
+still_owed(const SagazLease *lease)
+{
+	return lease->events - lease->receipts.events;
+}
+
+/* After "events" more were finished or moved: with the last the lease ends. */
+void
+sagaz_lease_close_if_done(SagazLease *lease, int events, TimestampTz at)
+{
+	if (still_owed(lease) - events > 0)
+		return;
+	sagaz_receipt_close(lease->batch_id, RECEIPT_SENT, at, 0, 0, NULL);
+	if (lease->group.ordered)
+		sagaz_wake_at_commit();
+}
+
+/*
+ * End an expired lease for worker_id.  False if it is not expired after all,
+ * or if somebody is saying something about the batch right now.
+ */
+bool
+sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at, TimestampTz now,
+					  const char *worker_id)
+{
+	Snapshot	snapshot;
+	SagazReceipts receipts;
+	bool		taken;
+
+	if (!sagaz_lock_batch(batch_id, false))
+		return false;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	sagaz_receipts_read(batch_id, snapshot, &receipts);
+	taken = receipts.closed_by == 0 &&
+		sagaz_lease_end(claimed_at, receipts.until) <= now;
+	if (taken)
+	{
+		sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0,
+							worker_id);
+		(void) sagaz_retry_return_batch(batch_id, now, snapshot);
+		CommandCounterIncrement();
+	}
+	UnregisterSnapshot(snapshot);
+	return taken;
+}
+
+static int64
+batch_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("batch_id must not be null")));
+	return PG_GETARG_INT64(0);
+}
+
+/* All events that the batch still owes were sent; returns how many. */
+int
+sagaz_batch_finish(int64 batch_id, const char *worker_id)
+{
+	TimestampTz now;
+	SagazLease	lease;
+
+	sagaz_lease_open(batch_id, worker_id, &lease);
+	now = GetCurrentTimestamp();
+	sagaz_receipt_close(batch_id, RECEIPT_SENT, now, 0, still_owed(&lease),
+						NULL);
+	(void) sagaz_retry_finish_batch(&lease.group, batch_id, now,
+									lease.snapshot);
+	if (lease.group.ordered)
+		sagaz_wake_at_commit();
+	sagaz_lease_done(&lease);
+	return still_owed(&lease);
+}
+
+/* finish_batch(batch_id, worker_id, storage): how many events it finished */
+Datum
+sagaz_finish_batch(PG_FUNCTION_ARGS)
+{
+	int64		batch_id = batch_argument(fcinfo);
+	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
+
+	PG_RETURN_INT32(sagaz_batch_finish(batch_id, worker_id));
+}
+
+/*
+ * Give back what the batch still owes, not to be handed out before delay
+ * microseconds have passed; returns how many events.
+ */
+int
+sagaz_batch_release(int64 batch_id, const char *worker_id, const char *error,
+					int64 delay)
+{
+	TimestampTz now;
+	SagazLease	lease;
+
+	sagaz_lease_open(batch_id, worker_id, &lease);
+	now = GetCurrentTimestamp();
+	sagaz_wake_at_commit();
+	sagaz_receipt_close(batch_id, RECEIPT_RELEASED, now, now + delay,
+						still_owed(&lease), error);
+	(void) sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);
+	sagaz_lease_done(&lease);
+	return still_owed(&lease);
+}
+
+/* release_batch(batch_id, worker_id, error, delay, storage): events released */
+Datum
+sagaz_release_batch(PG_FUNCTION_ARGS)
+{
+	int64		batch_id = batch_argument(fcinfo);
+	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
+	char	   *error = sagaz_optional_text(fcinfo, 2);
+	int64		delay = sagaz_interval_us(fcinfo, 3, "delay");
+
+	PG_RETURN_INT32(sagaz_batch_release(batch_id, worker_id, error, delay));
+}
+
+/* extend_batch(batch_id, worker_id, by, storage): when the lease runs out */
+Datum
+sagaz_extend_batch(PG_FUNCTION_ARGS)
+{
+	int64		batch_id = batch_argument(fcinfo);
+	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
+	int64		by = sagaz_interval_us(fcinfo, 2, "by");
+	TimestampTz until;
+	SagazLease	lease;
+
+	sagaz_lease_open(batch_id, worker_id, &lease);
+	until = GetCurrentTimestamp() + by;
+	sagaz_receipt_extend(batch_id, until);
+	until = sagaz_lease_end(lease.claimed_at,
+							Max(until, lease.receipts.until));
+	sagaz_lease_done(&lease);
+	PG_RETURN_TIMESTAMPTZ(until);
+}

@@ -1,0 +1,38 @@
+/*
+ * batch.h
+ *		The lease of a batch.
+ */
+#ifndef SAGAZ_BATCH_H
+#define SAGAZ_BATCH_H
+
+#include "datatype/timestamp.h"
+#include "utils/snapshot.h"
+
+#include "outbox/group.h"
+#include "outbox/receipt.h"
+
+/* An open batch that the caller's worker holds and has locked. */
+typedef struct SagazLease
+{
+	int64		batch_id;
+	SagazGroup	group;
+	int			events;			/* handed out, all lanes */
+	TimestampTz claimed_at;
+	SagazReceipts receipts;
+	Snapshot	snapshot;		/* taken under the lock; registered */
+} SagazLease;
+
+extern TimestampTz sagaz_lease_end(TimestampTz claimed_at, TimestampTz extended);
+extern void sagaz_lease_open(int64 batch_id, const char *worker_id,
+							 SagazLease *lease);
+extern void sagaz_lease_done(SagazLease *lease);
+extern void sagaz_lease_close_if_done(SagazLease *lease, int events,
+									  TimestampTz at);
+extern bool sagaz_batch_is_of(int64 batch_id, const char *worker_id);
+extern int	sagaz_batch_finish(int64 batch_id, const char *worker_id);
+extern int	sagaz_batch_release(int64 batch_id, const char *worker_id,
+								const char *error, int64 delay);
+extern bool sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at,
+								  TimestampTz now, const char *worker_id);
+
+#endif							/* SAGAZ_BATCH_H */

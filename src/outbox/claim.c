@@ -1,0 +1,286 @@
+/*
+ * claim.c
+ *		claim_batch(): hand events out to a worker.
+ *
+ * A claim works lane by lane.  Under the lane's lock it takes one snapshot
+ * and serves, in this order: retries that are due, one range that has to be
+ * handed out again, and what is new.  Then it writes one row, the lane's new
+ * cursor.  See lane_claim.c for that part; here are the arguments, the choice
+ * of lanes, the rows returned and the flush of WAL before they leave.
+ */
+#include "lib/sagaz.h"
+
+#include "access/clog.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/lwlock.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#include "outbox/claim.h"
+#include "status/event_scan.h"
+#include "outbox/locks.h"
+#include "outbox/outbox.h"
+#include "lib/rows.h"
+#include "outbox/place_number.h"
+
+#if PG_VERSION_NUM >= 170000
+#define oldest_clog_xid() (TransamVariables->oldestClogXid)
+#else
+#define oldest_clog_xid() (ShmemVariableCache->oldestClogXid)
+#endif
+
+/* How long a claim waits for a lane when others hold all that matter. */
+#define LANE_WAIT_MS 100
+#define LANE_POLL_MS 2
+/* Transactions further back were made durable long ago. */
+#define CLOG_REACH (UINT64CONST(1) << 30)
+
+PG_FUNCTION_INFO_V1(sagaz_claim_batch);
+
+/* The batch id of this claim, drawn when the first lane has something. */
+int64
+sagaz_claim_batch_id(SagazClaim *claim)
+{
+	if (claim->batch_id == 0)
+		claim->batch_id = sagaz_next_batch_id(claim->group.no);
+	return claim->batch_id;
+}
+
+static void
+copy_column(Datum *values, bool *nulls, int to, TupleTableSlot *slot, int from)
+{
+	values[to] = sagaz_column(slot, from);
+	nulls[to] = sagaz_column_is_null(slot, from);
+}
+
+/* Remember the transaction for the flush; neighbours often share it. */
+static void
+note_transaction(SagazClaim *claim, uint64 pos, int64 seq,
+				 const SagazCluster *cluster)
+{
+	if (pos < SAGAZ_FIRST_POS || pos + CLOG_REACH < claim->next_xid ||
+		sagaz_epoch_of(cluster, seq) != cluster->epoch)
+		return;
+	if (claim->nxids > 0 && claim->xids[claim->nxids - 1] == (TransactionId) pos)
+		return;
+	if (claim->nxids >= claim->xids_size)
+	{
+		claim->xids_size *= 2;
+		claim->xids = repalloc(claim->xids,
+							   claim->xids_size * sizeof(TransactionId));
+	}
+	claim->xids[claim->nxids++] = (TransactionId) pos;
+}
+
+/*
+ * Return one event of the log.  retry is its row in outbox_retry, NULL for an
+ * event that is handed out off the log.
+ */
+void
+sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
+				 TupleTableSlot *retry, const SagazCluster *cluster)
+{
+	Datum		values[event_columns];
+	bool		nulls[event_columns] = {false};
+
+	copy_column(values, nulls, event_event_id, event, outbox_event_id);
+	copy_column(values, nulls, event_saga_id, event, outbox_saga_id);
+	copy_column(values, nulls, event_aggregate_type, event,
+				outbox_aggregate_type);
+	copy_column(values, nulls, event_aggregate_id, event,
+				sagaz_column_is_null(event, outbox_aggregate_id) ?
+				outbox_saga_id : outbox_aggregate_id);
+	copy_column(values, nulls, event_event_type, event, outbox_event_type);
+	copy_column(values, nulls, event_payload, event, outbox_payload);
+	copy_column(values, nulls, event_headers, event, outbox_headers);
+	values[event_status] = claim->status_claimed;
+	copy_column(values, nulls, event_created_at, event, outbox_created_at);
+	values[event_claimed_at] = TimestampTzGetDatum(claim->now);
+	nulls[event_sent_at] = true;
+	values[event_retry_count] = Int32GetDatum(0);
+	nulls[event_last_error] = true;
+	if (retry)
+	{
+		copy_column(values, nulls, event_retry_count, retry, retry_retry_count);
+		copy_column(values, nulls, event_last_error, retry, retry_last_error);
+	}
+	values[event_worker_id] = claim->worker_datum;
+	copy_column(values, nulls, event_routing_key, event, outbox_routing_key);
+	copy_column(values, nulls, event_partition_key, event,
+				outbox_partition_key);
+	values[event_batch_id] = Int64GetDatum(sagaz_claim_batch_id(claim));
+	values[event_consumer_group] = claim->group_datum;
+	tuplestore_putvalues(claim->rows, claim->row_type, values, nulls);
+
+	note_transaction(claim, DatumGetUInt64(sagaz_column(event, outbox_pos)),
+					 DatumGetInt64(sagaz_column(event, outbox_seq)), cluster);
+	if (claim->for_stream)
+		sagaz_stream_places_add(&claim->places,
+								DatumGetInt64(sagaz_column(event, outbox_seq)));
+	claim->picked++;
+}
+
+/*
+ * What leaves PostgreSQL must not be undone by a crash: make durable the
+ * commits of all transactions whose events are returned.  After synchronous
+ * commits there is nothing to do.
+ */
+static void
+flush_commits(const SagazClaim *claim)
+{
+	XLogRecPtr	last = InvalidXLogRecPtr;
+	TransactionId oldest;
+
+	LWLockAcquire(XactTruncationLock, LW_SHARED);
+	oldest = oldest_clog_xid();
+	for (int i = 0; i < claim->nxids; i++)
+		if (TransactionIdFollowsOrEquals(claim->xids[i], oldest))
+			last = Max(last, TransactionIdGetCommitLSN(claim->xids[i]));
+	LWLockRelease(XactTruncationLock);
+	if (!XLogRecPtrIsInvalid(last))
+		XLogFlush(last);
+}
+
+/* Serve one lane if it is free; false if it is another's. */
+static bool
+try_lane(SagazClaim *claim, int16 lane)
+{
+	MemoryContext outer;
+
+	if (!sagaz_lock_lane(claim->group.no, lane, false))
+		return false;
+	if (claim->batch_id == 0)
+		claim->now = GetCurrentTimestamp();
+	outer = MemoryContextSwitchTo(claim->lane_context);
+	sagaz_lane_claim(claim, lane);
+	MemoryContextSwitchTo(outer);
+	MemoryContextReset(claim->lane_context);
+	return true;
+}
+
+/*
+ * Serve the lanes in "taken" as they become free, for a short while; a lane
+ * that is taken is not a lane without events.
+ */
+static void
+wait_for_lanes(SagazClaim *claim, bool *taken)
+{
+	for (int waited = 0; waited < LANE_WAIT_MS; waited += LANE_POLL_MS)
+	{
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 LANE_POLL_MS, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		claim->group_is_known = false;
+		for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
+			if (taken[lane] && try_lane(claim, lane))
+				taken[lane] = false;
+		if (claim->picked > 0)
+			return;
+	}
+}
+
+/* Go round the lanes, starting at another each time. */
+static void
+claim_lanes(SagazClaim *claim)
+{
+	static uint32 first_lane = 0;
+	bool		taken[SAGAZ_LANES] = {false};
+	bool		any_taken = false;
+
+	if (first_lane == 0)
+		first_lane = MyProcPid;
+	first_lane++;
+	for (int i = 0; i < SAGAZ_LANES && claim->picked < claim->limit; i++)
+	{
+		int16		lane = (first_lane + i) % SAGAZ_LANES;
+
+		if (!try_lane(claim, lane))
+			any_taken = taken[lane] = true;
+	}
+	if (claim->picked == 0 && any_taken)
+		wait_for_lanes(claim, taken);
+}
+
+static void
+check_transaction(void)
+{
+	if (IsolationUsesXactSnapshot())
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_TRANSACTION),
+				 errmsg("claim_batch() works in READ COMMITTED transactions only"),
+				 errhint("Begin the transaction with ISOLATION LEVEL READ COMMITTED.")));
+	PreventCommandDuringRecovery("claim_batch()");
+	PreventCommandIfReadOnly("claim_batch()");
+	PreventCommandIfParallelMode("claim_batch()");
+	sagaz_check_sequence_cache();
+}
+
+/*
+ * Claim for claim->worker_id up to claim->limit events of the group, which
+ * go to claim->rows.  The caller sees the batch after this.
+ */
+void
+sagaz_claim(SagazClaim *claim, const char *consumer_group)
+{
+	check_transaction();
+	/* migrate() pauses all groups before it lets go of the table again */
+	LockRelationOid(sagaz_relation_id("outbox_batch"), RowExclusiveLock);
+	sagaz_group_use(consumer_group, &claim->group);
+	claim->worker_datum = CStringGetTextDatum(claim->worker_id);
+	claim->group_datum = CStringGetTextDatum(claim->group.name);
+	claim->status_claimed =
+		DirectFunctionCall2(enum_in, CStringGetDatum("claimed"),
+							ObjectIdGetDatum(TupleDescAttr(claim->row_type,
+														   event_status)->atttypid));
+	claim->next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	claim->xids_size = 64;
+	claim->xids = palloc(claim->xids_size * sizeof(TransactionId));
+	if (claim->for_stream)
+	{
+		claim->stream_ms = sagaz_stream_next_ms(claim->group.no,
+												claim->stream_after);
+		sagaz_stream_places_init(&claim->places);
+	}
+	claim->lane_context = AllocSetContextCreate(CurrentMemoryContext,
+												"sagaz claim",
+												ALLOCSET_DEFAULT_SIZES);
+	if (!claim->group.paused)
+		claim_lanes(claim);
+	if (claim->batch_id != 0)
+		CommandCounterIncrement();
+	flush_commits(claim);
+	MemoryContextDelete(claim->lane_context);
+}
+
+/* claim_batch(worker_id, batch_size, older_than, consumer_group, storage) */
+Datum
+sagaz_claim_batch(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	SagazClaim	claim = {0};
+	char	   *group;
+
+	sagaz_rows_begin(fcinfo);
+	claim.worker_id = sagaz_text_argument(fcinfo, 0, "worker_id");
+	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("batch_size must be at least 1")));
+	claim.limit = PG_GETARG_INT32(1);
+	claim.older_than = sagaz_interval_us(fcinfo, 2, "older_than");
+	group = sagaz_text_argument(fcinfo, 3, "consumer_group");
+	claim.rows = result->setResult;
+	claim.row_type = result->setDesc;
+	sagaz_claim(&claim, group);
+	return (Datum) 0;
+}

@@ -1,0 +1,295 @@
+/*
+ * cluster.c
+ *		The cluster and database in which the log is written.
+ *
+ * Positions in the log are xids, which mean nothing in another cluster.
+ * sagaz.cluster tells where each stretch of the log was written, so that a
+ * copy of the data in another cluster delivers nothing until activate().
+ *
+ * The first transaction that uses the outbox in a database writes a row;
+ * several that are first at once all write one, so that none waits for the
+ * other, and the lowest boundary counts.
+ */
+#include "lib/sagaz.h"
+
+#include "access/heapam.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_control.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "outbox/cluster.h"
+#include "worker/delivery.h"
+#include "outbox/place_number.h"
+#include "lib/tuples.h"
+#include "wakeup/wake.h"
+#include "outbox/window.h"
+
+enum cluster_column
+{
+	cluster_epoch = 1,
+	cluster_boundary_seq,
+	cluster_system_identifier,
+	cluster_database_oid,
+	cluster_lanes,
+	cluster_activated_at,
+	cluster_written_by
+};
+
+/* Relation in which a committed row for this database has been seen. */
+static Oid	seen_in = InvalidOid;
+
+PG_FUNCTION_INFO_V1(sagaz_activate);
+
+/*
+ * A row says which transaction wrote it.  One that was copied, into this very
+ * database even, was written by another.
+ */
+static bool
+row_is_original(TupleTableSlot *slot)
+{
+	bool		isnull;
+	Datum		xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+									   &isnull);
+
+	return DatumGetTransactionId(xmin) ==
+		DatumGetTransactionId(sagaz_column(slot, cluster_written_by));
+}
+
+static bool
+row_is_of_this_database(TupleTableSlot *slot)
+{
+	return row_is_original(slot) &&
+		DatumGetInt64(sagaz_column(slot, cluster_system_identifier)) ==
+		(int64) GetSystemIdentifier() &&
+		DatumGetObjectId(sagaz_column(slot, cluster_database_oid)) == MyDatabaseId;
+}
+
+/* Take one row of sagaz.cluster into account; rows come in any order. */
+static void
+add_row(SagazCluster *cluster, TupleTableSlot *slot)
+{
+	int			epoch = DatumGetInt32(sagaz_column(slot, cluster_epoch));
+	int64		boundary = DatumGetInt64(sagaz_column(slot, cluster_boundary_seq));
+
+	if (epoch > cluster->nepochs)
+	{
+		cluster->boundary = cluster->boundary == NULL ?
+			palloc(epoch * sizeof(int64)) :
+			repalloc(cluster->boundary, epoch * sizeof(int64));
+		for (int i = cluster->nepochs; i < epoch; i++)
+			cluster->boundary[i] = PG_INT64_MAX;
+		cluster->nepochs = epoch;
+		cluster->epoch = epoch;
+		cluster->same = row_is_of_this_database(slot);
+		cluster->active = false;
+	}
+	cluster->boundary[epoch - 1] = Min(cluster->boundary[epoch - 1], boundary);
+	if (epoch == (int) cluster->epoch && cluster->same &&
+		!sagaz_column_is_null(slot, cluster_activated_at))
+		cluster->active = true;
+}
+
+SagazCluster *
+sagaz_cluster_read(Snapshot snapshot)
+{
+	SagazCluster *cluster = palloc0(sizeof(SagazCluster));
+	Relation	rel = sagaz_open("cluster", AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		slot_getallattrs(slot);
+		cluster->known = true;
+		add_row(cluster, slot);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	return cluster;
+}
+
+/* The epoch that a place in the log belongs to. */
+uint32
+sagaz_epoch_of(const SagazCluster *cluster, int64 seq)
+{
+	uint32		epoch = cluster->nepochs;
+
+	while (epoch > 1 && seq <= cluster->boundary[epoch - 1])
+		epoch--;
+	return epoch;
+}
+
+static void
+write_row(uint32 epoch, int64 boundary, bool active)
+{
+	SagazWriter *writer = sagaz_writer_begin("cluster");
+
+	sagaz_writer_row(writer);
+	sagaz_writer_set(writer, cluster_epoch, Int32GetDatum(epoch));
+	sagaz_writer_set(writer, cluster_boundary_seq, Int64GetDatum(boundary));
+	sagaz_writer_set(writer, cluster_system_identifier,
+					 Int64GetDatum((int64) GetSystemIdentifier()));
+	sagaz_writer_set(writer, cluster_database_oid,
+					 ObjectIdGetDatum(MyDatabaseId));
+	sagaz_writer_set(writer, cluster_lanes, Int16GetDatum(SAGAZ_LANES));
+	sagaz_writer_set(writer, cluster_written_by,
+					 TransactionIdGetDatum(GetCurrentTransactionId()));
+	if (active)
+		sagaz_writer_set(writer, cluster_activated_at,
+						 TimestampTzGetDatum(GetCurrentTimestamp()));
+	sagaz_writer_insert(writer);
+	sagaz_writer_end(writer);
+	CommandCounterIncrement();
+}
+
+/* Is a committed row of this database, which can't go away, in sight? */
+static bool
+identity_is_committed(SagazCluster **cluster)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Relation	rel = sagaz_open("cluster", AccessShareLock);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	bool		found = false;
+
+	*cluster = sagaz_cluster_read(snapshot);
+	while (!found && (*cluster)->same &&
+		   table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		isnull;
+		TransactionId xmin =
+			DatumGetTransactionId(slot_getsysattr(slot,
+												  MinTransactionIdAttributeNumber,
+												  &isnull));
+
+		slot_getallattrs(slot);
+		found = row_is_of_this_database(slot) &&
+			DatumGetInt32(sagaz_column(slot, cluster_epoch)) == (int) (*cluster)->epoch &&
+			!TransactionIdIsCurrentTransactionId(xmin);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, AccessShareLock);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+/*
+ * Before the first place in the log is drawn here, write down where "here"
+ * is.  In a database with rows from elsewhere this begins an epoch that is
+ * not active: the application may insert, nothing is handed out.
+ */
+void
+sagaz_note_first_use(void)
+{
+	Oid			relation_id = sagaz_relation_id("cluster");
+	SagazCluster *cluster;
+
+	if (seen_in == relation_id)
+		return;
+	if (identity_is_committed(&cluster))
+		seen_in = relation_id;
+	else if (!cluster->same)
+		write_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0,
+				  !cluster->known);
+}
+
+/*
+ * The log and its cursors hold xids that this cluster has not reached: they
+ * come from elsewhere, whatever the identity says.
+ */
+static bool
+log_is_ahead(Snapshot snapshot)
+{
+	SagazScan  *scan = sagaz_scan_begin("outbox", "outbox_pos_seq", snapshot,
+										NULL, 0, BackwardScanDirection);
+	bool		ahead = false;
+
+	if (sagaz_scan_next(scan))
+		ahead = DatumGetUInt64(sagaz_column(scan->slot, 1)) >=
+			U64FromFullTransactionId(ReadNextFullTransactionId());
+	sagaz_scan_end(scan);
+	return ahead;
+}
+
+/* Why events may not be handed out here, or NULL; for whoever asks politely. */
+static const char *
+why_inert(const SagazCluster *cluster, Snapshot snapshot)
+{
+	if (cluster->known && !cluster->same)
+		return "Its positions come from another cluster or database, or it was restored from a dump.";
+	if (cluster->known && !cluster->active)
+		return "It was written to, but not activated, since it came here.";
+	if (cluster->nepochs <= 1 && log_is_ahead(snapshot))
+		return "It holds positions that this cluster has not reached.";
+	return NULL;
+}
+
+/* May events be handed out in this database? */
+bool
+sagaz_cluster_is_active(Snapshot snapshot)
+{
+	return why_inert(sagaz_cluster_read(snapshot), snapshot) == NULL;
+}
+
+/*
+ * The cluster as claims need it: on first use written down, an error where
+ * the outbox is inert.
+ */
+SagazCluster *
+sagaz_cluster_active(Snapshot snapshot)
+{
+	static Oid	checked_in = InvalidOid;
+	SagazCluster *cluster = sagaz_cluster_read(snapshot);
+	Oid			relation_id = sagaz_relation_id("cluster");
+	const char *why = NULL;
+
+	/* the log, once looked at, does not get ahead of this cluster */
+	if (checked_in != relation_id || !cluster->same || !cluster->active)
+		why = why_inert(cluster, snapshot);
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("the outbox is not active in this database"),
+				 errdetail_internal("%s", why),
+				 errhint("If this copy is to deliver events, run SELECT %s.activate().",
+						 SAGAZ_SCHEMA)));
+	checked_in = relation_id;
+	return cluster;
+}
+
+/*
+ * Begin an epoch here.  All inserting transactions have ended once the lock
+ * is ours, so the boundary is the last place drawn; an epoch that inserts
+ * began in this database keeps its own.
+ */
+Datum
+sagaz_activate(PG_FUNCTION_ARGS)
+{
+	SagazCluster *cluster;
+	Snapshot	snapshot;
+
+	PreventCommandDuringRecovery("sagaz.activate()");
+	LockRelationOid(sagaz_relation_id("outbox"), ShareRowExclusiveLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	cluster = sagaz_cluster_read(snapshot);
+	if (cluster->known && cluster->same && !cluster->active)
+		write_row(cluster->epoch, cluster->boundary[cluster->epoch - 1], true);
+	else if (!cluster->same ||
+			 (cluster->nepochs <= 1 && log_is_ahead(snapshot)))
+		write_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0, true);
+	UnregisterSnapshot(snapshot);
+	sagaz_deliveries_activate();
+	sagaz_deliveries_changed();
+	PG_RETURN_VOID();
+}

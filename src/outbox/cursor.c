@@ -1,0 +1,144 @@
+/*
+ * cursor.c
+ *		How far a consumer group has read a lane: rows of outbox_batch.
+ *
+ * The newest row of a lane is the cursor.  Rows are written under the lane's
+ * lock and batch ids are drawn under it too, so "newest" is "highest id".
+ */
+#include "lib/sagaz.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "commands/sequence.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "outbox/cursor.h"
+#include "outbox/outbox.h"
+#include "outbox/place_number.h"
+
+static SagazScan *
+scan_batches(int16 group_no, int16 lane, int64 batch_id, Snapshot snapshot)
+{
+	ScanKeyData keys[3];
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, group_no);
+	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
+	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, batch_id);
+	return sagaz_scan_begin("outbox_batch", "outbox_batch_key", snapshot, keys,
+							batch_id == 0 ? 2 : 3,
+							batch_id == 0 ? BackwardScanDirection :
+							ForwardScanDirection);
+}
+
+static void
+read_row(TupleTableSlot *slot, SagazCursor *cursor)
+{
+	SagazOwedBase base;
+
+	cursor->found = true;
+	base.batch_id = cursor->batch_id =
+		DatumGetInt64(sagaz_column(slot, batch_batch_id));
+	base.claimed_at = cursor->claimed_at =
+		DatumGetTimestampTz(sagaz_column(slot, batch_claimed_at));
+	base.last_seq = cursor->last_seq =
+		DatumGetInt64(sagaz_column(slot, batch_last_seq));
+	sagaz_window_decode(sagaz_column(slot, batch_ends), &cursor->window);
+	cursor->owed = sagaz_owed_decode(sagaz_column(slot, batch_owed), &base);
+}
+
+void
+sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
+				  SagazCursor *cursor)
+{
+	SagazScan  *scan = scan_batches(group_no, lane, 0, snapshot);
+
+	memset(cursor, 0, sizeof(SagazCursor));
+	if (sagaz_scan_next(scan))
+		read_row(scan->slot, cursor);
+	else
+	{
+		sagaz_end_zero(&cursor->window.from);
+		sagaz_end_zero(&cursor->window.to);
+	}
+	sagaz_scan_end(scan);
+}
+
+/* The window that a batch read in a lane; false if it has no row there. */
+bool
+sagaz_batch_window(int16 group_no, int16 lane, int64 batch_id,
+				   Snapshot snapshot, SagazWindow *window)
+{
+	SagazScan  *scan = scan_batches(group_no, lane, batch_id, snapshot);
+	bool		found = sagaz_scan_next(scan);
+
+	if (found)
+		sagaz_window_decode(sagaz_column(scan->slot, batch_ends), window);
+	sagaz_scan_end(scan);
+	return found;
+}
+
+/* Write the row that becomes the lane's cursor; the lane is locked. */
+void
+sagaz_batch_write(SagazWriter *writer, int16 group_no, int16 lane,
+				  const SagazCursor *row, int64 root, int events,
+				  const char *worker_id)
+{
+	SagazOwedBase base = {row->batch_id, row->last_seq, row->claimed_at};
+
+	sagaz_writer_row(writer);
+	sagaz_writer_set(writer, batch_batch_id, Int64GetDatum(row->batch_id));
+	sagaz_writer_set(writer, batch_claimed_at,
+					 TimestampTzGetDatum(row->claimed_at));
+	sagaz_writer_set(writer, batch_last_seq, Int64GetDatum(row->last_seq));
+	if (root != 0)
+		sagaz_writer_set(writer, batch_root, Int64GetDatum(root));
+	sagaz_writer_set(writer, batch_events, Int32GetDatum(events));
+	sagaz_writer_set(writer, batch_group_no, Int16GetDatum(group_no));
+	sagaz_writer_set(writer, batch_lane, Int16GetDatum(lane));
+	if (worker_id)
+		sagaz_writer_set(writer, batch_worker_id,
+						 CStringGetTextDatum(worker_id));
+	sagaz_writer_set(writer, batch_ends,
+					 PointerGetDatum(sagaz_window_encode(&row->window)));
+	sagaz_writer_set(writer, batch_owed,
+					 PointerGetDatum(sagaz_owed_encode(row->owed, &base)));
+	if (row->stream_ms != 0)
+	{
+		sagaz_writer_set(writer, batch_stream_ms,
+						 Int64GetDatum(row->stream_ms));
+		sagaz_writer_set(writer, batch_stream_places,
+						 PointerGetDatum(row->stream_places));
+	}
+	sagaz_writer_insert(writer);
+}
+
+int64
+sagaz_next_batch_id(int16 group_no)
+{
+	return (nextval_internal(sagaz_relation_id("batch_seq"), false)
+			<< SAGAZ_GROUP_BITS) | group_no;
+}
+
+/* Write an empty window that ends now into each lane; they are locked. */
+void
+sagaz_cursor_skip_to_now(int16 group_no)
+{
+	SagazCursor row;
+	SagazWriter *writer = sagaz_writer_begin("outbox_batch");
+	Snapshot	snapshot;
+
+	memset(&row, 0, sizeof(row));
+	sagaz_end_zero(&row.window.from);
+	snapshot = sagaz_end_read(&row.window.to);
+	sagaz_end_set_epoch(&row.window.to, sagaz_cluster_active(snapshot));
+	row.last_seq = PG_INT64_MAX;
+	row.batch_id = sagaz_next_batch_id(group_no);
+	row.claimed_at = GetCurrentTimestamp();
+	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
+		sagaz_batch_write(writer, group_no, lane, &row, 0, 0, NULL);
+	sagaz_writer_end(writer);
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
+}

@@ -1,0 +1,37 @@
+/*
+ * cursor.h
+ *		How far a consumer group has read a lane: rows of outbox_batch.
+ */
+#ifndef SAGAZ_CURSOR_H
+#define SAGAZ_CURSOR_H
+
+#include "nodes/pg_list.h"
+
+#include "outbox/owed.h"
+#include "lib/tuples.h"
+#include "outbox/window.h"
+
+typedef struct SagazCursor
+{
+	bool		found;			/* false: the group has not read the lane yet */
+	int64		batch_id;
+	TimestampTz claimed_at;
+	int64		last_seq;		/* last place handed out in the window */
+	SagazWindow window;
+	List	   *owed;			/* of SagazOwed */
+	int64		stream_ms;		/* only written: of the row's entries in a
+								 * stream, 0 for none */
+	bytea	   *stream_places;	/* and their events */
+} SagazCursor;
+
+extern void sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
+							  SagazCursor *cursor);
+extern bool sagaz_batch_window(int16 group_no, int16 lane, int64 batch_id,
+							   Snapshot snapshot, SagazWindow *window);
+extern void sagaz_batch_write(SagazWriter *writer, int16 group_no, int16 lane,
+							  const SagazCursor *row, int64 root, int events,
+							  const char *worker_id);
+extern void sagaz_cursor_skip_to_now(int16 group_no);
+extern int64 sagaz_next_batch_id(int16 group_no);
+
+#endif							/* SAGAZ_CURSOR_H */

@@ -1,0 +1,179 @@
+/*
+ * group.c
+ *		Consumer groups: look-up, and the making of their rows.
+ *
+ * Group numbers are given out under one lock; a number becomes free again
+ * when drop_consumer_group() has removed all that the group left behind.
+ */
+#include "lib/sagaz.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "outbox/cursor.h"
+#include "outbox/group.h"
+#include "outbox/locks.h"
+#include "outbox/outbox.h"
+#include "lib/tuples.h"
+
+static void
+read_group(TupleTableSlot *slot, SagazGroup *group)
+{
+	char	   *ordering = sagaz_column_text(slot, group_ordering);
+
+	group->no = DatumGetInt16(sagaz_column(slot, group_group_no));
+	group->name = sagaz_column_text(slot, group_consumer_group);
+	group->ordered = strcmp(ordering, "saga") == 0;
+	group->paused = !sagaz_column_is_null(slot, group_paused_at);
+	group->start_time = sagaz_column_is_null(slot, group_start_time) ? 0 :
+		DatumGetTimestampTz(sagaz_column(slot, group_start_time));
+}
+
+static bool
+find_by_key(const char *index, ScanKey key, Snapshot snapshot,
+			SagazGroup *group)
+{
+	SagazScan  *scan = sagaz_scan_begin("consumer_group", index, snapshot,
+										key, 1, ForwardScanDirection);
+	bool		found = sagaz_scan_next(scan);
+
+	if (found)
+		read_group(scan->slot, group);
+	sagaz_scan_end(scan);
+	return found;
+}
+
+/* The group as the snapshot has it. */
+bool
+sagaz_group_find_in(const char *name, Snapshot snapshot, SagazGroup *group)
+{
+	ScanKeyData key;
+
+	sagaz_key_text(&key, 1, CStringGetTextDatum(name));
+	return find_by_key("consumer_group_consumer_group_key", &key, snapshot,
+					   group);
+}
+
+bool
+sagaz_group_find(const char *name, SagazGroup *group)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		found = sagaz_group_find_in(name, snapshot, group);
+
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+void
+sagaz_no_such_group(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+			 errmsg("consumer group \"%s\" does not exist", name),
+			 errhint("Create it with SELECT %s.create_consumer_group(%s).",
+					 SAGAZ_SCHEMA, quote_literal_cstr(name))));
+}
+
+void
+sagaz_group_get(const char *name, SagazGroup *group)
+{
+	if (!sagaz_group_find(name, group))
+		sagaz_no_such_group(name);
+}
+
+void
+sagaz_group_by_no(int16 no, SagazGroup *group)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+
+	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, no);
+	if (!find_by_key("consumer_group_pkey", &key, snapshot, group))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("the batch's consumer group does not exist")));
+	UnregisterSnapshot(snapshot);
+}
+
+/* The lowest number that no group has; the caller holds the groups' lock. */
+static int16
+free_number(Snapshot snapshot)
+{
+	SagazScan  *scan = sagaz_scan_begin("consumer_group", "consumer_group_pkey",
+										snapshot, NULL, 0, ForwardScanDirection);
+	int			number = 1;
+
+	while (sagaz_scan_next(scan) &&
+		   DatumGetInt16(sagaz_column(scan->slot, group_group_no)) == number)
+		number++;
+	sagaz_scan_end(scan);
+	if (number > SAGAZ_MAX_GROUP)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CAPACITY),
+				 errmsg("there are %d consumer groups already", SAGAZ_MAX_GROUP),
+				 errhint("Drop one with SELECT %s.drop_consumer_group(name).",
+						 SAGAZ_SCHEMA)));
+	return (int16) number;
+}
+
+/* False if a group of that name is there already. */
+bool
+sagaz_group_make(const char *name, const char *ordering,
+				 TimestampTz start_time, SagazGroup *group)
+{
+	Snapshot	snapshot;
+	SagazWriter *writer;
+
+	/* retention must not remove what the new group is to get */
+	(void) sagaz_lock_retention(true);
+	sagaz_lock_groups();
+	if (sagaz_group_find(name, group))
+		return false;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	writer = sagaz_writer_begin("consumer_group");
+	sagaz_writer_row(writer);
+	sagaz_writer_set(writer, group_group_no,
+					 Int16GetDatum(free_number(snapshot)));
+	sagaz_writer_set(writer, group_consumer_group, CStringGetTextDatum(name));
+	sagaz_writer_set(writer, group_ordering, CStringGetTextDatum(ordering));
+	if (start_time != 0)
+		sagaz_writer_set(writer, group_start_time,
+						 TimestampTzGetDatum(start_time));
+	sagaz_writer_set(writer, group_created_at,
+					 TimestampTzGetDatum(GetCurrentTimestamp()));
+	sagaz_writer_insert(writer);
+	sagaz_writer_end(writer);
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
+	sagaz_group_get(name, group);
+	return true;
+}
+
+/*
+ * Under a lane's lock: is the group still the one that was looked up before?
+ * It may have been paused, or dropped and its number given to another, meanwhile.
+ */
+void
+sagaz_group_check(SagazGroup *group)
+{
+	SagazGroup	now;
+
+	if (!sagaz_group_find(group->name, &now) || now.no != group->no)
+		sagaz_no_such_group(group->name);
+	group->paused = now.paused;
+}
+
+/* A group that must exist, except that the default one arises on first use. */
+void
+sagaz_group_use(const char *name, SagazGroup *group)
+{
+	if (sagaz_group_find(name, group))
+		return;
+	if (strcmp(name, SAGAZ_DEFAULT_GROUP) != 0)
+		sagaz_no_such_group(name);
+	(void) sagaz_group_make(name, "none", 0, group);
+}

@@ -1,0 +1,644 @@
+/*
+ * lane_claim.c
+ *		What one claim takes from one lane, under the lane's lock.
+ *
+ * Nothing here may look at the log, the cursor, receipts or retries with a
+ * snapshot from before the lock: another claim may have moved the cursor
+ * while we waited.
+ */
+#include "lib/sagaz.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "outbox/batch.h"
+#include "outbox/claim.h"
+#include "outbox/place.h"
+#include "outbox/outbox.h"
+#include "outbox/receipt.h"
+#include "outbox/retry.h"
+#include "outbox/window_scan.h"
+
+/* A claim that read so many rows for nothing moves the cursor all the same. */
+#define MANY_ROWS 1000
+/* … but not more often than this. */
+#define EMPTY_ROW_INTERVAL_US USECS_PER_SEC
+
+typedef struct Lane
+{
+	SagazClaim *claim;
+	int16		lane;
+	Snapshot	snapshot;
+	SagazEnd	now;			/* the moment of the snapshot */
+	SagazCluster *cluster;
+	SagazCursor cursor;			/* as found */
+
+	List	   *owed;			/* of the new row: SagazOwed */
+	int64		root;			/* of the range handed out again, or 0 */
+	int			picked;			/* events from this lane */
+	int			diverted;		/* events that became retry rows */
+	int64		rows_read;
+	bool		stopped;		/* an event was too young, or the claim is full */
+	bool		moved;			/* a range that was owed is done, or shorter */
+	bool		blocking;		/* may a retry row block sagas? */
+	SagazWriter *retry_writer;	/* opened when needed */
+	SagazScan  *log;			/* by event_id, opened when needed */
+} Lane;
+
+typedef enum Verdict
+{
+	TAKE,						/* hand it out */
+	PASS,						/* it is none of ours, or went to outbox_retry */
+	STOP						/* end before it */
+} Verdict;
+
+static SagazWriter *
+retry_writer(Lane *lane)
+{
+	if (lane->retry_writer == NULL)
+		lane->retry_writer = sagaz_writer_begin("outbox_retry");
+	return lane->retry_writer;
+}
+
+#ifdef SAGAZ_MUTANT_SNAPSHOT_BEFORE_LOCK
+/* The moment at which the statement began. */
+static Snapshot
+read_moment(SagazEnd *now)
+{
+	UnregisterSnapshot(sagaz_end_read(now));
+	return RegisterSnapshot(GetActiveSnapshot());
+}
+#else
+#define read_moment(now) sagaz_end_read(now)
+#endif
+
+/* Look at the lane as it is now; the lock is ours. */
+static void
+take_snapshot(Lane *lane)
+{
+	if (lane->snapshot)
+		UnregisterSnapshot(lane->snapshot);
+	lane->snapshot = read_moment(&lane->now);
+	lane->cluster = sagaz_cluster_active(lane->snapshot);
+	sagaz_end_set_epoch(&lane->now, lane->cluster);
+}
+
+/* A cursor ahead of this cluster was written elsewhere. */
+static void
+check_cursor(const Lane *lane)
+{
+	const SagazEnd *to = &lane->cursor.window.to;
+
+	if (!lane->cursor.found || to->epoch != lane->now.epoch)
+		return;
+	if (to->xmax > Max(lane->now.next_xid, lane->now.xmax))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("the outbox is not active in this database"),
+				 errdetail("A consumer group's position lies beyond the transactions of this cluster."),
+				 errhint("If this copy is to deliver events, run SELECT %s.activate().",
+						 SAGAZ_SCHEMA)));
+	if (to->last_seq > lane->now.last_seq)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("sequence \"%s.outbox_seq\" was set back", SAGAZ_SCHEMA),
+				 errdetail("Its last value is " INT64_FORMAT ", a consumer group has read up to " INT64_FORMAT ".",
+						   lane->now.last_seq, to->last_seq),
+				 errhint("Set it to the highest value ever reached with setval().")));
+}
+
+/*
+ * Turn an event into a retry row of this group instead of handing it out.
+ */
+static void
+divert(Lane *lane, TupleTableSlot *event, int state)
+{
+	SagazWriter *writer = retry_writer(lane);
+
+	sagaz_retry_row_of_event(writer, lane->claim->group.no, event, state);
+	if (state == RETRY_SCHEDULED)
+		sagaz_writer_set(writer, retry_next_attempt_at,
+						 sagaz_column(event, outbox_available_at));
+	sagaz_writer_insert(writer);
+	lane->diverted++;
+}
+
+/*
+ * In an ordered group: does the saga wait for an earlier event?  One with a
+ * lower place than those that wait was inserted before their commit, so it
+ * does not follow from them.
+ */
+static bool
+is_blocked(Lane *lane, TupleTableSlot *event)
+{
+#ifdef SAGAZ_MUTANT_RETRY_OVERTAKEN
+	return false;
+#endif
+	return lane->blocking &&
+		sagaz_retry_blocks(lane->claim->group.no,
+						   sagaz_column(event, outbox_saga_id),
+						   DatumGetInt64(sagaz_column(event, outbox_seq)),
+						   lane->snapshot);
+}
+
+/* What to do with the next event of a window. */
+static Verdict
+judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
+{
+	SagazClaim *claim = lane->claim;
+	TimestampTz created_at =
+		DatumGetTimestampTz(sagaz_column(event, outbox_created_at));
+
+	if (sagaz_retry_places_have(places,
+								DatumGetInt64(sagaz_column(event, outbox_seq))))
+		return PASS;
+	if (claim->group.start_time != 0 && created_at < claim->group.start_time)
+		return PASS;
+	if (claim->older_than > 0 && created_at > claim->now - claim->older_than)
+#ifdef SAGAZ_MUTANT_YOUNG_SKIPPED
+		return PASS;
+#else
+		return STOP;
+#endif
+	if (!sagaz_column_is_null(event, outbox_available_at) &&
+		DatumGetTimestampTz(sagaz_column(event, outbox_available_at)) > claim->now)
+	{
+		divert(lane, event, RETRY_SCHEDULED);
+		return PASS;
+	}
+	if (is_blocked(lane, event))
+	{
+		divert(lane, event, RETRY_HELD);
+		return PASS;
+	}
+	return TAKE;
+}
+
+/*
+ * Hand out the events of a window at places above "after" up to "upto" that
+ * are not in "again" as finished.  Returns the last place that was dealt
+ * with; it is upto unless the claim stopped before.
+ */
+static int64
+take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
+		   const SagazOwed *again)
+{
+	SagazClaim *claim = lane->claim;
+	SagazWindowScan *scan;
+	SagazRetryPlaces places;
+	TupleTableSlot *event;
+	int64		last = after;
+
+	lane->stopped = claim->picked >= claim->limit;
+	if (lane->stopped)
+		return after;
+	scan = sagaz_window_scan_begin(window, lane->cluster, lane->lane, after,
+								   upto, claim->limit - claim->picked,
+								   lane->snapshot);
+	sagaz_retry_places_begin(&places, claim->group.no, after, lane->snapshot);
+	while ((event = sagaz_window_scan_next(scan)) != NULL)
+	{
+		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
+		Verdict		verdict = PASS;
+
+		CHECK_FOR_INTERRUPTS();
+		if (claim->picked >= claim->limit)
+			verdict = STOP;
+		else if (again == NULL || !sagaz_owed_acked(again, seq))
+			verdict = judge(lane, event, &places);
+		if (verdict == STOP)
+		{
+			lane->stopped = true;
+			break;
+		}
+		if (verdict == TAKE)
+		{
+			sagaz_claim_emit(claim, event, NULL, lane->cluster);
+			lane->picked++;
+		}
+#ifdef SAGAZ_MUTANT_ORDER_BY_XID
+		last = Max(last, seq);
+#else
+		last = seq;
+#endif
+	}
+	lane->rows_read += sagaz_window_scan_rows_read(scan);
+	sagaz_retry_places_end(&places);
+	sagaz_window_scan_end(scan);
+	return lane->stopped || upto == PG_INT64_MAX ? last : upto;
+}
+
+/* The log's row of a retry; NULL if it is gone. */
+static TupleTableSlot *
+event_of_retry(Lane *lane, TupleTableSlot *retry)
+{
+	ScanKeyData key;
+
+	sagaz_key_uuid(&key, 1, sagaz_column(retry, retry_event_id));
+	if (lane->log == NULL)
+		lane->log = sagaz_scan_begin("outbox", "outbox_event_id",
+									 lane->snapshot, &key, 1,
+									 ForwardScanDirection);
+	else
+		sagaz_scan_again(lane->log, &key, 1);
+	return sagaz_scan_next(lane->log) ? lane->log->slot : NULL;
+}
+
+/* Hand a retry row's event out. */
+static void
+take_retry(Lane *lane, TupleTableSlot *retry)
+{
+	SagazClaim *claim = lane->claim;
+	SagazWriter *writer = retry_writer(lane);
+	TupleTableSlot *event = event_of_retry(lane, retry);
+
+	if (event == NULL)
+		return;
+	sagaz_claim_emit(claim, event, retry, lane->cluster);
+	lane->picked++;
+	sagaz_retry_row_copy(writer, retry);
+	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_OUT));
+	sagaz_writer_set(writer, retry_batch_id,
+					 Int64GetDatum(sagaz_claim_batch_id(claim)));
+	sagaz_writer_set(writer, retry_claimed_at, TimestampTzGetDatum(claim->now));
+	sagaz_writer_set(writer, retry_worker_id, claim->worker_datum);
+	sagaz_retry_clear(writer, retry_next_attempt_at);
+	sagaz_writer_update(writer, retry, lane->snapshot);
+}
+
+/* The held rows right behind a retry of an ordered group go with it. */
+static void
+take_followers(Lane *lane, TupleTableSlot *retry)
+{
+	SagazScan  *scan =
+		sagaz_retry_scan_saga(lane->claim->group.no,
+							  sagaz_column(retry, retry_saga_id),
+							  DatumGetInt64(sagaz_column(retry, retry_seq)),
+							  lane->snapshot);
+
+	while (lane->claim->picked < lane->claim->limit && sagaz_scan_next(scan) &&
+		   DatumGetInt16(sagaz_column(scan->slot, retry_state)) == RETRY_HELD)
+		take_retry(lane, scan->slot);
+	sagaz_scan_end(scan);
+}
+
+/*
+ * Hand out an ordered group's retries whose time has come, in the order of
+ * their places: behind a failure, what has a later place is held back, and
+ * scheduled events may be due in another order.
+ */
+static void
+take_in_order(Lane *lane, SagazScan *due)
+{
+	SagazClaim *claim = lane->claim;
+	StringInfoData buffer;
+	int64	   *seqs;
+	int			nseqs = 0;
+
+	initStringInfo(&buffer);
+	while (claim->picked + nseqs < claim->limit && sagaz_scan_next(due))
+	{
+		int64		seq = DatumGetInt64(sagaz_column(due->slot, retry_seq));
+
+		if (sagaz_retry_blocks(claim->group.no,
+							   sagaz_column(due->slot, retry_saga_id), seq,
+							   lane->snapshot))
+			continue;
+		appendBinaryStringInfo(&buffer, (char *) &seq, sizeof(seq));
+		nseqs++;
+	}
+	seqs = (int64 *) buffer.data;
+	qsort(seqs, nseqs, sizeof(int64), sagaz_compare_seqs);
+	for (int i = 0; i < nseqs && claim->picked < claim->limit; i++)
+	{
+		SagazScan  *scan = sagaz_retry_row_of(claim->group.no, seqs[i],
+											  lane->snapshot);
+
+		if (sagaz_scan_next(scan))
+		{
+			take_retry(lane, scan->slot);
+			take_followers(lane, scan->slot);
+		}
+		sagaz_scan_end(scan);
+	}
+	pfree(buffer.data);
+}
+
+/* Hand out the retries whose time has come. */
+static void
+take_due_retries(Lane *lane)
+{
+	SagazClaim *claim = lane->claim;
+	SagazScan  *due = sagaz_retry_scan_due(claim->group.no, lane->lane,
+										   claim->now, lane->snapshot);
+
+	if (claim->group.ordered)
+		take_in_order(lane, due);
+	else
+		while (claim->picked < claim->limit && sagaz_scan_next(due))
+			take_retry(lane, due->slot);
+	sagaz_scan_end(due);
+}
+
+/* Note a range that this claim's batch holds from now on. */
+static void
+owe(Lane *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
+	const SagazOwed *again)
+{
+	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
+
+	owed->holder = sagaz_claim_batch_id(lane->claim);
+	owed->root = root == 0 ? owed->holder : root;
+	owed->window_batch = window_batch == 0 ? owed->root : window_batch;
+	owed->range = true;
+	owed->lo = lo;
+	owed->hi = hi;
+	owed->claimed_at = lane->claim->now;
+	if (again)
+	{
+		owed->acked = palloc((again->nacked + 1) * sizeof(int64));
+		for (int i = 0; i < again->nacked; i++)
+			if (again->acked[i] > lo && again->acked[i] <= hi)
+				owed->acked[owed->nacked++] = again->acked[i];
+	}
+	lane->owed = lappend(lane->owed, owed);
+}
+
+/* Add to an entry what its holder's receipts say of single events. */
+static void
+add_acked(SagazOwed *owed, const SagazReceipts *receipts)
+{
+	int64	   *all = palloc((owed->nacked + receipts->nseqs + 1) * sizeof(int64));
+	int			count = 0;
+
+	for (int i = 0; i < owed->nacked; i++)
+		all[count++] = owed->acked[i];
+	for (int i = 0; i < receipts->nseqs; i++)
+		if (receipts->seqs[i] > owed->lo && receipts->seqs[i] <= owed->hi &&
+			!sagaz_owed_acked(owed, receipts->seqs[i]))
+			all[count++] = receipts->seqs[i];
+	qsort(all, count, sizeof(int64), sagaz_compare_seqs);
+	owed->acked = all;
+	owed->nacked = count;
+}
+
+/*
+ * Hand out again what an ended lease left; what does not fit stays owed.  It
+ * keeps its place at the head of the list.
+ */
+static void
+take_again(Lane *lane, SagazOwed *again)
+{
+	List	   *others = lane->owed;
+	SagazWindow window;
+	SagazReceipts receipts;
+	int			before = lane->picked;
+	int64		last;
+
+	if (!sagaz_batch_window(lane->claim->group.no, lane->lane,
+							again->window_batch, lane->snapshot, &window))
+		elog(ERROR, "batch " INT64_FORMAT " went away", again->window_batch);
+	sagaz_receipts_read(again->holder, lane->snapshot, &receipts);
+	add_acked(again, &receipts);
+	last = take_range(lane, &window, again->lo, again->hi, again);
+	lane->moved |= last > again->lo;
+	lane->owed = NIL;
+	if (lane->picked > before)
+	{
+		owe(lane, again->root, again->window_batch, again->lo, last, again);
+		lane->root = again->root;
+	}
+	if (last < again->hi)
+	{
+		again->lo = last;
+		lane->owed = lappend(lane->owed, again);
+	}
+	lane->owed = list_concat(lane->owed, others);
+}
+
+/* Hand out what is new: the rest of the cursor's window, then the next. */
+static void
+take_new(Lane *lane, SagazCursor *row)
+{
+	int			before = lane->picked;
+	int64		last;
+
+	last = take_range(lane, &row->window, row->last_seq, PG_INT64_MAX, NULL);
+	if (lane->picked > before)
+		owe(lane, 0, row->found ? row->batch_id : 0, row->last_seq, last, NULL);
+	row->last_seq = last;
+	if (lane->stopped)
+		return;
+
+	before = lane->picked;
+	row->window.from = row->window.to;
+	row->window.to = lane->now;
+	row->last_seq = take_range(lane, &row->window, 0, PG_INT64_MAX, NULL);
+	if (lane->picked > before)
+		owe(lane, 0, 0, 0, row->last_seq, NULL);
+}
+
+/* How an entry of what the lane owes stands. */
+typedef enum Standing
+{
+	SETTLED,					/* nothing is owed any more */
+	OUT,						/* its lease lasts, or it may not go out yet */
+	FREE						/* to be handed out again */
+} Standing;
+
+static Standing
+find_standing(Lane *lane, const SagazOwed *owed, bool may_take,
+			  bool *taken_over)
+{
+	SagazClaim *claim = lane->claim;
+	TimestampTz until = 0;
+
+	switch (sagaz_receipt_closing(owed->holder, lane->snapshot, &until))
+	{
+		case RECEIPT_SENT:
+			return SETTLED;
+		case RECEIPT_RELEASED:
+		case RECEIPT_TAKEN_OVER:
+			if (!owed->range)
+				return SETTLED;
+			return until <= claim->now ? FREE : OUT;
+	}
+	if (!may_take || sagaz_lease_end(owed->claimed_at, 0) > claim->now ||
+		!sagaz_batch_take_over(owed->holder, owed->claimed_at, claim->now,
+							   claim->worker_id))
+		return OUT;
+	*taken_over = true;
+	return owed->range ? FREE : SETTLED;
+}
+
+/*
+ * Go through what the lane owes.  Sets the new row's list to what stays owed
+ * as it is and returns the entry to hand out again, if any.  In an ordered
+ * group only the first entry counts; *busy says that the lane must wait for
+ * it.
+ */
+static SagazOwed *
+settle(Lane *lane, bool *busy)
+{
+	SagazOwed  *again = NULL;
+	bool		taken_over = false;
+	bool		ordered = lane->claim->group.ordered;
+	ListCell   *cell;
+
+	*busy = false;
+	foreach(cell, lane->cursor.owed)
+	{
+		SagazOwed  *owed = lfirst(cell);
+		Standing	standing = find_standing(lane, owed,
+											 again == NULL && !*busy,
+											 &taken_over);
+
+		if (standing == SETTLED)
+			continue;
+		if (standing == FREE && again == NULL && !*busy)
+		{
+			again = owed;
+			continue;
+		}
+		if (ordered && again == NULL)
+			*busy = true;
+		lane->owed = lappend(lane->owed, owed);
+	}
+	if (taken_over)
+		take_snapshot(lane);
+	return again;
+}
+
+/*
+ * Hand out the entry that settle() found.  Where an ordered group finds
+ * nothing left in it, the next entry's turn has come.
+ */
+static void
+take_owed(Lane *lane, SagazOwed *again)
+{
+	while (again && lane->claim->picked < lane->claim->limit)
+	{
+		bool		busy;
+
+		take_again(lane, again);
+		again = NULL;
+		if (lane->claim->group.ordered && lane->root == 0 && !lane->stopped)
+		{
+			lane->cursor.owed = lane->owed;
+			lane->owed = NIL;
+			again = settle(lane, &busy);
+		}
+	}
+	if (again)
+		lane->owed = lcons(again, lane->owed);
+}
+
+/* Is it worth a row that so much was read in vain? */
+static bool
+read_in_vain(const Lane *lane)
+{
+	return lane->rows_read > MANY_ROWS && !lane->stopped &&
+		lane->cursor.claimed_at + EMPTY_ROW_INTERVAL_US < lane->claim->now;
+}
+
+/* Give the row its entries in the stream. */
+static void
+number_entries(SagazClaim *claim, SagazCursor *row)
+{
+	row->stream_ms = claim->stream_ms++;
+	row->stream_places = sagaz_stream_places_encode(&claim->places);
+	claim->stream_rows[claim->nstream_rows].ms = row->stream_ms;
+	claim->stream_rows[claim->nstream_rows++].count = claim->places.count;
+}
+
+static void
+write_cursor(Lane *lane, SagazCursor *row)
+{
+	SagazClaim *claim = lane->claim;
+	SagazWriter *writer = sagaz_writer_begin("outbox_batch");
+
+	row->batch_id = sagaz_claim_batch_id(claim);
+	row->claimed_at = claim->now;
+	row->owed = lane->owed;
+	if (claim->for_stream && lane->picked > 0)
+		number_entries(claim, row);
+	sagaz_batch_write(writer, claim->group.no, lane->lane, row, lane->root,
+					  lane->picked,
+					  lane->picked > 0 ? claim->worker_id : NULL);
+	sagaz_writer_end(writer);
+}
+
+/* A batch that holds nothing but retries is out all the same. */
+static void
+owe_retries(Lane *lane)
+{
+	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
+
+	owed->holder = owed->root = owed->window_batch =
+		sagaz_claim_batch_id(lane->claim);
+	owed->claimed_at = lane->claim->now;
+	lane->owed = lappend(lane->owed, owed);
+}
+
+/* Take from the lane what the claim still wants. */
+static void
+serve(Lane *lane)
+{
+	SagazClaim *claim = lane->claim;
+	SagazCursor row;
+	SagazOwed  *again;
+	bool		busy;
+	int			retries;
+
+	again = settle(lane, &busy);
+	if (busy)
+		return;
+	row = lane->cursor;
+	lane->blocking = claim->group.ordered &&
+		sagaz_retry_blocks_any(claim->group.no, lane->snapshot);
+	if (!claim->group.ordered || again == NULL)
+		take_due_retries(lane);
+	retries = lane->picked;
+	take_owed(lane, again);
+	if (claim->picked < claim->limit && !lane->stopped &&
+		!(claim->group.ordered && lane->owed != NIL))
+		take_new(lane, &row);
+	if (retries > 0 && retries == lane->picked)
+		owe_retries(lane);
+	if (lane->picked > 0 || lane->diverted > 0 || lane->moved ||
+		read_in_vain(lane))
+		write_cursor(lane, &row);
+}
+
+/*
+ * The lane's lock is held.  Where the lane was claimed after this claim drew
+ * its batch id, it is left alone: ids of a lane's rows only rise.
+ */
+void
+sagaz_lane_claim(SagazClaim *claim, int16 lane_no)
+{
+	Lane		lane = {0};
+
+	lane.claim = claim;
+	if (claim->for_stream)
+		sagaz_stream_places_reset(&claim->places);
+	lane.lane = lane_no;
+	take_snapshot(&lane);
+	sagaz_cursor_read(claim->group.no, lane_no, lane.snapshot, &lane.cursor);
+	if (!claim->group_is_known || !lane.cursor.found)
+		sagaz_group_check(&claim->group);
+	claim->group_is_known = true;
+	check_cursor(&lane);
+	if (!claim->group.paused &&
+		(claim->batch_id == 0 || lane.cursor.batch_id < claim->batch_id))
+		serve(&lane);
+	if (lane.log)
+		sagaz_scan_end(lane.log);
+	if (lane.retry_writer)
+		sagaz_writer_end(lane.retry_writer);
+	UnregisterSnapshot(lane.snapshot);
+}

@@ -1,0 +1,39 @@
+/*
+ * holder.h
+ *		Which batch holds an event.
+ */
+#ifndef SAGAZ_HOLDER_H
+#define SAGAZ_HOLDER_H
+
+#include "outbox/cursor.h"
+#include "outbox/group.h"
+
+typedef enum SagazPlaceState
+{
+	PLACE_AHEAD,				/* the group has not come to it */
+	PLACE_HELD_OUT,				/* in an open batch: holder */
+	PLACE_RETURNED,				/* was in a batch that ended without it */
+	PLACE_FINISHED,				/* sent, off the log */
+	PLACE_RETRY					/* has a row in outbox_retry, which tells */
+} SagazPlaceState;
+
+typedef struct SagazPlace
+{
+	SagazPlaceState state;
+	int64		holder;			/* of a place that is out, also as a retry */
+	int64		seq;
+	int16		lane;
+	int			retry_state;	/* of PLACE_RETRY */
+} SagazPlace;
+
+extern TupleTableSlot *sagaz_event_fetch(SagazScan **scan, Datum event_id,
+										 Snapshot snapshot);
+extern SagazScan *sagaz_retry_row_of(int16 group_no, int64 seq,
+									 Snapshot snapshot);
+extern void sagaz_place_find(const SagazGroup *group, TupleTableSlot *event,
+							 Snapshot snapshot, SagazPlace *place);
+extern bool sagaz_owed_covers(const SagazOwed *owed, int16 group_no,
+							  int16 lane, uint64 pos, int64 seq,
+							  const SagazCluster *cluster, Snapshot snapshot);
+
+#endif							/* SAGAZ_HOLDER_H */

@@ -1,0 +1,50 @@
+/*
+ * retry.h
+ *		Events that left the straight path: rows of outbox_retry.
+ */
+#ifndef SAGAZ_RETRY_H
+#define SAGAZ_RETRY_H
+
+#include "datatype/timestamp.h"
+
+#include "outbox/group.h"
+#include "outbox/outbox.h"
+#include "lib/tuples.h"
+
+/* Walks the places of a group's retry rows beside a walk over the log. */
+typedef struct SagazRetryPlaces
+{
+	int16		group_no;
+	SagazScan  *scan;
+	int64		seq;			/* the present one; PG_INT64_MAX at the end */
+} SagazRetryPlaces;
+
+extern void sagaz_retry_places_begin(SagazRetryPlaces *places, int16 group_no,
+									 int64 after, Snapshot snapshot);
+extern bool sagaz_retry_places_have(SagazRetryPlaces *places, int64 seq);
+extern void sagaz_retry_places_end(SagazRetryPlaces *places);
+
+extern bool sagaz_retry_blocks_any(int16 group_no, Snapshot snapshot);
+extern bool sagaz_retry_blocks(int16 group_no, Datum saga_id, int64 before,
+							   Snapshot snapshot);
+extern SagazScan *sagaz_retry_scan_due(int16 group_no, int16 lane,
+									   TimestampTz now, Snapshot snapshot);
+extern SagazScan *sagaz_retry_scan_saga(int16 group_no, Datum saga_id,
+										int64 after, Snapshot snapshot);
+extern SagazScan *sagaz_retry_scan_batch(int64 batch_id, Snapshot snapshot);
+extern void sagaz_retry_row_of_event(SagazWriter *writer, int16 group_no,
+									 TupleTableSlot *event, int state);
+extern void sagaz_retry_row_copy(SagazWriter *writer, TupleTableSlot *old);
+extern void sagaz_retry_clear(SagazWriter *writer, int attnum);
+extern int	sagaz_retry_finish_batch(const SagazGroup *group, int64 batch_id,
+									 TimestampTz at, Snapshot snapshot);
+extern int	sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
+									 Snapshot snapshot);
+extern TimestampTz sagaz_next_attempt(TimestampTz now, int retry_count);
+extern void sagaz_retry_failed(SagazWriter *writer, TimestampTz at,
+							   const char *error);
+extern void sagaz_retry_forget_claim(SagazWriter *writer);
+extern void sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew);
+extern void sagaz_retry_let_go(const SagazGroup *group, Datum saga_id);
+
+#endif							/* SAGAZ_RETRY_H */

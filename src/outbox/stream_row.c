@@ -1,0 +1,135 @@
+/*
+ * stream_row.c
+ *		Rows of outbox_batch that say where in a stream their events lie.
+ *
+ * The ms of a group's rows only rise, in the order in which they were
+ * claimed.  The places are kept one by one, in a byte or two each: what is
+ * entry i must be known however the batch ended, and whatever was said of
+ * single events since.
+ */
+#include "lib/sagaz.h"
+
+#include "access/stratnum.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "outbox/outbox.h"
+#include "outbox/receipt.h"
+#include "outbox/stream_row.h"
+#include "lib/varint.h"
+
+#define EPOCH_MS \
+	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY * 1000)
+
+void
+sagaz_stream_places_init(SagazStreamPlaces *places)
+{
+	initStringInfo(&places->bytes);
+	sagaz_stream_places_reset(places);
+}
+
+void
+sagaz_stream_places_reset(SagazStreamPlaces *places)
+{
+	places->count = 0;
+	places->last = 0;
+	resetStringInfo(&places->bytes);
+	appendStringInfoSpaces(&places->bytes, VARHDRSZ);
+}
+
+void
+sagaz_stream_places_add(SagazStreamPlaces *places, int64 seq)
+{
+	sagaz_put_signed(&places->bytes, seq - places->last);
+	places->last = seq;
+	places->count++;
+}
+
+/* In the memory of the places. */
+bytea *
+sagaz_stream_places_encode(const SagazStreamPlaces *places)
+{
+	SET_VARSIZE(places->bytes.data, places->bytes.len);
+	return (bytea *) places->bytes.data;
+}
+
+static void
+decode_places(Datum value, SagazStreamRow *row)
+{
+	SagazReader reader;
+	int64		seq = 0;
+
+	sagaz_reader_init(&reader, value);
+	row->seqs = palloc((reader.end - reader.at + 1) * sizeof(int64));
+	row->count = 0;
+	while (reader.at < reader.end)
+		row->seqs[row->count++] = seq += sagaz_get_signed(&reader);
+}
+
+/* The group's rows from that ms on, the lowest first. */
+SagazScan *
+sagaz_stream_scan_from(int16 group_no, int64 ms, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, group_no);
+	sagaz_key_int8(&keys[1], 2, BTGreaterEqualStrategyNumber, ms);
+	return sagaz_scan_begin("outbox_batch", "outbox_batch_stream", snapshot,
+							keys, 2, ForwardScanDirection);
+}
+
+/* The group's rows below that ms, the highest first. */
+SagazScan *
+sagaz_stream_scan_back(int16 group_no, int64 ms, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, group_no);
+	sagaz_key_int8(&keys[1], 2, BTLessStrategyNumber, ms);
+	return sagaz_scan_begin("outbox_batch", "outbox_batch_stream", snapshot,
+							keys, 2, BackwardScanDirection);
+}
+
+/* The next row that the worker claimed; false at the end. */
+bool
+sagaz_stream_scan_next(SagazScan *scan, const char *worker_id,
+					   Snapshot snapshot, SagazStreamRow *row)
+{
+	TimestampTz until;
+
+	while (sagaz_scan_next(scan))
+	{
+		char	   *worker = sagaz_column_text(scan->slot, batch_worker_id);
+
+		if (worker == NULL || strcmp(worker, worker_id) != 0)
+			continue;
+		row->ms = DatumGetInt64(sagaz_column(scan->slot, batch_stream_ms));
+		row->batch_id = DatumGetInt64(sagaz_column(scan->slot, batch_batch_id));
+		row->claimed_at =
+			DatumGetTimestampTz(sagaz_column(scan->slot, batch_claimed_at));
+		row->lane = DatumGetInt16(sagaz_column(scan->slot, batch_lane));
+		row->closed_by = sagaz_receipt_closing(row->batch_id, snapshot, &until);
+		decode_places(sagaz_column(scan->slot, batch_stream_places), row);
+		return true;
+	}
+	return false;
+}
+
+/*
+ * The ms of the next row: the time, unless the stream or an earlier row is
+ * ahead of it.
+ */
+int64
+sagaz_stream_next_ms(int16 group_no, int64 after)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SagazScan  *scan = sagaz_stream_scan_back(group_no, PG_INT64_MAX, snapshot);
+	int64		ms = Max(GetCurrentTimestamp() / 1000 + EPOCH_MS, after + 1);
+
+	if (sagaz_scan_next(scan))
+		ms = Max(ms, DatumGetInt64(sagaz_column(scan->slot, batch_stream_ms)) + 1);
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
+	return ms;
+}

@@ -1,0 +1,211 @@
+/*
+ * window.c
+ *		Which transactions' events lie between two moments.
+ *
+ * What is hard: a snapshot's xmax is the latest *completed* xid plus one, so
+ * transactions at or above it may be running already and may hold places
+ * below the last one drawn.  That is why an end also keeps the next xid, and
+ * why its parts are read in one order only: last place drawn, next xid,
+ * snapshot.  And a snapshot leaves out the xid of the session that takes it,
+ * though that one is running too.
+ */
+#include "lib/sagaz.h"
+
+#include "access/transam.h"
+#include "access/xact.h"
+#include "lib/qunique.h"
+#include "utils/snapmgr.h"
+
+#include "outbox/place_number.h"
+#include "lib/varint.h"
+#include "outbox/window.h"
+
+/* The moment before everything. */
+void
+sagaz_end_zero(SagazEnd *end)
+{
+	memset(end, 0, sizeof(SagazEnd));
+	end->next_xid = end->xmin = end->xmax = SAGAZ_FIRST_POS;
+}
+
+/* The 64-bit form of an xid that lies within 2^31 of next. */
+static uint64
+full_xid(uint64 next, TransactionId xid)
+{
+	uint32		epoch = (uint32) (next >> 32);
+
+	if (xid > (uint32) next)
+		epoch--;
+	return ((uint64) epoch << 32) | xid;
+}
+
+static int
+compare_xids(const void *a, const void *b)
+{
+	uint64		x = *(const uint64 *) a;
+	uint64		y = *(const uint64 *) b;
+
+	return (x > y) - (x < y);
+}
+
+/*
+ * next lies above every xid of the snapshot, unlike the end's next_xid.  A
+ * transaction that is just being prepared may be listed twice.
+ */
+static void
+add_running(SagazEnd *end, Snapshot snapshot, uint64 next, uint64 own)
+{
+	end->running = palloc((snapshot->xcnt + 1) * sizeof(uint64));
+	for (uint32 i = 0; i < snapshot->xcnt; i++)
+		end->running[end->nrunning++] = full_xid(next, snapshot->xip[i]);
+#ifndef SAGAZ_MUTANT_OWN_XID_NOT_RUNNING
+	if (own != 0 && own < end->xmax)
+		end->running[end->nrunning++] = own;
+#endif
+	qsort(end->running, end->nrunning, sizeof(uint64), compare_xids);
+	end->nrunning = qunique(end->running, end->nrunning, sizeof(uint64),
+							compare_xids);
+}
+
+/*
+ * Read the present moment.  The snapshot returned is registered; it is the
+ * one to read the log with.  The epoch is for the caller to set, who finds it
+ * with that snapshot.
+ */
+Snapshot
+sagaz_end_read(SagazEnd *end)
+{
+	Snapshot	snapshot;
+	uint64		own = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
+	uint64		next;
+
+	memset(end, 0, sizeof(SagazEnd));
+	end->last_seq = sagaz_last_seq();
+	end->next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	end->xmax = full_xid(next, snapshot->xmax);
+	add_running(end, snapshot, next, own);
+	end->xmin = end->nrunning > 0 ? end->running[0] : end->xmax;
+#ifdef SAGAZ_MUTANT_OWN_XID_AS_NEXT
+	if (own != 0)
+		end->next_xid = own;
+#endif
+#ifdef SAGAZ_MUTANT_XMAX_AS_NEXT
+	end->next_xid = end->xmax;
+#endif
+	return snapshot;
+}
+
+void
+sagaz_end_set_epoch(SagazEnd *end, const SagazCluster *cluster)
+{
+	end->epoch = cluster->epoch;
+}
+
+/* Had the transaction ended, by the xids of the end's own epoch? */
+bool
+sagaz_end_saw_xid(const SagazEnd *end, uint64 xid)
+{
+	int			low = 0;
+	int			high = end->nrunning;
+
+	if (xid < end->xmin || xid < SAGAZ_FIRST_POS)
+		return true;
+	if (xid >= end->xmax)
+		return false;
+	while (low < high)
+	{
+		int			middle = (low + high) / 2;
+
+		if (end->running[middle] < xid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low >= end->nrunning || end->running[low] != xid;
+}
+
+/* Was the event at this place visible? */
+bool
+sagaz_end_saw(const SagazEnd *end, const SagazCluster *cluster,
+			  uint64 pos, int64 seq)
+{
+	uint32		epoch;
+
+	if (pos < SAGAZ_FIRST_POS)
+		return true;
+	epoch = sagaz_epoch_of(cluster, seq);
+	if (epoch != end->epoch)
+		return epoch < end->epoch;
+	return sagaz_end_saw_xid(end, pos);
+}
+
+bool
+sagaz_window_has(const SagazWindow *window, const SagazCluster *cluster,
+				 uint64 pos, int64 seq)
+{
+	return sagaz_end_saw(&window->to, cluster, pos, seq) &&
+		!sagaz_end_saw(&window->from, cluster, pos, seq);
+}
+
+static void
+encode_end(StringInfo buffer, const SagazEnd *end)
+{
+	uint64		above = end->xmax;
+
+	sagaz_put_number(buffer, end->epoch);
+	sagaz_put_number(buffer, end->last_seq);
+	sagaz_put_number(buffer, end->xmax);
+	sagaz_put_number(buffer, Max(end->next_xid, end->xmax) - end->xmax);
+	sagaz_put_number(buffer, end->nrunning);
+	for (int i = end->nrunning - 1; i >= 0; i--)
+	{
+		sagaz_put_number(buffer, above - end->running[i]);
+		above = end->running[i];
+	}
+}
+
+static void
+decode_end(SagazReader *reader, SagazEnd *end)
+{
+	uint64		above;
+
+	end->epoch = (uint32) sagaz_get_number(reader);
+	end->last_seq = (int64) sagaz_get_number(reader);
+	end->xmax = above = sagaz_get_number(reader);
+	end->next_xid = end->xmax + sagaz_get_number(reader);
+	end->nrunning = (int) sagaz_get_number(reader);
+	if (end->nrunning < 0 || end->nrunning > reader->end - reader->at)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a row of %s.outbox_batch is damaged", SAGAZ_SCHEMA)));
+	end->running = palloc((end->nrunning + 1) * sizeof(uint64));
+	for (int i = end->nrunning - 1; i >= 0; i--)
+		end->running[i] = above = above - sagaz_get_number(reader);
+	end->xmin = end->nrunning > 0 ? end->running[0] : end->xmax;
+}
+
+/* The stored form, column "ends" of outbox_batch. */
+bytea *
+sagaz_window_encode(const SagazWindow *window)
+{
+	StringInfoData buffer;
+
+	initStringInfo(&buffer);
+	appendStringInfoSpaces(&buffer, VARHDRSZ);
+	encode_end(&buffer, &window->from);
+	encode_end(&buffer, &window->to);
+	SET_VARSIZE(buffer.data, buffer.len);
+	return (bytea *) buffer.data;
+}
+
+void
+sagaz_window_decode(Datum ends, SagazWindow *window)
+{
+	SagazReader reader;
+
+	sagaz_reader_init(&reader, ends);
+	decode_end(&reader, &window->from);
+	decode_end(&reader, &window->to);
+}

@@ -1,0 +1,156 @@
+/*
+ * ask.c
+ *		Functions that list events with their state in a consumer group.
+ *
+ * All of them read with the query's snapshot, so what one query shows in
+ * several places fits together.
+ */
+#include "lib/sagaz.h"
+
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "status/event_scan.h"
+#include "lib/rows.h"
+
+PG_FUNCTION_INFO_V1(sagaz_get_event);
+PG_FUNCTION_INFO_V1(sagaz_get_events_by_saga);
+PG_FUNCTION_INFO_V1(sagaz_get_stuck_events);
+PG_FUNCTION_INFO_V1(sagaz_get_dead_letter_events);
+PG_FUNCTION_INFO_V1(sagaz_get_pending_count);
+
+/* The arguments that end every such function: consumer_group, storage. */
+static SagazStates *
+open_states(FunctionCallInfo fcinfo, int group_argument)
+{
+	char	   *group = sagaz_text_argument(fcinfo, group_argument,
+											"consumer_group");
+
+	return sagaz_states_open(group, GetActiveSnapshot());
+}
+
+/* Return the scan's next event; false at the end. */
+static bool
+put_next(FunctionCallInfo fcinfo, SagazEventScan *scan,
+		 const SagazStates *states, TimestampTz claimed_before)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	const SagazFoundEvent *event = sagaz_event_scan_next(scan);
+	Datum		values[event_columns];
+	bool		nulls[event_columns];
+
+	if (event == NULL)
+		return false;
+	if (claimed_before != 0 && event->state.claimed_at > claimed_before)
+		return true;
+	sagaz_event_row(states, event, values, nulls);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	return true;
+}
+
+/* Return up to max_rows of the scan's events, and end it. */
+static void
+put_events(FunctionCallInfo fcinfo, SagazEventScan *scan, SagazStates *states,
+		   int64 max_rows, TimestampTz claimed_before)
+{
+	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
+													  "sagaz row",
+													  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(row_context);
+
+	while (max_rows-- > 0 && put_next(fcinfo, scan, states, claimed_before))
+		MemoryContextReset(row_context);
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(row_context);
+	sagaz_event_scan_end(scan);
+	sagaz_states_close(states);
+}
+
+/* get_event(event_id, consumer_group, storage) */
+Datum
+sagaz_get_event(PG_FUNCTION_ARGS)
+{
+	SagazStates *states;
+	Datum		event_id;
+
+	sagaz_rows_begin(fcinfo);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("event_id must not be null")));
+	event_id = PG_GETARG_DATUM(0);
+	states = open_states(fcinfo, 1);
+	put_events(fcinfo, sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1),
+			   states, 1, 0);
+	return (Datum) 0;
+}
+
+/* get_events_by_saga(saga_id, consumer_group, storage) */
+Datum
+sagaz_get_events_by_saga(PG_FUNCTION_ARGS)
+{
+	SagazStates *states;
+	Datum		saga_id;
+
+	sagaz_rows_begin(fcinfo);
+	saga_id = CStringGetTextDatum(sagaz_text_argument(fcinfo, 0, "saga_id"));
+	states = open_states(fcinfo, 1);
+	put_events(fcinfo, sagaz_scan_by_saga(states, ALL_STATUSES, saga_id),
+			   states, PG_INT64_MAX, 0);
+	return (Datum) 0;
+}
+
+/* get_stuck_events(claimed_older_than, consumer_group, storage) */
+Datum
+sagaz_get_stuck_events(PG_FUNCTION_ARGS)
+{
+	SagazStates *states;
+	int64		age;
+
+	sagaz_rows_begin(fcinfo);
+	age = sagaz_interval_us(fcinfo, 0, "claimed_older_than");
+	states = open_states(fcinfo, 1);
+	put_events(fcinfo,
+			   sagaz_scan_by_status(states, status_bit(STATUS_CLAIMED)),
+			   states, PG_INT64_MAX, GetCurrentTimestamp() - age);
+	return (Datum) 0;
+}
+
+/* get_dead_letter_events(max_rows, consumer_group, storage) */
+Datum
+sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
+{
+	SagazStates *states;
+
+	sagaz_rows_begin(fcinfo);
+	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("max_rows must not be %s",
+						PG_ARGISNULL(0) ? "null" : "negative")));
+	states = open_states(fcinfo, 1);
+	put_events(fcinfo, sagaz_scan_by_status(states, status_bit(STATUS_DEAD)),
+			   states, PG_GETARG_INT32(0), 0);
+	return (Datum) 0;
+}
+
+/* get_pending_count(consumer_group, storage) */
+Datum
+sagaz_get_pending_count(PG_FUNCTION_ARGS)
+{
+	SagazStates *states = open_states(fcinfo, 0);
+	SagazEventScan *scan = sagaz_scan_by_status(states,
+												status_bit(STATUS_PENDING));
+	int64		count = 0;
+
+	while (sagaz_event_scan_next(scan) != NULL)
+		count++;
+	sagaz_event_scan_end(scan);
+	sagaz_states_close(states);
+	PG_RETURN_INT64(count);
+}

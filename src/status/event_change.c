@@ -1,0 +1,210 @@
+/*
+ * event_change.c
+ *		Saying where one event of the log stands for a group.
+ *
+ * The event may be anywhere: ahead of the group, in an open batch, left over
+ * from one, or among the retries.  Under the lane's lock it cannot be handed
+ * out, and under the lock of its batch nobody else can say what became of it.
+ * An event that the group has not come to gets a retry row: claims pass those
+ * that have one.
+ */
+#include "lib/sagaz.h"
+
+#include "access/stratnum.h"
+#include "access/xact.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "status/event_change.h"
+#include "outbox/locks.h"
+#include "outbox/mark.h"
+#include "outbox/outbox.h"
+#include "outbox/outstanding.h"
+#include "outbox/retry.h"
+#include "wakeup/wake.h"
+
+/*
+ * Look at the event and its place as they are now; false if it is not in the
+ * log.  The caller has set group and event_id.
+ */
+bool
+sagaz_event_change_look(SagazEventChange *change)
+{
+	sagaz_event_change_end(change);
+	change->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	change->event = sagaz_event_fetch(&change->log, change->event_id,
+									  change->snapshot);
+	if (change->event)
+		sagaz_place_find(&change->group, change->event, change->snapshot,
+						 &change->place);
+	return change->event != NULL;
+}
+
+/* Let go of what was looked at; what is locked stays so. */
+void
+sagaz_event_change_end(SagazEventChange *change)
+{
+	if (change->log == NULL)
+		return;
+	sagaz_scan_end(change->log);
+	change->log = NULL;
+	UnregisterSnapshot(change->snapshot);
+}
+
+/* Is the event in an open batch? */
+bool
+sagaz_event_change_is_out(const SagazEventChange *change)
+{
+	return change->place.state == PLACE_HELD_OUT ||
+		(change->place.state == PLACE_RETRY &&
+		 change->place.retry_state == RETRY_OUT);
+}
+
+/*
+ * Keep the event, which was looked at, where it is: lock its lane, and its
+ * batch if it is out.  In an ordered group all batches of the lane are
+ * locked, for their workers may let held events of the saga go.  False if it
+ * has left the log.
+ */
+bool
+sagaz_event_change_lock(SagazEventChange *change)
+{
+	int16		lane = change->place.lane;
+	ListCell   *cell;
+
+	(void) sagaz_lock_lane(change->group.no, lane, true);
+	sagaz_group_check(&change->group);
+	if (change->group.ordered)
+		foreach(cell, sagaz_outstanding_batches(&change->group, &lane))
+			(void) sagaz_outstanding_lock(lfirst(cell));
+	if (!sagaz_event_change_look(change))
+		return false;
+	if (sagaz_event_change_is_out(change))
+	{
+		(void) sagaz_lock_batch(change->place.holder, true);
+		if (!sagaz_event_change_look(change))
+			return false;
+	}
+	change->now = GetCurrentTimestamp();
+	return true;
+}
+
+/* The group's retry row of an event that has one; *scan keeps it. */
+TupleTableSlot *
+sagaz_event_change_retry(const SagazEventChange *change, SagazScan **scan)
+{
+	*scan = sagaz_retry_row_of(change->group.no, change->place.seq,
+							   change->snapshot);
+	if (!sagaz_scan_next(*scan))
+		elog(ERROR, "retry row went away");
+	return (*scan)->slot;
+}
+
+/* Who claimed the batch, or NULL. */
+static char *
+batch_worker(const SagazEventChange *change, int64 batch_id)
+{
+	ScanKeyData keys[3];
+	SagazScan  *scan;
+	char	   *worker_id = NULL;
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, change->group.no);
+	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, change->place.lane);
+	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, batch_id);
+	scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key",
+							change->snapshot, keys, 3, ForwardScanDirection);
+	if (sagaz_scan_next(scan))
+		worker_id = sagaz_column_text(scan->slot, batch_worker_id);
+	sagaz_scan_end(scan);
+	return worker_id;
+}
+
+/* Start the retry row of an event that has none. */
+static void
+start_row(const SagazEventChange *change, SagazWriter *writer,
+		  const SagazLease *lease)
+{
+	char	   *worker_id;
+
+	sagaz_retry_row_of_event(writer, change->group.no, change->event,
+							 RETRY_WAITING);
+	if (lease == NULL)
+		return;
+	sagaz_writer_set(writer, retry_claimed_at,
+					 TimestampTzGetDatum(lease->claimed_at));
+	worker_id = batch_worker(change, lease->batch_id);
+	if (worker_id)
+		sagaz_writer_set(writer, retry_worker_id,
+						 CStringGetTextDatum(worker_id));
+}
+
+static void
+write_row(const SagazEventChange *change, const SagazLease *lease,
+		  SagazSetRetry set, void *arg)
+{
+	SagazWriter *writer = sagaz_writer_begin("outbox_retry");
+	SagazScan  *scan;
+
+	if (change->place.state == PLACE_RETRY)
+	{
+		TupleTableSlot *old = sagaz_event_change_retry(change, &scan);
+
+		sagaz_retry_row_copy(writer, old);
+		set(change, writer, arg);
+		sagaz_writer_update(writer, old, change->snapshot);
+		sagaz_scan_end(scan);
+	}
+	else
+	{
+		start_row(change, writer, lease);
+		set(change, writer, arg);
+		sagaz_writer_insert(writer);
+	}
+	sagaz_writer_end(writer);
+	CommandCounterIncrement();
+}
+
+/* Change an event that is in an open batch, whose lock is ours. */
+static void
+change_in_batch(const SagazEventChange *change, SagazEventEnd end,
+				bool needs_row, SagazSetRetry set, void *arg)
+{
+	SagazLease	lease;
+	int64		seq = change->place.seq;
+	int			held = 0;
+
+	sagaz_lease_open(change->place.holder, NULL, &lease);
+	if (change->place.state == PLACE_RETRY || end != EVENT_IS_SENT || needs_row)
+		write_row(change, &lease, set, arg);
+	sagaz_receipt_events(lease.batch_id,
+						 end == EVENT_IS_SENT ?
+						 RECEIPT_EVENTS_SENT : RECEIPT_EVENTS_MOVED,
+						 change->now, &seq, 1);
+	CommandCounterIncrement();
+	if (end == EVENT_IS_SENT)
+		sagaz_retry_let_go_of(&change->group, seq);
+	else if (change->group.ordered)
+		held = sagaz_hold_back(&lease, change->place.lane, seq, change->now);
+	sagaz_lease_close_if_done(&lease, 1 + held, change->now);
+	sagaz_lease_done(&lease);
+}
+
+/*
+ * Change the locked event's state.  One that a batch has sent needs no row,
+ * unless there is more to be kept than when that was.
+ */
+void
+sagaz_event_change(SagazEventChange *change, SagazEventEnd end, bool needs_row,
+				   SagazSetRetry set, void *arg)
+{
+	if (sagaz_event_change_is_out(change))
+		change_in_batch(change, end, needs_row, set, arg);
+	else
+	{
+		write_row(change, NULL, set, arg);
+		if (end != EVENT_GOES_ON)
+			sagaz_retry_let_go_of(&change->group, change->place.seq);
+	}
+	sagaz_wake_at_commit();
+}

@@ -1,0 +1,64 @@
+/*
+ * event_scan.h
+ *		Events with their state in one consumer group, wherever they are kept:
+ *		in the log, also with a retry row, or in the archive.
+ */
+#ifndef SAGAZ_EVENT_SCAN_H
+#define SAGAZ_EVENT_SCAN_H
+
+#include "status/event_state.h"
+
+/* One event; everything in it is valid until the next one is asked for. */
+typedef struct SagazFoundEvent
+{
+	TupleTableSlot *slot;		/* a row of outbox, or of outbox_archive */
+	bool		archived;
+	SagazEventState state;		/* not of an archived event but for the status */
+} SagazFoundEvent;
+
+typedef struct SagazEventScan SagazEventScan;
+
+/*
+ * Statuses is a set of status_bit().  A scan keeps what it needs in the
+ * memory context in which it was begun.
+ */
+extern SagazEventScan *sagaz_scan_by_status(SagazStates *states, int statuses);
+extern SagazEventScan *sagaz_scan_by_ids(SagazStates *states, int statuses,
+										 Datum *event_ids, int count);
+extern SagazEventScan *sagaz_scan_by_saga(SagazStates *states, int statuses,
+										  Datum saga_id);
+extern const SagazFoundEvent *sagaz_event_scan_next(SagazEventScan *scan);
+extern void sagaz_event_scan_end(SagazEventScan *scan);
+
+/* event_row.c: the record of an event, columns as in type outbox_event */
+enum event_column
+{
+	event_event_id,
+	event_saga_id,
+	event_aggregate_type,
+	event_aggregate_id,
+	event_event_type,
+	event_payload,
+	event_headers,
+	event_status,
+	event_created_at,
+	event_claimed_at,
+	event_sent_at,
+	event_retry_count,
+	event_last_error,
+	event_worker_id,
+	event_routing_key,
+	event_partition_key,
+	event_batch_id,
+	event_consumer_group,
+	event_columns
+};
+
+/* The columns before this one are the record as other storages have it. */
+#define event_record_columns event_batch_id
+
+extern void sagaz_event_row(const SagazStates *states,
+							const SagazFoundEvent *event, Datum *values,
+							bool *nulls);
+
+#endif							/* SAGAZ_EVENT_SCAN_H */

@@ -1,0 +1,377 @@
+/*
+ * event_state.c
+ *		Where an event stands for one consumer group.
+ *
+ * No row says so by itself.  A row in outbox_retry overrides everything.
+ * Otherwise the lane's cursor tells whether the group has come to the event;
+ * if it has, the event was handed out first by the "root", the oldest batch
+ * whose cursor counts it as handed out, and again by the batches that name
+ * that root and whose range covers it.  The receipts of the last of those
+ * tell the rest.
+ */
+#include "lib/sagaz.h"
+
+#include "access/stratnum.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "backends/common/backend.h"
+#include "outbox/batch.h"
+#include "status/event_state.h"
+#include "outbox/outbox.h"
+#include "outbox/retry.h"
+#include "saga/saga.h"
+
+static void
+find_status_datums(SagazStates *states)
+{
+	for (int status = 0; status < SAGAZ_STATUSES; status++)
+		states->status_datum[status] =
+			ObjectIdGetDatum(saga_status_oid(&event_statuses,
+											 event_statuses.words[status]));
+}
+
+/*
+ * The default group need not exist: then it has read nothing.  The snapshot
+ * must outlive the states.
+ */
+SagazStates *
+sagaz_states_open(const char *group, Snapshot snapshot)
+{
+	SagazStates *states = palloc0(sizeof(SagazStates));
+
+	states->snapshot = snapshot;
+	states->context = CurrentMemoryContext;
+	states->has_group = sagaz_group_find_in(group, snapshot, &states->group);
+	if (!states->has_group && strcmp(group, SAGAZ_DEFAULT_GROUP) != 0)
+		sagaz_no_such_group(group);
+	if (!states->has_group)
+		states->group.name = pstrdup(group);
+	states->cluster = sagaz_cluster_read(snapshot);
+	find_status_datums(states);
+	states->chain_context = AllocSetContextCreate(CurrentMemoryContext,
+												  "sagaz chain",
+												  ALLOCSET_SMALL_SIZES);
+	states->work_context = AllocSetContextCreate(CurrentMemoryContext,
+												 "sagaz batch probe",
+												 ALLOCSET_SMALL_SIZES);
+	return states;
+}
+
+void
+sagaz_states_close(SagazStates *states)
+{
+	if (states->retry)
+		sagaz_scan_end(states->retry);
+	if (states->batches)
+		sagaz_scan_end(states->batches);
+	MemoryContextDelete(states->chain_context);
+	MemoryContextDelete(states->work_context);
+	pfree(states);
+}
+
+const SagazCursor *
+sagaz_states_cursor(SagazStates *states, int16 lane)
+{
+	if (!states->cursor_read[lane])
+	{
+		MemoryContext outer = MemoryContextSwitchTo(states->context);
+
+		if (states->has_group)
+			sagaz_cursor_read(states->group.no, lane, states->snapshot,
+							  &states->cursor[lane]);
+		else
+		{
+			sagaz_end_zero(&states->cursor[lane].window.from);
+			sagaz_end_zero(&states->cursor[lane].window.to);
+		}
+		states->cursor_read[lane] = true;
+		MemoryContextSwitchTo(outer);
+	}
+	return &states->cursor[lane];
+}
+
+/* The group's retry row of a place, or NULL; valid until the next call. */
+TupleTableSlot *
+sagaz_states_retry_row(SagazStates *states, int64 seq)
+{
+	ScanKeyData keys[2];
+
+	if (!states->has_group)
+		return NULL;
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, states->group.no);
+	sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, seq);
+	if (states->retry == NULL)
+	{
+		MemoryContext outer = MemoryContextSwitchTo(states->context);
+
+		states->retry = sagaz_scan_begin("outbox_retry", "outbox_retry_pkey",
+										 states->snapshot, keys, 2,
+										 ForwardScanDirection);
+		MemoryContextSwitchTo(outer);
+	}
+	else
+		sagaz_scan_again(states->retry, keys, 2);
+	return sagaz_scan_next(states->retry) ? states->retry->slot : NULL;
+}
+
+static bool
+counts_as_handed_out(const SagazStates *states, const SagazWindow *window,
+					 int64 last_seq, uint64 pos, int64 seq)
+{
+	return sagaz_end_saw(&window->from, states->cluster, pos, seq) ||
+		(seq <= last_seq &&
+		 sagaz_end_saw(&window->to, states->cluster, pos, seq));
+}
+
+/* Has the group still to come to the place? */
+bool
+sagaz_states_ahead(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+{
+	const SagazCursor *cursor = sagaz_states_cursor(states, lane);
+
+	return !counts_as_handed_out(states, &cursor->window, cursor->last_seq,
+								 pos, seq);
+}
+
+/* Does the group get the event off the log at all? */
+bool
+sagaz_states_is_its(const SagazStates *states, TupleTableSlot *event)
+{
+	return DatumGetUInt64(sagaz_column(event, outbox_pos)) >= SAGAZ_FIRST_POS &&
+		(states->group.start_time == 0 ||
+		 DatumGetTimestampTz(sagaz_column(event, outbox_created_at)) >=
+		 states->group.start_time);
+}
+
+/* The lane's oldest batch with an id from batch_id on; NULL if none. */
+TupleTableSlot *
+sagaz_states_batch_from(SagazStates *states, int16 lane, int64 batch_id)
+{
+	ScanKeyData keys[3];
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, states->group.no);
+	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
+	sagaz_key_int8(&keys[2], 3, BTGreaterEqualStrategyNumber, batch_id);
+	if (states->batches == NULL)
+	{
+		MemoryContext outer = MemoryContextSwitchTo(states->context);
+
+		states->batches = sagaz_scan_begin("outbox_batch", "outbox_batch_key",
+										   states->snapshot, keys, 3,
+										   ForwardScanDirection);
+		MemoryContextSwitchTo(outer);
+	}
+	else
+		sagaz_scan_again(states->batches, keys, 3);
+	return sagaz_scan_next(states->batches) ? states->batches->slot : NULL;
+}
+
+/*
+ * The oldest batch of the lane that counts the place as handed out; the
+ * cursor does.  Later ones all do, so the ids can be bisected.
+ */
+static int64
+find_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+{
+	int64		low = 0;
+	int64		root = sagaz_states_cursor(states, lane)->batch_id;
+	int64		high = root >> SAGAZ_GROUP_BITS;
+	MemoryContext outer = MemoryContextSwitchTo(states->work_context);
+
+	while (low < high)
+	{
+		int64		middle = low + (high - low) / 2;
+		TupleTableSlot *row = sagaz_states_batch_from(states, lane,
+													  middle << SAGAZ_GROUP_BITS);
+		SagazWindow window;
+
+		if (row == NULL)
+			elog(ERROR, "batch " INT64_FORMAT " went away", root);
+		sagaz_window_decode(sagaz_column(row, batch_ends), &window);
+		if (counts_as_handed_out(states, &window,
+								 DatumGetInt64(sagaz_column(row, batch_last_seq)),
+								 pos, seq))
+		{
+			root = DatumGetInt64(sagaz_column(row, batch_batch_id));
+			high = middle;
+		}
+		else
+			low = (DatumGetInt64(sagaz_column(row, batch_batch_id)) >>
+				   SAGAZ_GROUP_BITS) + 1;
+		MemoryContextReset(states->work_context);
+	}
+	MemoryContextSwitchTo(outer);
+	return root;
+}
+
+static void
+state_by_holder(const SagazHolder *holder, int64 seq, SagazEventState *state)
+{
+	const SagazAckedPlace *acked = sagaz_holder_acked(holder, seq);
+
+	state->batch_id = holder->batch_id;
+	state->claimed_at = holder->claimed_at;
+	state->worker_id = holder->worker_id;
+	if (acked || holder->closed_by == RECEIPT_SENT)
+	{
+		state->status = STATUS_SENT;
+		state->where = WHERE_DONE;
+		state->sent_at = acked ? acked->at : holder->closed_at;
+		state->last_error = NULL;
+		return;
+	}
+	if (holder->closed_by == 0)
+	{
+		state->status = STATUS_CLAIMED;
+		state->where = WHERE_OUT;
+		state->lease_end = sagaz_lease_end(holder->claimed_at, holder->until);
+		state->last_error = NULL;
+		return;
+	}
+	state->status = STATUS_PENDING;
+	state->where = WHERE_RETURNED;
+	state->closed_by = holder->closed_by;
+	state->next_attempt_at = holder->until;
+	if (holder->error)
+		state->last_error = holder->error;
+}
+
+/*
+ * The state of an event that a chain's root handed out first and that has no
+ * retry row.  An event of the range that no holder covers was passed over,
+ * for it is none of the group's.
+ */
+void
+sagaz_state_by_chain(SagazStates *states, SagazChain *chain, uint64 pos,
+					 int64 seq, SagazEventState *state)
+{
+	ListCell   *cell;
+
+	memset(state, 0, sizeof(SagazEventState));
+	state->status = STATUS_NONE;
+	state->where = WHERE_NOT_ITS;
+	foreach(cell, chain->holders)
+	{
+		const SagazHolder *holder = lfirst(cell);
+
+		if (!sagaz_chain_covers(states, chain, holder, pos, seq, false))
+			continue;
+		state_by_holder(holder, seq, state);
+		if (state->where != WHERE_RETURNED)
+			return;
+	}
+	if (state->where == WHERE_RETURNED)
+	{
+		state->claimed_at = 0;
+		state->worker_id = NULL;
+	}
+}
+
+static TimestampTz
+time_column(TupleTableSlot *slot, int attnum)
+{
+	return sagaz_column_is_null(slot, attnum) ? 0 :
+		DatumGetTimestampTz(sagaz_column(slot, attnum));
+}
+
+/* A time that may have come with a record, and be the one that 0 stands for. */
+static TimestampTz
+record_time_column(TupleTableSlot *slot, int attnum)
+{
+	return sagaz_column_is_null(slot, attnum) ? 0 :
+		sagaz_record_time(time_column(slot, attnum));
+}
+
+/*
+ * A waiting row counts as failed while it remembers when it failed; one that
+ * an operator or the end of a hold sent back forgets that.
+ */
+static SagazStatus
+status_of_retry(TupleTableSlot *retry)
+{
+	switch (DatumGetInt16(sagaz_column(retry, retry_state)))
+	{
+		case RETRY_WAITING:
+			return sagaz_column_is_null(retry, retry_failed_at) ?
+				STATUS_PENDING : STATUS_FAILED;
+		case RETRY_OUT:
+			return STATUS_CLAIMED;
+		case RETRY_DEAD:
+			return STATUS_DEAD;
+		case RETRY_SENT:
+			return STATUS_SENT;
+		default:
+			return STATUS_PENDING;
+	}
+}
+
+/* The state that a row of outbox_retry tells; texts are palloc'd. */
+void
+sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
+{
+	memset(state, 0, sizeof(SagazEventState));
+	state->where = WHERE_RETRY;
+	state->retry_state = DatumGetInt16(sagaz_column(retry, retry_state));
+	state->retry_count = DatumGetInt32(sagaz_column(retry, retry_retry_count));
+	state->last_error = sagaz_column_text(retry, retry_last_error);
+	state->next_attempt_at = time_column(retry, retry_next_attempt_at);
+	state->failed_at = record_time_column(retry, retry_failed_at);
+	state->status = status_of_retry(retry);
+	if (state->retry_state == RETRY_HELD)
+		return;
+	state->claimed_at = record_time_column(retry, retry_claimed_at);
+	state->worker_id = sagaz_column_text(retry, retry_worker_id);
+	state->sent_at = record_time_column(retry, retry_sent_at);
+	if ((state->status == STATUS_SENT || state->status == STATUS_CLAIMED) &&
+		!sagaz_column_is_null(retry, retry_batch_id))
+		state->batch_id = DatumGetInt64(sagaz_column(retry, retry_batch_id));
+}
+
+/* The state of an event that the group has still to come to. */
+void
+sagaz_state_ahead(TupleTableSlot *event, SagazEventState *state)
+{
+	memset(state, 0, sizeof(SagazEventState));
+	state->status = STATUS_PENDING;
+	state->where = WHERE_AHEAD;
+	state->next_attempt_at = time_column(event, outbox_available_at);
+}
+
+/* The chain of an event; neighbours in the log mostly share it. */
+static SagazChain *
+chain_of(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+{
+	SagazChain *chain = states->chain;
+
+	if (chain && chain->lane == lane && chain->holders != NIL &&
+		sagaz_chain_covers(states, chain, linitial(chain->holders), pos, seq,
+						   true))
+		return chain;
+	return sagaz_states_chain(states, lane, find_root(states, lane, pos, seq));
+}
+
+/* The state of any event of the log. */
+void
+sagaz_state_of(SagazStates *states, TupleTableSlot *event,
+			   SagazEventState *state)
+{
+	uint64		pos = DatumGetUInt64(sagaz_column(event, outbox_pos));
+	int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
+	int16		lane = DatumGetInt16(sagaz_column(event, outbox_lane));
+	TupleTableSlot *retry = sagaz_states_retry_row(states, seq);
+
+	if (retry)
+		sagaz_state_of_retry(retry, state);
+	else if (!sagaz_states_is_its(states, event))
+	{
+		memset(state, 0, sizeof(SagazEventState));
+		state->status = STATUS_NONE;
+		state->where = WHERE_NOT_ITS;
+	}
+	else if (sagaz_states_ahead(states, lane, pos, seq))
+		sagaz_state_ahead(event, state);
+	else
+		sagaz_state_by_chain(states, chain_of(states, lane, pos, seq), pos, seq,
+							 state);
+}

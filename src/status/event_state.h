@@ -1,0 +1,143 @@
+/*
+ * event_state.h
+ *		Where events stand for one consumer group, as of one snapshot.
+ */
+#ifndef SAGAZ_EVENT_STATE_H
+#define SAGAZ_EVENT_STATE_H
+
+#include "datatype/timestamp.h"
+#include "nodes/pg_list.h"
+
+#include "outbox/cursor.h"
+#include "outbox/group.h"
+#include "outbox/place_number.h"
+#include "lib/tuples.h"
+
+/* The labels of type event_status, in their order. */
+typedef enum SagazStatus
+{
+	STATUS_PENDING,
+	STATUS_CLAIMED,
+	STATUS_SENT,
+	STATUS_FAILED,
+	STATUS_DEAD,
+	STATUS_NONE					/* the event is none of the group's */
+} SagazStatus;
+
+#define SAGAZ_STATUSES		STATUS_NONE
+#define status_bit(status)	(1 << (status))
+#define ALL_STATUSES		(status_bit(SAGAZ_STATUSES) - 1)
+
+/* Which rows tell where the event stands. */
+typedef enum SagazWhere
+{
+	WHERE_NOT_ITS,				/* the group never gets it */
+	WHERE_AHEAD,				/* the group has not come to it */
+	WHERE_OUT,					/* in an open batch */
+	WHERE_RETURNED,				/* in a batch that ended without it */
+	WHERE_DONE,					/* sent off the log */
+	WHERE_RETRY					/* outbox_retry, see retry_state */
+} SagazWhere;
+
+typedef struct SagazEventState
+{
+	SagazStatus status;
+	SagazWhere	where;
+	int			retry_state;	/* of WHERE_RETRY */
+	int			closed_by;		/* of WHERE_RETURNED: the receipt's kind */
+	int			retry_count;
+	int64		batch_id;		/* this and what follows: 0 or NULL for none */
+	TimestampTz claimed_at;		/* this, sent_at and failed_at as records have
+								 * times: see sagaz_real_time() */
+	TimestampTz lease_end;
+	TimestampTz sent_at;
+	TimestampTz failed_at;
+	TimestampTz next_attempt_at;
+	const char *worker_id;
+	const char *last_error;
+} SagazEventState;
+
+/* A place that a receipt names as sent. */
+typedef struct SagazAckedPlace
+{
+	int64		seq;
+	TimestampTz at;
+} SagazAckedPlace;
+
+/* One handing-out of the events of a root batch in one lane. */
+typedef struct SagazHolder
+{
+	int64		batch_id;
+	TimestampTz claimed_at;
+	const char *worker_id;
+	List	   *entries;		/* of SagazOwed: the ranges it handed out */
+	int			closed_by;		/* kind of its closing receipt, 0 while open */
+	TimestampTz closed_at;
+	TimestampTz until;			/* not before, or lease extended to */
+	const char *error;			/* of a release */
+	int			nacked;
+	SagazAckedPlace *acked;		/* sorted */
+} SagazHolder;
+
+/*
+ * All the handings-out of what a batch handed out first in one lane, oldest
+ * first.  All but the last of those that cover an event ended without it.
+ */
+typedef struct SagazChain
+{
+	int64		root;
+	int16		lane;
+	List	   *holders;		/* of SagazHolder */
+	List	   *windows;		/* of BatchWindow, as far as they were needed */
+} SagazChain;
+
+/*
+ * What it takes to tell states.  Everything is read with the one snapshot,
+ * so that no event is shown in two states or in none.
+ */
+typedef struct SagazStates
+{
+	bool		has_group;		/* false: the group has not read anything yet */
+	SagazGroup	group;
+	Snapshot	snapshot;		/* registered or active, the caller's */
+	SagazCluster *cluster;
+	bool		cursor_read[SAGAZ_LANES];
+	SagazCursor cursor[SAGAZ_LANES];
+	SagazChain *chain;			/* the one used last */
+	SagazScan  *retry;			/* probes, opened when needed */
+	SagazScan  *batches;
+	Datum		status_datum[SAGAZ_STATUSES];	/* the enum's values */
+	MemoryContext context;
+	MemoryContext chain_context;
+	MemoryContext work_context;
+} SagazStates;
+
+extern SagazStates *sagaz_states_open(const char *group, Snapshot snapshot);
+extern void sagaz_states_close(SagazStates *states);
+extern const SagazCursor *sagaz_states_cursor(SagazStates *states, int16 lane);
+extern TupleTableSlot *sagaz_states_retry_row(SagazStates *states, int64 seq);
+extern bool sagaz_states_ahead(SagazStates *states, int16 lane, uint64 pos,
+							   int64 seq);
+extern bool sagaz_states_is_its(const SagazStates *states,
+								TupleTableSlot *event);
+extern TupleTableSlot *sagaz_states_batch_from(SagazStates *states, int16 lane,
+											   int64 batch_id);
+extern void sagaz_state_of(SagazStates *states, TupleTableSlot *event,
+						   SagazEventState *state);
+extern void sagaz_state_of_retry(TupleTableSlot *retry,
+								 SagazEventState *state);
+extern void sagaz_state_ahead(TupleTableSlot *event, SagazEventState *state);
+extern void sagaz_state_by_chain(SagazStates *states, SagazChain *chain,
+								 uint64 pos, int64 seq,
+								 SagazEventState *state);
+
+/* chain.c */
+extern SagazChain *sagaz_states_chain(SagazStates *states, int16 lane,
+									  int64 root);
+extern bool sagaz_chain_covers(SagazStates *states, SagazChain *chain,
+							   const SagazHolder *holder, uint64 pos,
+							   int64 seq, bool first);
+extern const SagazAckedPlace *sagaz_holder_acked(const SagazHolder *holder,
+												 int64 seq);
+
+#endif							/* SAGAZ_EVENT_STATE_H */

@@ -1,0 +1,253 @@
+/*
+ * event_update.c
+ *		The C part of update_event_status(): an operator says where an event
+ *		stands.
+ */
+#include "lib/sagaz.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+#include "utils/uuid.h"
+
+#include "status/event_change.h"
+#include "outbox/mark.h"
+#include "outbox/outbox.h"
+#include "outbox/retry.h"
+
+PG_FUNCTION_INFO_V1(sagaz_change_event_status);
+
+/* column "status" of outbox_archive */
+#define ARCHIVE_STATUS 8
+
+typedef enum EventStatus
+{
+	EVENT_PENDING,
+	EVENT_CLAIMED,
+	EVENT_SENT,
+	EVENT_FAILED,
+	EVENT_DEAD_LETTER
+} EventStatus;
+
+typedef struct Change
+{
+	SagazEventChange base;
+	EventStatus from;
+	EventStatus to;
+	const char *error;
+} Change;
+
+static const char *const status_names[] = {
+	[EVENT_PENDING] = "pending",
+	[EVENT_CLAIMED] = "claimed",
+	[EVENT_SENT] = "sent",
+	[EVENT_FAILED] = "failed",
+	[EVENT_DEAD_LETTER] = "dead_letter",
+};
+
+static const bool allowed[lengthof(status_names)][lengthof(status_names)] = {
+	[EVENT_PENDING] = {[EVENT_SENT] = true,[EVENT_FAILED] = true,
+	[EVENT_DEAD_LETTER] = true},
+	[EVENT_CLAIMED] = {[EVENT_SENT] = true,[EVENT_FAILED] = true,
+	[EVENT_PENDING] = true,[EVENT_DEAD_LETTER] = true},
+	[EVENT_FAILED] = {[EVENT_PENDING] = true,[EVENT_SENT] = true,
+	[EVENT_DEAD_LETTER] = true},
+	[EVENT_DEAD_LETTER] = {[EVENT_PENDING] = true},
+};
+
+static EventStatus
+read_status(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(status_names); i++)
+		if (strcmp(name, status_names[i]) == 0)
+			return (EventStatus) i;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("status \"%s\" is unknown", name),
+			 errhint("Say 'pending', 'sent', 'failed' or 'dead_letter'.")));
+}
+
+static char *
+uuid_text(Datum event_id)
+{
+	return DatumGetCString(DirectFunctionCall1(uuid_out, event_id));
+}
+
+static void
+refuse(const Change *change, const char *from, const char *detail,
+	   const char *hint)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_TRANSITION),
+			 errmsg("event %s cannot go from %s to %s",
+					uuid_text(change->base.event_id), from,
+					status_names[change->to]),
+			 detail ? errdetail_internal("%s", detail) : 0,
+			 hint ? errhint("%s", hint) : 0));
+}
+
+/* An event that is not in the log may be in the archive; there it stays. */
+static void
+refuse_archived(const Change *change)
+{
+	ScanKeyData key;
+	SagazScan  *scan;
+
+	sagaz_key_uuid(&key, 1, change->base.event_id);
+	scan = sagaz_scan_begin("outbox_archive", "outbox_archive_pkey",
+							change->base.snapshot, &key, 1, ForwardScanDirection);
+	if (sagaz_scan_next(scan))
+		refuse(change,
+			   DatumGetCString(DirectFunctionCall1(enum_out,
+												   sagaz_column(scan->slot, ARCHIVE_STATUS))),
+			   "It is in the archive.", NULL);
+	sagaz_scan_end(scan);
+	sagaz_no_such_event(change->base.event_id);
+}
+
+static EventStatus
+status_of_retry(const Change *change)
+{
+	SagazScan  *scan;
+	bool		failed;
+
+	switch (change->base.place.retry_state)
+	{
+		case RETRY_OUT:
+			return EVENT_CLAIMED;
+		case RETRY_DEAD:
+			return EVENT_DEAD_LETTER;
+		case RETRY_SENT:
+			return EVENT_SENT;
+		case RETRY_WAITING:
+			failed = !sagaz_column_is_null(sagaz_event_change_retry(&change->base, &scan),
+										   retry_failed_at);
+			sagaz_scan_end(scan);
+			return failed ? EVENT_FAILED : EVENT_PENDING;
+	}
+	return EVENT_PENDING;
+}
+
+/* Was the event ever meant for the group? */
+static bool
+is_of_group(const Change *change)
+{
+	return change->base.place.state == PLACE_RETRY ||
+		(DatumGetUInt64(sagaz_column(change->base.event, outbox_pos)) >= SAGAZ_FIRST_POS &&
+		 (change->base.group.start_time == 0 ||
+		  DatumGetTimestampTz(sagaz_column(change->base.event, outbox_created_at)) >=
+		  change->base.group.start_time));
+}
+
+static EventStatus
+present_status(const Change *change)
+{
+	if (!is_of_group(change))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("event %s is none of consumer group \"%s\"",
+						uuid_text(change->base.event_id), change->base.group.name)));
+	switch (change->base.place.state)
+	{
+		case PLACE_HELD_OUT:
+			return EVENT_CLAIMED;
+		case PLACE_FINISHED:
+			return EVENT_SENT;
+		case PLACE_RETRY:
+			return status_of_retry(change);
+		default:
+			return EVENT_PENDING;
+	}
+}
+
+static void
+check_transition(const Change *change)
+{
+	const char *from = status_names[change->from];
+
+	if (change->to == EVENT_CLAIMED)
+		refuse(change, from, NULL, "Events are handed out by claim_batch().");
+	if (!allowed[change->from][change->to])
+		refuse(change, from, NULL, change->from == EVENT_DEAD_LETTER ?
+			   "A dead letter can only be pending again." : NULL);
+	if (change->base.group.ordered && change->base.place.state == PLACE_AHEAD &&
+		change->to == EVENT_FAILED)
+		refuse(change, from,
+			   "In a group with ordering \"saga\" only an event that was handed out can fail.",
+			   NULL);
+}
+
+/* Bring the new status into the writer's row. */
+static void
+set_status(const SagazEventChange *base, SagazWriter *writer, void *arg)
+{
+	const Change *change = arg;
+	Datum		now = TimestampTzGetDatum(base->now);
+
+	if (change->to == EVENT_FAILED)
+	{
+		sagaz_retry_failed(writer, change->base.now, change->error);
+		sagaz_retry_clear(writer, retry_batch_id);
+		return;
+	}
+	sagaz_retry_clear(writer, retry_next_attempt_at);
+	if (change->to == EVENT_SENT)
+	{
+		sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_SENT));
+		sagaz_writer_set(writer, retry_sent_at, now);
+		return;
+	}
+	sagaz_retry_clear(writer, retry_batch_id);
+	if (change->error)
+		sagaz_writer_set(writer, retry_last_error,
+						 CStringGetTextDatum(change->error));
+	if (change->to == EVENT_DEAD_LETTER)
+	{
+		sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_DEAD));
+		sagaz_writer_set(writer, retry_failed_at, now);
+	}
+	else
+		sagaz_retry_again(writer, change->base.now,
+						  change->from == EVENT_DEAD_LETTER);
+}
+
+static void
+read_arguments(FunctionCallInfo fcinfo, Change *change)
+{
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("event_id must not be null")));
+	change->base.event_id = PG_GETARG_DATUM(0);
+	change->to = read_status(sagaz_text_argument(fcinfo, 1, "status"));
+	change->error = sagaz_optional_text(fcinfo, 2);
+	if (change->error && change->to == EVENT_SENT)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("error must be null for status \"sent\"")));
+	PreventCommandIfReadOnly("update_event_status()");
+	sagaz_group_use(sagaz_text_argument(fcinfo, 3, "consumer_group"),
+					&change->base.group);
+}
+
+/* change_event_status(event_id, status, error, consumer_group, storage) */
+Datum
+sagaz_change_event_status(PG_FUNCTION_ARGS)
+{
+	Change		change = {0};
+
+	read_arguments(fcinfo, &change);
+	if (!sagaz_event_change_look(&change.base) ||
+		!sagaz_event_change_lock(&change.base))
+		refuse_archived(&change);
+	change.from = present_status(&change);
+	check_transition(&change);
+	sagaz_event_change(&change.base,
+					   change.to == EVENT_SENT ? EVENT_IS_SENT :
+					   change.to == EVENT_DEAD_LETTER ? EVENT_IS_DEAD : EVENT_GOES_ON,
+					   false, set_status, &change);
+	sagaz_event_change_end(&change.base);
+	PG_RETURN_VOID();
+}

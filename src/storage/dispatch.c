@@ -1,0 +1,44 @@
+/*
+ * dispatch.c
+ *		The SQL functions that take a storage: which code serves them.
+ *
+ * The storage is always the last argument.  NULL is the setting for sagas or
+ * for events; 'native' goes to the function on the native tables, a storage
+ * that has a sagaz of its own to that one's function, and anything else to
+ * the function that is written over backend.h.
+ */
+#include "lib/sagaz.h"
+
+#include "fmgr.h"
+
+#include "storage/calls.h"
+#include "storage/storage.h"
+
+#define DISPATCH(name, setting, kind) \
+	extern Datum sagaz_##name(PG_FUNCTION_ARGS); \
+	PG_FUNCTION_INFO_V1(sagaz_any_##name); \
+	static Datum \
+	dispatch_##name(PG_FUNCTION_ARGS) \
+	{ \
+		SagazStore *store = sagaz_store_of(fcinfo, setting, kind); \
+		Datum		value; \
+		\
+		if (store && sagaz_foreign_##name == sagaz_foreign_claim_batch) \
+			sagaz_store_check_open(store); \
+		if (store && sagaz_call_there(fcinfo, store, &value)) \
+			return value; \
+		return store ? sagaz_foreign_##name(fcinfo, store) : \
+			sagaz_##name(fcinfo); \
+	} \
+	\
+	Datum \
+	sagaz_any_##name(PG_FUNCTION_ARGS) \
+	{ \
+		return sagaz_with_storage(fcinfo, dispatch_##name); \
+	}
+
+#define DISPATCH_SAGA(name) DISPATCH(name, sagaz_saga_storage, SAGAZ_SAGA)
+#define DISPATCH_EVENT(name) DISPATCH(name, sagaz_outbox_storage, SAGAZ_EVENT)
+
+SAGAZ_SAGA_FUNCTIONS(DISPATCH_SAGA)
+SAGAZ_EVENT_FUNCTIONS(DISPATCH_EVENT)

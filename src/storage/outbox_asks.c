@@ -1,0 +1,397 @@
+/*
+ * foreign_ask.c
+ *		Asking about events of storages other than the native tables.
+ */
+#include "lib/sagaz.h"
+
+#include "access/htup_details.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "portability/instr_time.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+
+#include "status/event_scan.h"
+#include "storage/calls.h"
+#include "storage/event_row_out.h"
+#include "backends/record/record.h"
+#include "lib/rows.h"
+#include "storage/storage.h"
+
+extern Datum sagaz_health_check(PG_FUNCTION_ARGS);
+
+PG_FUNCTION_INFO_V1(sagaz_any_health_check);
+
+static const char *const claimed_word[] = {"claimed"};
+static const char *const pending_word[] = {"pending"};
+static const char *const dead_word[] = {"dead_letter"};
+
+static void
+set_text(Datum *values, bool *nulls, int column, const char *text)
+{
+	nulls[column] = text == NULL;
+	if (text)
+		values[column] = CStringGetTextDatum(text);
+}
+
+static void
+set_time(Datum *values, bool *nulls, int column, TimestampTz time)
+{
+	nulls[column] = time == 0;
+	values[column] = TimestampTzGetDatum(sagaz_real_time(time));
+}
+
+/* A row needs a UUID, though a record may have another id. */
+static Datum
+uuid_of(const SagazStore *store, const char *event_id)
+{
+	if (!sagaz_is_uuid(event_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
+				 errmsg("event \"%s\" of storage \"%s\" has an id that is no UUID",
+						event_id, store->name),
+				 errhint("%s.export_all() shows it as it is.", SAGAZ_SCHEMA)));
+	return DirectFunctionCall1(uuid_in, CStringGetDatum(event_id));
+}
+
+/* Return an event as a row of type outbox_event. */
+void
+sagaz_foreign_put_row(FunctionCallInfo fcinfo, const SagazStore *store,
+					  const SagazRecord *record)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	const SagazEvent *event = &record->event;
+	Oid			status_type = TupleDescAttr(result->setDesc, event_status)->atttypid;
+	Datum		values[event_columns];
+	bool		nulls[event_columns] = {false};
+
+	sagaz_check_readable(store, record);
+	values[event_event_id] = uuid_of(store, event->event_id);
+	set_text(values, nulls, event_saga_id, event->saga_id);
+	set_text(values, nulls, event_aggregate_type, event->aggregate_type);
+	set_text(values, nulls, event_aggregate_id,
+			 event->aggregate_id ? event->aggregate_id : event->saga_id);
+	set_text(values, nulls, event_event_type, event->event_type);
+	values[event_payload] = JsonbPGetDatum(event->payload);
+	values[event_headers] = JsonbPGetDatum(event->headers);
+	values[event_status] = DirectFunctionCall2(enum_in, CStringGetDatum(event->status),
+											   ObjectIdGetDatum(status_type));
+	set_time(values, nulls, event_created_at, event->created_at);
+	set_time(values, nulls, event_claimed_at, event->claimed_at);
+	set_time(values, nulls, event_sent_at, event->sent_at);
+	values[event_retry_count] = Int32GetDatum(event->retry_count);
+	set_text(values, nulls, event_last_error, event->last_error);
+	set_text(values, nulls, event_worker_id, event->worker_id);
+	set_text(values, nulls, event_routing_key, event->routing_key);
+	set_text(values, nulls, event_partition_key, event->partition_key);
+	nulls[event_batch_id] = event->batch_id == 0;
+	values[event_batch_id] = Int64GetDatum(event->batch_id);
+	set_text(values, nulls, event_consumer_group, store->consumer_group);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+static void
+put_rows(FunctionCallInfo fcinfo, SagazStore *store, const SagazFilter *filter)
+{
+	SagazReader *reader = sagaz_read_begin(store, SAGAZ_EVENT, filter);
+	SagazRecord record;
+
+	while (sagaz_read_next(reader, &record))
+		sagaz_foreign_put_row(fcinfo, store, &record);
+	sagaz_read_end(reader);
+}
+
+static void
+check_group(FunctionCallInfo fcinfo, int argno, const SagazStore *store)
+{
+	sagaz_store_check_group(store, sagaz_text_argument(fcinfo, argno, "consumer_group"));
+}
+
+/* get_event(event_id, consumer_group) */
+Datum
+sagaz_foreign_get_event(FunctionCallInfo fcinfo, SagazStore *store)
+{
+	SagazFilter filter = {0};
+
+	sagaz_rows_begin(fcinfo);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("event_id must not be null")));
+	filter.key = DatumGetCString(DirectFunctionCall1(uuid_out, PG_GETARG_DATUM(0)));
+	check_group(fcinfo, 1, store);
+	put_rows(fcinfo, store, &filter);
+	return (Datum) 0;
+}
+
+/* get_events_by_saga(saga_id, consumer_group) */
+Datum
+sagaz_foreign_get_events_by_saga(FunctionCallInfo fcinfo, SagazStore *store)
+{
+	SagazFilter filter = {.order = SAGAZ_OLDEST_FIRST};
+
+	sagaz_rows_begin(fcinfo);
+	filter.saga_id = sagaz_text_argument(fcinfo, 0, "saga_id");
+	check_group(fcinfo, 1, store);
+	put_rows(fcinfo, store, &filter);
+	return (Datum) 0;
+}
+
+/* get_stuck_events(claimed_older_than, consumer_group) */
+Datum
+sagaz_foreign_get_stuck_events(FunctionCallInfo fcinfo, SagazStore *store)
+{
+	SagazFilter filter = {.statuses = claimed_word,.nstatuses = 1,
+	.order = SAGAZ_OLDEST_FIRST};
+
+	sagaz_rows_begin(fcinfo);
+	filter.claimed_before = GetCurrentTimestamp() -
+		sagaz_interval_us(fcinfo, 0, "claimed_older_than") + 1;
+	check_group(fcinfo, 1, store);
+	put_rows(fcinfo, store, &filter);
+	return (Datum) 0;
+}
+
+/* get_dead_letter_events(max_rows, consumer_group) */
+Datum
+sagaz_foreign_get_dead_letter_events(FunctionCallInfo fcinfo, SagazStore *store)
+{
+	SagazFilter filter = {.statuses = dead_word,.nstatuses = 1,
+	.order = SAGAZ_OLDEST_FIRST};
+
+	sagaz_rows_begin(fcinfo);
+	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("max_rows must not be %s",
+						PG_ARGISNULL(0) ? "null" : "negative")));
+	filter.limit = PG_GETARG_INT32(0);
+	check_group(fcinfo, 1, store);
+	if (filter.limit > 0)
+		put_rows(fcinfo, store, &filter);
+	return (Datum) 0;
+}
+
+/* get_pending_count(consumer_group) */
+Datum
+sagaz_foreign_get_pending_count(FunctionCallInfo fcinfo, SagazStore *store)
+{
+	SagazFilter filter = {.statuses = pending_word,.nstatuses = 1};
+
+	check_group(fcinfo, 0, store);
+	PG_RETURN_INT64(sagaz_count(store, SAGAZ_EVENT, &filter));
+}
+
+/* ---------------------------------------------------------------------- */
+/* Statistics and health */
+
+typedef struct EventTally
+{
+	int64		total;
+	int64		by_status[SAGAZ_STATUSES];
+	int64		batches;
+	TimestampTz oldest_pending;
+} EventTally;
+
+static void
+tally_event(EventTally *tally, const SagazEvent *event)
+{
+	for (int i = 0; sagaz_event_words[i]; i++)
+		if (strcmp(sagaz_event_words[i], event->status) == 0)
+			tally->by_status[i]++;
+	tally->total++;
+	if (strcmp(event->status, "pending") == 0 &&
+		(tally->oldest_pending == 0 || event->created_at < tally->oldest_pending))
+		tally->oldest_pending = event->created_at;
+}
+
+static int
+compare_ids(const ListCell *a, const ListCell *b)
+{
+	int64		x = *(int64 *) lfirst(a);
+	int64		y = *(int64 *) lfirst(b);
+
+	return (x > y) - (x < y);
+}
+
+/* Batches that are out; there are few of them. */
+static int64
+count_batches(SagazStore *store)
+{
+	SagazFilter filter = {.statuses = claimed_word,.nstatuses = 1};
+	SagazReader *reader = sagaz_read_begin(store, SAGAZ_EVENT, &filter);
+	SagazRecord record;
+	List	   *ids = NIL;
+	ListCell   *cell;
+	int64		count = 0;
+	int64		last = 0;
+
+	while (sagaz_read_next(reader, &record))
+	{
+		int64	   *id = palloc(sizeof(int64));
+
+		*id = record.event.batch_id;
+		ids = lappend(ids, id);
+	}
+	sagaz_read_end(reader);
+	list_sort(ids, compare_ids);
+	foreach(cell, ids)
+	{
+		int64		id = *(int64 *) lfirst(cell);
+
+		if (id != last || count == 0)
+			count++;
+		last = id;
+	}
+	return count;
+}
+
+static void
+tally_events(SagazStore *store, EventTally *tally)
+{
+	SagazFilter filter = {0};
+	SagazReader *reader = sagaz_read_begin(store, SAGAZ_EVENT, &filter);
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz tally", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(part);
+	SagazRecord record;
+
+	while (sagaz_read_next(reader, &record))
+	{
+		if (record.problem == NULL)
+			tally_event(tally, &record.event);
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(part);
+	sagaz_read_end(reader);
+	tally->batches = count_batches(store);
+}
+
+/* get_outbox_statistics(consumer_group) */
+Datum
+sagaz_foreign_get_outbox_statistics(FunctionCallInfo fcinfo, SagazStore *store)
+{
+	EventTally	tally = {0};
+	Interval   *age = palloc0(sizeof(Interval));
+	TupleDesc	row_type;
+	Datum		values[12];
+	bool		nulls[12] = {false};
+	int			column = 0;
+
+	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	check_group(fcinfo, 0, store);
+	tally_events(store, &tally);
+	age->time = Max(GetCurrentTimestamp() - sagaz_real_time(tally.oldest_pending), 0);
+	values[column++] = CStringGetTextDatum(store->consumer_group);
+	values[column++] = Int64GetDatum(tally.total);
+	for (int status = 0; status < SAGAZ_STATUSES; status++)
+		values[column++] = Int64GetDatum(tally.by_status[status]);
+	values[column++] = Int64GetDatum(0);
+	nulls[column] = tally.oldest_pending == 0;
+	values[column++] = PointerGetDatum(age);
+	values[column++] = Int64GetDatum(tally.batches);
+	values[column++] = BoolGetDatum(false);
+	values[column++] = BoolGetDatum(false);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
+													  values, nulls)));
+}
+
+/* What health_check() finds out about a storage. */
+typedef struct StorageHealth
+{
+	SagazStore *store;			/* NULL if it cannot be opened */
+	char	   *complaint;
+	double		latency_ms;
+} StorageHealth;
+
+/*
+ * Open and ping the storage that the last argument names.  That it does not
+ * answer is a finding; that there is none, or that the caller may not use it,
+ * is an error, and a cancel is passed on.
+ */
+static void
+try_storage(FunctionCallInfo fcinfo, StorageHealth *health)
+{
+	MemoryContext context = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		health->store = sagaz_store_of(fcinfo, sagaz_outbox_storage, SAGAZ_EVENT);
+		if (health->store)
+			health->store->backend->ping(health->store);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (error->sqlerrcode != ERRCODE_SAGAZ_STORAGE &&
+			error->sqlerrcode != ERRCODE_SAGAZ_CONNECTION &&
+			error->sqlerrcode != ERRCODE_SAGAZ_CONCURRENCY &&
+			error->sqlerrcode != ERRCODE_SAGAZ_CAPACITY)
+			PG_RE_THROW();
+		FlushErrorState();
+		health->complaint = error->detail ?
+			psprintf("%s: %s", error->message, error->detail) : error->message;
+	}
+	PG_END_TRY();
+}
+
+static Datum
+health_row(FunctionCallInfo fcinfo, const StorageHealth *health)
+{
+	JsonbParseState *state = NULL;
+	const SagazStore *store = health->store;
+	TupleDesc	row_type;
+	Datum		values[4];
+	bool		nulls[4] = {false};
+
+	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	if (store)
+	{
+		sagaz_push_string(&state, "storage", store->name);
+		sagaz_push_string(&state, "backend", store->backend->name);
+		sagaz_push_string(&state, "library_version", store->backend->version());
+		sagaz_push_string(&state, "consumer_group", store->consumer_group);
+		if (store->backend->describe)
+			store->backend->describe(health->store, &state);
+	}
+	values[0] = CStringGetTextDatum(health->complaint ? "unhealthy" : "healthy");
+	values[1] = Float8GetDatum(health->latency_ms);
+	values[2] = CStringGetTextDatum(health->complaint ? health->complaint :
+									"the storage is fit");
+	values[3] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
+													  values, nulls)));
+}
+
+static Datum
+check_health(FunctionCallInfo fcinfo)
+{
+	StorageHealth health = {0};
+	instr_time	start;
+	instr_time	end;
+
+	INSTR_TIME_SET_CURRENT(start);
+	try_storage(fcinfo, &health);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	health.latency_ms = INSTR_TIME_GET_MILLISEC(end);
+	if (health.store == NULL && health.complaint == NULL)
+		return sagaz_health_check(fcinfo);
+	return health_row(fcinfo, &health);
+}
+
+/* health_check(storage): is the storage there, and how soon does it answer? */
+Datum
+sagaz_any_health_check(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, check_health);
+}

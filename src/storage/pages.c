@@ -1,0 +1,186 @@
+/*
+ * exchange_page.c
+ *		What another sagaz calls for copies: export_page(), merge_records()
+ *		and remove_records(), one or a few calls a batch.
+ */
+#include "lib/sagaz.h"
+
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+
+#include "storage/records.h"
+#include "backends/record/record.h"
+#include "lib/rows.h"
+#include "storage/storage.h"
+
+PG_FUNCTION_INFO_V1(sagaz_export_page);
+PG_FUNCTION_INFO_V1(sagaz_merge_records);
+PG_FUNCTION_INFO_V1(sagaz_remove_records);
+
+/* Keys, none of which may be null. */
+static const char **
+keys_argument(FunctionCallInfo fcinfo, int argno, int *count)
+{
+	Datum	   *values;
+	bool	   *nulls;
+	const char **keys;
+
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), TEXTOID, -1, false,
+					  TYPALIGN_INT, &values, &nulls, count);
+	keys = palloc((*count + 1) * sizeof(char *));
+	for (int i = 0; i < *count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_SAGAZ_INPUT),
+					 errmsg("keys must not contain null")));
+		keys[i] = TextDatumGetCString(values[i]);
+	}
+	return keys;
+}
+
+static int
+count_argument(FunctionCallInfo fcinfo, int argno, const char *field)
+{
+	if (PG_ARGISNULL(argno) || PG_GETARG_INT32(argno) <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("%s must be positive", field)));
+	return PG_GETARG_INT32(argno);
+}
+
+static void
+put_row(ReturnSetInfo *result, SagazReader *reader, const SagazRecord *record,
+		StringInfo text)
+{
+	const char *position = reader->filter.order == SAGAZ_FOR_COPY ?
+		reader->store->backend->read_position(reader) : sagaz_record_key(record);
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	resetStringInfo(text);
+	sagaz_record_to_wire(record, text);
+	values[0] = PointerGetDatum(cstring_to_text_with_len(text->data, text->len));
+	values[1] = CStringGetTextDatum(position);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* Return records of the native tables until the page is full. */
+static void
+read_page(FunctionCallInfo fcinfo, SagazReader *reader, int max_rows)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
+											   "sagaz export", ALLOCSET_DEFAULT_SIZES);
+	StringInfoData text;
+	MemoryContext outer;
+	SagazRecord record;
+	Size		bytes = 0;
+
+	initStringInfo(&text);
+	outer = MemoryContextSwitchTo(part);
+	for (int i = 0; i < max_rows && bytes < SAGAZ_PAGE_BYTES; i++)
+	{
+		if (!sagaz_read_next(reader, &record))
+			break;
+		put_row(result, reader, &record, &text);
+		bytes += text.len;
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(outer);
+}
+
+/*
+ * export_page(type, after, max_rows, keys): of the native tables.  The
+ * position of a record that was asked for by key is its key.
+ */
+Datum
+sagaz_export_page(PG_FUNCTION_ARGS)
+{
+	SagazFilter filter = {0};
+	SagazKind	kind = sagaz_kind_of(sagaz_text_argument(fcinfo, 0, "type"));
+	int			max_rows = count_argument(fcinfo, 2, "max_rows");
+	SagazReader *reader;
+
+	if (PG_ARGISNULL(3))
+	{
+		filter.order = SAGAZ_FOR_COPY;
+		filter.position = sagaz_optional_text(fcinfo, 1);
+	}
+	else
+		filter.keys = keys_argument(fcinfo, 3, &filter.nkeys);
+	sagaz_rows_begin(fcinfo);
+	/* of no keys there are no records */
+	if (!PG_ARGISNULL(3) && filter.nkeys == 0)
+		return (Datum) 0;
+	reader = sagaz_read_begin(sagaz_native_store(), kind, &filter);
+	read_page(fcinfo, reader, max_rows);
+	sagaz_read_end(reader);
+	return (Datum) 0;
+}
+
+/* merge_records(records, type, over_claims, storage): how it went */
+static Datum
+merge_records(FunctionCallInfo fcinfo)
+{
+	SagazKind	kind;
+	SagazStore *store = sagaz_exchange_store(fcinfo, 1, &kind);
+	SagazMerged merged = {0};
+	int			count;
+	SagazRecord *records = sagaz_read_records(fcinfo, 0, kind,
+											  sagaz_record_from_wire, &count);
+	TupleDesc	row_type;
+	Datum		values[4];
+	bool		nulls[4] = {0};
+
+	if (PG_ARGISNULL(2))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("over_claims must not be null")));
+	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	if (count > 0)
+		store->backend->merge(store, records, count, PG_GETARG_BOOL(2), &merged);
+	values[0] = Int64GetDatum(merged.added);
+	values[1] = Int64GetDatum(merged.changed);
+	values[2] = Int64GetDatum(merged.unchanged);
+	values[3] = Int64GetDatum(merged.kept);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
+													  values, nulls)));
+}
+
+Datum
+sagaz_merge_records(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, merge_records);
+}
+
+/* remove_records(keys, type, storage): how many were there? */
+static Datum
+remove_records(FunctionCallInfo fcinfo)
+{
+	SagazKind	kind;
+	SagazStore *store = sagaz_exchange_store(fcinfo, 1, &kind);
+	const char **keys;
+	int			count;
+
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("keys must not be null")));
+	keys = keys_argument(fcinfo, 0, &count);
+	PG_RETURN_INT64(count == 0 ? 0 :
+					store->backend->remove(store, kind, keys, count));
+}
+
+Datum
+sagaz_remove_records(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, remove_records);
+}

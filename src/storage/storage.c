@@ -1,0 +1,421 @@
+/*
+ * storage.c
+ *		Storages: from a name or a URL to an open store.
+ *
+ * A storage with a name is a foreign server of one of our foreign data
+ * wrappers; who may use it is who has USAGE on the server.  A URL in place of
+ * a name needs USAGE on the wrapper.
+ */
+#include "lib/sagaz.h"
+
+#include "catalog/pg_foreign_data_wrapper.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_user_mapping.h"
+#include "commands/defrem.h"
+#include "foreign/foreign.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "access/reloptions.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/syscache.h"
+
+#include "outbox/group.h"
+#include "lib/rows.h"
+#include "storage/storage.h"
+
+#if PG_VERSION_NUM >= 160000
+#define may_use(class, object) \
+	(object_aclcheck(class, object, GetUserId(), ACL_USAGE) == ACLCHECK_OK)
+#else
+#define may_use(class, object) \
+	((class == ForeignServerRelationId ? \
+	  pg_foreign_server_aclcheck(object, GetUserId(), ACL_USAGE) : \
+	  pg_foreign_data_wrapper_aclcheck(object, GetUserId(), ACL_USAGE)) == ACLCHECK_OK)
+#endif
+
+#define WRAPPER_PREFIX "sagaz_"
+
+PG_FUNCTION_INFO_V1(sagaz_backends_list);
+
+/* The names of what was compiled in, for a hint. */
+static char *
+backend_names(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < sagaz_nbackends; i++)
+		appendStringInfo(&names, "%s%s", i == 0 ? "" : ", ",
+						 sagaz_backends[i]->name);
+	return names.data;
+}
+
+/* The foreign data wrapper of its storages. */
+char *
+sagaz_wrapper_name(const SagazBackend *backend)
+{
+	return psprintf(WRAPPER_PREFIX "%s", backend->name);
+}
+
+bool
+sagaz_option_is_secret(const SagazBackend *backend, const char *name)
+{
+	for (const SagazOption *option = backend->options; option->name; option++)
+		if (strcmp(option->name, name) == 0)
+			return option->secret;
+	return false;
+}
+
+static const SagazBackend *
+get_backend(const char *name)
+{
+	const SagazBackend *backend = sagaz_backend_find(name);
+
+	if (backend == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("there is no backend \"%s\" in this build of sagaz", name),
+				 errhint("It has: %s.", backend_names())));
+	return backend;
+}
+
+static bool
+has_scheme(const SagazBackend *backend, const char *scheme)
+{
+	for (const char *const *known = backend->schemes; *known; known++)
+		if (strcmp(*known, scheme) == 0)
+			return true;
+	return false;
+}
+
+/* What the URLs of this build begin with, for a hint. */
+static char *
+scheme_names(void)
+{
+	StringInfoData names;
+
+	initStringInfo(&names);
+	for (int i = 0; i < sagaz_nbackends; i++)
+		for (const char *const *known = sagaz_backends[i]->schemes; *known; known++)
+			if (strcmp(*known, "native") != 0)
+				appendStringInfo(&names, "%s%s://", names.len == 0 ? "" : ", ", *known);
+	return names.data;
+}
+
+/* Take a URL apart: its backend, and the options in it. */
+const SagazBackend *
+sagaz_storage_read_url(const char *url, List **options)
+{
+	const char *separator = strstr(url, "://");
+	size_t		length = strspn(url, "abcdefghijklmnopqrstuvwxyz");
+	char	   *scheme;
+
+	if (separator == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("url has no \"://\""),
+				 errhint("This build has: %s.", scheme_names())));
+
+	/* what is no word may be a secret */
+	if (url + length != separator || length == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("URL of a storage must begin with a backend's name and \"://\""),
+				 errhint("This build has: %s.", scheme_names())));
+	scheme = pnstrdup(url, length);
+	for (int i = 0; i < sagaz_nbackends; i++)
+		if (has_scheme(sagaz_backends[i], scheme))
+		{
+			*options = sagaz_backends[i]->read_url(scheme, separator + 3);
+			return sagaz_backends[i];
+		}
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("there is no backend for \"%s://\" in this build of sagaz", scheme),
+			 errhint("It has: %s.", scheme_names())));
+	return NULL;				/* keep compiler quiet */
+}
+
+/* Options of the present user's mapping, or of PUBLIC's; NIL without one. */
+static List *
+mapping_options(Oid server)
+{
+	Oid			users[] = {GetUserId(), InvalidOid};
+
+	for (int i = 0; i < (int) lengthof(users); i++)
+	{
+		HeapTuple	tuple = SearchSysCache2(USERMAPPINGUSERSERVER,
+											ObjectIdGetDatum(users[i]),
+											ObjectIdGetDatum(server));
+		Datum		options;
+		bool		isnull;
+		List	   *list = NIL;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		options = SysCacheGetAttr(USERMAPPINGUSERSERVER, tuple,
+								  Anum_pg_user_mapping_umoptions, &isnull);
+		if (!isnull)
+			list = untransformRelOptions(options);
+		ReleaseSysCache(tuple);
+		return list;
+	}
+	return NIL;
+}
+
+static void
+find_by_url(const char *url, SagazStorage *storage)
+{
+	char	   *wrapper;
+	ForeignDataWrapper *fdw;
+
+	storage->backend = sagaz_storage_read_url(url, &storage->options);
+	wrapper = sagaz_wrapper_name(storage->backend);
+	fdw = GetForeignDataWrapperByName(wrapper, true);
+	if (fdw == NULL || !may_use(ForeignDataWrapperRelationId, fdw->fdwid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for a URL of kind \"%s\"",
+						storage->backend->name),
+				 errhint("It needs USAGE on foreign data wrapper %s; or use a storage by its name.",
+						 wrapper)));
+	storage->server = InvalidOid;
+	storage->owner = GetUserId();
+	storage->name = pstrdup(storage->backend->name);
+}
+
+static void
+take_server(ForeignServer *server, ForeignDataWrapper *fdw, SagazStorage *storage)
+{
+	storage->backend = get_backend(fdw->fdwname + strlen(WRAPPER_PREFIX));
+	storage->server = server->serverid;
+	storage->owner = server->owner;
+	storage->name = server->servername;
+	storage->options = list_concat(server->options,
+								   mapping_options(server->serverid));
+}
+
+static void
+find_by_name(const char *name, SagazStorage *storage)
+{
+	ForeignServer *server = GetForeignServerByName(name, true);
+	ForeignDataWrapper *fdw = server ? GetForeignDataWrapper(server->fdwid) : NULL;
+
+	if (fdw == NULL ||
+		strncmp(fdw->fdwname, WRAPPER_PREFIX, strlen(WRAPPER_PREFIX)) != 0 ||
+		strcmp(fdw->fdwname, "sagaz_events") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("storage \"%s\" does not exist", name),
+				 errhint("Make one with SELECT %s.create_storage(name, url); 'native' are the tables of this database.",
+						 SAGAZ_SCHEMA)));
+	if (!may_use(ForeignServerRelationId, server->serverid))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for storage \"%s\"", name),
+				 errhint("It needs USAGE on the foreign server of that name.")));
+	take_server(server, fdw, storage);
+}
+
+static void
+note_user(SagazStorage *storage)
+{
+	storage->is_superusers = superuser() && superuser_arg(storage->owner);
+	storage->user = GetUserNameFromId(GetUserId(), false);
+}
+
+/* What a name or a URL stands for; errors do not quote a URL. */
+void
+sagaz_storage_find(const char *name, SagazStorage *storage)
+{
+	if (strstr(name, "://"))
+		find_by_url(name, storage);
+	else
+		find_by_name(name, storage);
+	note_user(storage);
+}
+
+/* The storage of a foreign table, whose maker had USAGE on the server. */
+void
+sagaz_storage_of_server(Oid server, SagazStorage *storage)
+{
+	ForeignServer *found = GetForeignServer(server);
+
+	take_server(found, GetForeignDataWrapper(found->fdwid), storage);
+	note_user(storage);
+}
+
+static void
+check_kind(const SagazStore *store, SagazKind kind)
+{
+	const char *type = sagaz_store_option(store, "storage_type");
+	const char *word = kind == SAGAZ_SAGA ? "saga" : "outbox";
+	int			capability = kind == SAGAZ_SAGA ? SAGAZ_KEEPS_SAGAS : SAGAZ_KEEPS_EVENTS;
+
+	if ((store->backend->capabilities & capability) != 0 &&
+		(type == NULL || strcmp(type, "both") == 0 || strcmp(type, word) == 0))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" keeps no %s", store->name,
+					kind == SAGAZ_SAGA ? "sagas" : "events"),
+			 errhint("See the option storage_type of the storage.")));
+}
+
+/* The native tables as a store; it holds nothing open. */
+SagazStore *
+sagaz_native_store(void)
+{
+	SagazStore *store = palloc0(sizeof(SagazStore));
+
+	store->backend = get_backend("native");
+	store->context = CurrentMemoryContext;
+	store->name = "native";
+	store->owner = GetUserId();
+	store->consumer_group = SAGAZ_DEFAULT_GROUP;
+	return store;
+}
+
+/* Open a storage that was found; no transaction is needed for that. */
+SagazStore *
+sagaz_storage_open(const SagazStorage *storage, const char *name, SagazKind kind)
+{
+	SagazStore *store = sagaz_storage_connect(storage, name);
+
+	check_kind(store, kind);
+	return store;
+}
+
+/* Open a storage that is not the native one. */
+SagazStore *
+sagaz_store_open(const char *name, SagazKind kind)
+{
+	SagazStorage storage;
+
+	sagaz_storage_find(name, &storage);
+	return sagaz_storage_open(&storage, name, kind);
+}
+
+/*
+ * The storage that a function's last argument names, or else the setting;
+ * NULL is the native one.
+ */
+SagazStore *
+sagaz_store_of(FunctionCallInfo fcinfo, const char *setting, SagazKind kind)
+{
+	char	   *name = sagaz_optional_text(fcinfo, PG_NARGS() - 1);
+
+	if (name == NULL)
+		name = unconstify(char *, setting);
+	if (strcmp(name, "native") == 0)
+		return NULL;
+	return sagaz_store_open(name, kind);
+}
+
+static void
+hide_statement(void *arg)
+{
+	errhidestmt(true);
+}
+
+/* Call a function whose statement may hold a secret: no error logs it. */
+Datum
+sagaz_hiding_statement(FunctionCallInfo fcinfo, PGFunction function)
+{
+	ErrorContextCallback hide = {error_context_stack, hide_statement, NULL};
+	Datum		result;
+
+	error_context_stack = &hide;
+	result = function(fcinfo);
+	error_context_stack = hide.previous;
+	return result;
+}
+
+/* Call a function whose last argument is a storage, which may be a URL. */
+Datum
+sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function)
+{
+	char	   *name = sagaz_optional_text(fcinfo, PG_NARGS() - 1);
+
+	return name && strstr(name, "://") ?
+		sagaz_hiding_statement(fcinfo, function) : function(fcinfo);
+}
+
+/* A foreign storage serves one group. */
+void
+sagaz_store_check_group(const SagazStore *store, const char *group)
+{
+	if (strcmp(store->consumer_group, group) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" has no consumer group \"%s\"", store->name, group),
+			 errhint("It has one group, \"%s\", which its option consumer_group names.",
+					 store->consumer_group)));
+}
+
+/* A storage that was migrated away from hands out no events. */
+void
+sagaz_store_check_open(const SagazStore *store)
+{
+	const char *closed = sagaz_store_option(store, "closed");
+	bool		is_closed;
+
+	if (closed == NULL || !parse_bool(closed, &is_closed) || !is_closed)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" is closed", store->name),
+			 errdetail("Its events were migrated to another storage."),
+			 errhint("ALTER SERVER %s OPTIONS (DROP closed) opens it.",
+					 quote_identifier(store->name))));
+}
+
+static ArrayType *
+capability_words(int capabilities)
+{
+	static const struct
+	{
+		int			bit;
+		const char *word;
+	}			words[] =
+	{
+		{SAGAZ_KEEPS_SAGAS, "saga"},
+		{SAGAZ_KEEPS_EVENTS, "outbox"},
+		{SAGAZ_KEEPS_VERSIONS, "versions"},
+		{SAGAZ_OUTLIVES_SESSION, "durable"},
+		{SAGAZ_KEY_ORDER, "key_order"},
+		{SAGAZ_HAS_STREAMS, "streams"}
+	};
+	Datum		found[lengthof(words)];
+	int			nfound = 0;
+
+	for (int i = 0; i < (int) lengthof(words); i++)
+		if (capabilities & words[i].bit)
+			found[nfound++] = CStringGetTextDatum(words[i].word);
+	return construct_array(found, nfound, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+/* backends(): name, version, capabilities */
+Datum
+sagaz_backends_list(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	sagaz_rows_begin(fcinfo);
+	for (int i = 0; i < sagaz_nbackends; i++)
+	{
+		const SagazBackend *backend = sagaz_backends[i];
+		const char *version = backend->version();
+		Datum		values[] = {
+			CStringGetTextDatum(backend->name),
+			CStringGetTextDatum(version),
+			PointerGetDatum(capability_words(backend->capabilities))
+		};
+		bool		nulls[] = {false, version[0] == '\0', false};
+
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+	return (Datum) 0;
+}

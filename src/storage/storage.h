@@ -1,0 +1,47 @@
+/*
+ * storage.h
+ *		Finding and opening storages by name or URL.
+ */
+#ifndef SAGAZ_STORAGE_H
+#define SAGAZ_STORAGE_H
+
+#include "fmgr.h"
+
+#include "backends/common/backend.h"
+
+/* What a name or a URL stands for, before it is opened. */
+typedef struct SagazStorage
+{
+	const SagazBackend *backend;
+	Oid			server;			/* InvalidOid: given by a URL */
+	Oid			owner;			/* whose rights decide */
+	bool		is_superusers;	/* both of who owns it and who uses it */
+	char	   *user;			/* who uses it */
+	char	   *name;			/* for messages; holds no secret */
+	List	   *options;
+} SagazStorage;
+
+extern void sagaz_storage_find(const char *name, SagazStorage *storage);
+extern void sagaz_storage_of_server(Oid server, SagazStorage *storage);
+extern SagazStore *sagaz_native_store(void);
+extern SagazStore *sagaz_storage_open(const SagazStorage *storage,
+									  const char *name, SagazKind kind);
+extern SagazStore *sagaz_store_open(const char *name, SagazKind kind);
+extern SagazStore *sagaz_store_of(FunctionCallInfo fcinfo, const char *setting,
+								  SagazKind kind);
+extern const SagazBackend *sagaz_storage_read_url(const char *url,
+												  List **options);
+extern char *sagaz_wrapper_name(const SagazBackend *backend);
+extern bool sagaz_option_is_secret(const SagazBackend *backend,
+								   const char *name);
+extern Datum sagaz_hiding_statement(FunctionCallInfo fcinfo,
+									PGFunction function);
+extern Datum sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function);
+extern void sagaz_store_check_open(const SagazStore *store);
+extern void sagaz_store_check_group(const SagazStore *store, const char *group);
+
+/* storage_cache.c */
+extern SagazStore *sagaz_storage_connect(const SagazStorage *storage,
+										 const char *name);
+
+#endif							/* SAGAZ_STORAGE_H */

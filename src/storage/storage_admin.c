@@ -1,0 +1,194 @@
+/*
+ * storage_admin.c
+ *		Giving storages names: create_storage().
+ *
+ * A storage with a name is a foreign server and a user mapping.  They are made
+ * without the text of an SQL command, which would hold the secrets and could
+ * show up in logs, statistics of statements and the context of errors.
+ */
+#include "lib/sagaz.h"
+
+#include "access/xact.h"
+#include "commands/defrem.h"
+#include "fmgr.h"
+#include "nodes/makefuncs.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+
+#include "storage/storage.h"
+
+PG_FUNCTION_INFO_V1(sagaz_create_storage);
+
+static char *
+name_argument(FunctionCallInfo fcinfo)
+{
+	char	   *name = sagaz_optional_text(fcinfo, 0);
+
+	if (name == NULL || name[0] == '\0' || strcmp(name, "native") == 0 ||
+		strstr(name, "://") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("name must be a name, and not that of the native storage")));
+	if (strlen(name) >= NAMEDATALEN)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("name must not be longer than %d bytes", NAMEDATALEN - 1)));
+	return name;
+}
+
+static DefElem *
+make_option(const char *name, const char *value)
+{
+	return makeDefElem(pstrdup(name), (Node *) makeString(pstrdup(value)), -1);
+}
+
+/* A value of JSON as the text of an option. */
+static char *
+option_text(JsonbValue *value)
+{
+	Jsonb	   *json;
+
+	if (value->type == jbvNull)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("options must not have a null")));
+	if (value->type == jbvString)
+		return pnstrdup(value->val.string.val, value->val.string.len);
+	json = JsonbValueToJsonb(value);
+	return JsonbToCString(NULL, &json->root, VARSIZE(json));
+}
+
+/* The pairs of the argument "options". */
+static List *
+options_argument(FunctionCallInfo fcinfo)
+{
+	List	   *options = NIL;
+	Jsonb	   *json = PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3);
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	key;
+	JsonbValue	value;
+
+	if (json == NULL || !JB_ROOT_IS_OBJECT(json))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("options must be a JSON object")));
+	iterator = JsonbIteratorInit(&json->root);
+	while ((token = JsonbIteratorNext(&iterator, &key, true)) != WJB_DONE)
+	{
+		if (token != WJB_KEY)
+			continue;
+		(void) JsonbIteratorNext(&iterator, &value, true);
+		options = lappend(options,
+						  make_option(pnstrdup(key.val.string.val, key.val.string.len),
+									  option_text(&value)));
+	}
+	return options;
+}
+
+/* Those that are secret, or those that are not. */
+static List *
+select_options(const SagazBackend *backend, List *options, bool secret)
+{
+	List	   *selected = NIL;
+	ListCell   *cell;
+
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst(cell);
+
+		if (sagaz_option_is_secret(backend, option->defname) == secret)
+			selected = lappend(selected, option);
+	}
+	return selected;
+}
+
+static void
+make_server(char *name, const SagazBackend *backend, List *options)
+{
+	CreateForeignServerStmt *statement = makeNode(CreateForeignServerStmt);
+
+	statement->servername = name;
+	statement->fdwname = sagaz_wrapper_name(backend);
+	statement->options = options;
+	(void) CreateForeignServer(statement);
+	CommandCounterIncrement();
+}
+
+static RoleSpec *
+make_role(bool is_public)
+{
+	RoleSpec   *role = makeNode(RoleSpec);
+
+	role->roletype = is_public ? ROLESPEC_PUBLIC : ROLESPEC_CURRENT_USER;
+	role->location = -1;
+	return role;
+}
+
+static void
+make_mapping(char *name, bool for_public, List *options)
+{
+	CreateUserMappingStmt *statement = makeNode(CreateUserMappingStmt);
+
+	statement->user = make_role(for_public);
+	statement->servername = name;
+	statement->options = options;
+	(void) CreateUserMapping(statement);
+	CommandCounterIncrement();
+}
+
+static void
+grant_to_public(char *name)
+{
+	GrantStmt  *statement = makeNode(GrantStmt);
+	AccessPriv *privilege = makeNode(AccessPriv);
+
+	privilege->priv_name = "usage";
+	statement->is_grant = true;
+	statement->targtype = ACL_TARGET_OBJECT;
+	statement->objtype = OBJECT_FOREIGN_SERVER;
+	statement->objects = list_make1(makeString(name));
+	statement->privileges = list_make1(privilege);
+	statement->grantees = list_make1(make_role(true));
+	statement->behavior = DROP_RESTRICT;
+	ExecuteGrantStmt(statement);
+	CommandCounterIncrement();
+}
+
+static Datum
+create_storage(FunctionCallInfo fcinfo)
+{
+	char	   *name = name_argument(fcinfo);
+	char	   *url;
+	const char *type = sagaz_optional_text(fcinfo, 2);
+	List	   *further = options_argument(fcinfo);
+	List	   *options;
+	const SagazBackend *backend;
+	bool		for_public;
+
+	if (PG_ARGISNULL(4))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("for_public must not be null")));
+	for_public = PG_GETARG_BOOL(4);
+	url = sagaz_text_argument(fcinfo, 1, "url");
+	backend = sagaz_storage_read_url(url, &options);
+	if (strcmp(backend->name, "native") == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("the native storage needs no URL")));
+	options = lappend(options, make_option("storage_type", type ? type : "both"));
+	options = list_concat(options, further);
+	make_server(name, backend, select_options(backend, options, false));
+	make_mapping(name, for_public, select_options(backend, options, true));
+	if (for_public)
+		grant_to_public(name);
+	PG_RETURN_VOID();
+}
+
+/* create_storage(name, url, storage_type, options, for_public) */
+Datum
+sagaz_create_storage(PG_FUNCTION_ARGS)
+{
+	return sagaz_hiding_statement(fcinfo, create_storage);
+}

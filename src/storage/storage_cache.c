@@ -1,0 +1,150 @@
+/*
+ * storage_cache.c
+ *		The stores that this session has open.
+ *
+ * A store stays open for the session, for a server and a user, or for a URL
+ * and a user.  It is opened anew where its options have changed, where it is
+ * broken, and where it was idle for longer than sagaz.idle_timeout; a store
+ * whose data would go with it is never closed for idleness.
+ */
+#include "lib/sagaz.h"
+
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/hsearch.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "outbox/group.h"
+#include "storage/storage.h"
+
+typedef struct StoreKey
+{
+	Oid			server;
+	Oid			user;
+	uint64		url;			/* hash of a URL, else 0 */
+} StoreKey;
+
+typedef struct StoreEntry
+{
+	StoreKey	key;			/* must be first */
+	SagazStore *store;			/* NULL: closed */
+	TimestampTz used_at;
+} StoreEntry;
+
+static HTAB *stores = NULL;
+
+static void
+close_entry(StoreEntry *entry)
+{
+	SagazStore *store = entry->store;
+
+	entry->store = NULL;
+	if (store)
+		sagaz_store_close(store);
+}
+
+/* Close what was idle for too long. */
+static void
+close_idle(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	HASH_SEQ_STATUS scan;
+	StoreEntry *entry;
+
+	hash_seq_init(&scan, stores);
+	while ((entry = hash_seq_search(&scan)) != NULL)
+	{
+		if (entry->store && sagaz_idle_timeout >= 0 &&
+			(entry->store->backend->capabilities & SAGAZ_OUTLIVES_SESSION) != 0 &&
+			TimestampDifferenceExceeds(entry->used_at, now, sagaz_idle_timeout))
+			close_entry(entry);
+		if (entry->store == NULL)
+			(void) hash_search(stores, &entry->key, HASH_REMOVE, NULL);
+	}
+}
+
+static List *
+copy_options(List *options)
+{
+	List	   *copy = NIL;
+	ListCell   *cell;
+
+	foreach(cell, options)
+		copy = lappend(copy, copyObject(lfirst(cell)));
+	return copy;
+}
+
+/* Open the store in a context of its own, which goes if that fails. */
+static SagazStore *
+open_store(const SagazStorage *storage)
+{
+	MemoryContext outer = CurrentMemoryContext;
+	MemoryContext context = AllocSetContextCreate(outer, "sagaz store",
+												  ALLOCSET_DEFAULT_SIZES);
+	SagazStore *store;
+	const char *group;
+
+	MemoryContextSwitchTo(context);
+	store = palloc0(storage->backend->store_size);
+	store->backend = storage->backend;
+	store->context = context;
+	store->name = pstrdup(storage->name);
+	store->owner = storage->owner;
+	store->is_superusers = storage->is_superusers;
+	store->user = pstrdup(storage->user);
+	store->options = copy_options(storage->options);
+	group = sagaz_store_option(store, "consumer_group");
+	store->consumer_group = pstrdup(group ? group : SAGAZ_DEFAULT_GROUP);
+	PG_TRY();
+	{
+		store->backend->open(store);
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(outer);
+		MemoryContextDelete(context);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(outer);
+	MemoryContextSetParent(context, TopMemoryContext);
+	return store;
+}
+
+/* The open store for a storage; name is how the caller called it. */
+SagazStore *
+sagaz_storage_connect(const SagazStorage *storage, const char *name)
+{
+	StoreKey	key = {.server = storage->server,.user = GetUserId()};
+	StoreEntry *entry;
+
+	if (!OidIsValid(storage->server))
+		key.url = DatumGetUInt64(hash_any_extended((const unsigned char *) name,
+												   strlen(name), 0));
+	if (stores == NULL)
+	{
+		HASHCTL		control = {.keysize = sizeof(StoreKey),.entrysize = sizeof(StoreEntry)};
+
+		stores = hash_create("sagaz stores", 16, &control, HASH_ELEM | HASH_BLOBS);
+	}
+	close_idle();
+	entry = hash_search(stores, &key, HASH_FIND, NULL);
+	if (entry && entry->store &&
+		(entry->store->broken || entry->store->owner != storage->owner ||
+		 entry->store->is_superusers != storage->is_superusers ||
+		 entry->store->backend != storage->backend ||
+		 !equal(entry->store->options, storage->options)))
+		close_entry(entry);
+	if (entry == NULL || entry->store == NULL)
+	{
+		/* first, so that one that cannot be opened leaves no entry */
+		SagazStore *store = open_store(storage);
+
+		entry = hash_search(stores, &key, HASH_ENTER, NULL);
+		entry->store = store;
+	}
+	entry->used_at = GetCurrentTimestamp();
+	return entry->store;
+}

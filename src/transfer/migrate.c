@@ -1,0 +1,552 @@
+/*
+ * migrate.c
+ *		Following a source that changes while it is copied, and switching to
+ *		the target.
+ *
+ * sagaz.transfer_record has the digest of each record that was copied.  A
+ * pass reads the source again and moves what has another digest by now; what
+ * has a row and is not in the source any more has gone away, and goes from
+ * the target, too.  What the target has besides is never touched.
+ */
+#include "lib/sagaz.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/dbcommands.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "backends/record/record.h"
+#include "transfer/transfer.h"
+
+#define MAX_PASSES 100
+#define ENOUGH_PASSES 5
+
+/* ---------------------------------------------------------------------- */
+/* What was copied */
+
+static ArrayType *
+text_array(const char *const *texts, int count)
+{
+	Datum	   *values = palloc((count + 1) * sizeof(Datum));
+
+	for (int i = 0; i < count; i++)
+		values[i] = CStringGetTextDatum(texts[i]);
+	return construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
+static ArrayType *
+record_keys(const SagazTransfer *transfer)
+{
+	const char **keys = palloc((transfer->nrecords + 1) * sizeof(char *));
+
+	for (int i = 0; i < transfer->nrecords; i++)
+		keys[i] = sagaz_record_key(&transfer->records[i]);
+	return text_array(keys, transfer->nrecords);
+}
+
+static ArrayType *
+record_digests(const SagazTransfer *transfer)
+{
+	Datum	   *values = palloc((transfer->nrecords + 1) * sizeof(Datum));
+
+	for (int i = 0; i < transfer->nrecords; i++)
+	{
+		bytea	   *bytes = palloc(VARHDRSZ + SAGAZ_DIGEST_SIZE);
+
+		SET_VARSIZE(bytes, VARHDRSZ + SAGAZ_DIGEST_SIZE);
+		memcpy(VARDATA(bytes), transfer->digests[i].bytes, SAGAZ_DIGEST_SIZE);
+		values[i] = PointerGetDatum(bytes);
+	}
+	return construct_array(values, transfer->nrecords, BYTEAOID, -1, false,
+						   TYPALIGN_INT);
+}
+
+/* As hashtextextended() has it. */
+static void
+see(SagazTransfer *transfer, const char *key)
+{
+	transfer->seen++;
+	transfer->seen_keys ^=
+		DatumGetUInt64(hash_any_extended((const unsigned char *) key, strlen(key), 0));
+}
+
+/* Leave those of the batch that are not known like that. */
+void
+sagaz_migrate_choose(SagazTransfer *transfer)
+{
+	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
+	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID, BYTEAARRAYOID};
+	Datum		values[lengthof(types)];
+	bool	   *is_known = palloc0((transfer->nrecords + 1) * sizeof(bool));
+	int			left = 0;
+
+	transfer->digests = palloc((transfer->nrecords + 1) * sizeof(SagazDigest));
+	for (int i = 0; i < transfer->nrecords; i++)
+		sagaz_digest(&transfer->records[i], &transfer->digests[i]);
+	values[0] = Int64GetDatum(transfer->id);
+	values[1] = CStringGetTextDatum(sagaz_type_words[transfer->kind]);
+	values[2] = PointerGetDatum(record_keys(transfer));
+	values[3] = PointerGetDatum(record_digests(transfer));
+	sagaz_as_owner("SELECT u.place::pg_catalog.int4 FROM ROWS FROM (pg_catalog.unnest($3),"
+				   " pg_catalog.unnest($4)) WITH ORDINALITY AS u (record_key, digest, place)"
+				   " JOIN sagaz.transfer_record AS r"
+				   " ON r.record_key OPERATOR(pg_catalog.=) u.record_key"
+				   " AND r.digest OPERATOR(pg_catalog.=) u.digest"
+				   " WHERE r.transfer_id OPERATOR(pg_catalog.=) $1"
+				   " AND r.record_type OPERATOR(pg_catalog.=) $2",
+				   lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool		isnull;
+
+		is_known[DatumGetInt32(SPI_getbinval(SPI_tuptable->vals[i],
+											 SPI_tuptable->tupdesc, 1, &isnull)) - 1] = true;
+	}
+	SPI_finish();
+	for (int i = 0; i < transfer->nrecords; i++)
+	{
+		see(transfer, sagaz_record_key(&transfer->records[i]));
+		if (is_known[i])
+			continue;
+		transfer->records[left] = transfer->records[i];
+		transfer->digests[left++] = transfer->digests[i];
+	}
+	transfer->nrecords = left;
+	MemoryContextSwitchTo(outer);
+}
+
+/* Those that are left of the batch have been copied, or refused. */
+void
+sagaz_migrate_note(SagazTransfer *transfer)
+{
+	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID, BYTEAARRAYOID};
+	Datum		values[lengthof(types)];
+
+	transfer->changes += transfer->nrecords;
+	if (transfer->nrecords == 0)
+		return;
+	values[0] = Int64GetDatum(transfer->id);
+	values[1] = CStringGetTextDatum(sagaz_type_words[transfer->kind]);
+	values[2] = PointerGetDatum(record_keys(transfer));
+	values[3] = PointerGetDatum(record_digests(transfer));
+	sagaz_as_owner("INSERT INTO sagaz.transfer_record (transfer_id, record_type, record_key, digest)"
+				   " SELECT $1, $2, u.record_key, u.digest"
+				   " FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS u (record_key, digest)"
+				   " ON CONFLICT (transfer_id, record_type, record_key) DO UPDATE"
+				   " SET digest = excluded.digest",
+				   lengthof(types), types, values, NULL, SPI_OK_INSERT);
+	SPI_finish();
+}
+
+/* Forget that these were copied. */
+void
+sagaz_migrate_forget(SagazTransfer *transfer, SagazKind kind,
+					 const char *const *keys, int nkeys)
+{
+	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID};
+	Datum		values[] = {
+		Int64GetDatum(transfer->id),
+		CStringGetTextDatum(sagaz_type_words[kind]),
+		PointerGetDatum(text_array(keys, nkeys))
+	};
+
+	sagaz_as_owner("DELETE FROM sagaz.transfer_record"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+				   " AND record_type OPERATOR(pg_catalog.=) $2"
+				   " AND record_key OPERATOR(pg_catalog.=) ANY ($3)",
+				   lengthof(types), types, values, NULL, SPI_OK_DELETE);
+	SPI_finish();
+}
+
+/* What comparing has found to differ is to be copied again. */
+static void
+forget_differing(SagazTransfer *transfer)
+{
+	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
+	{
+		int			count = list_length(transfer->differing[kind]);
+		const char **keys = palloc((count + 1) * sizeof(char *));
+
+		for (int i = 0; i < count; i++)
+			keys[i] = list_nth(transfer->differing[kind], i);
+		if (count > 0)
+			sagaz_migrate_forget(transfer, kind, keys, count);
+	}
+}
+
+/* ---------------------------------------------------------------------- */
+/* What has gone away */
+
+/*
+ * Is what has been copied of the kind, and is not known to be gone, just what
+ * the pass has seen?  Their number does not tell: a reader may see one twice.
+ */
+static bool
+all_are_there(SagazTransfer *transfer)
+{
+	Oid			types[] = {INT8OID, TEXTOID, INT8OID, INT8OID};
+	Datum		values[] = {
+		Int64GetDatum(transfer->id),
+		CStringGetTextDatum(sagaz_type_words[transfer->kind]),
+		Int64GetDatum(transfer->seen),
+		Int64GetDatum((int64) transfer->seen_keys)
+	};
+	bool		same;
+	bool		isnull;
+
+	sagaz_as_owner("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) $3 AND"
+				   " coalesce(pg_catalog.bit_xor(pg_catalog.hashtextextended(record_key, 0)), 0)"
+				   " OPERATOR(pg_catalog.=) $4 FROM sagaz.transfer_record"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+				   " AND record_type OPERATOR(pg_catalog.=) $2",
+				   lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	same = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
+									  SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_finish();
+	return same;
+}
+
+/* The next copied keys behind the last one. */
+static char **
+next_keys(SagazTransfer *transfer, int *count)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	Oid			types[] = {INT8OID, TEXTOID, TEXTOID, INT4OID};
+	Datum		values[] = {
+		Int64GetDatum(transfer->id),
+		CStringGetTextDatum(sagaz_type_words[transfer->kind]),
+		CStringGetTextDatum(transfer->last_key ? transfer->last_key : ""),
+		Int32GetDatum(transfer->batch_size)
+	};
+	char	  **keys;
+
+	sagaz_as_owner("SELECT record_key FROM sagaz.transfer_record"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+				   " AND record_type OPERATOR(pg_catalog.=) $2"
+				   " AND record_key OPERATOR(pg_catalog.>) $3"
+				   " ORDER BY record_key LIMIT $4",
+				   lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	*count = (int) SPI_processed;
+	keys = MemoryContextAlloc(caller, (*count + 1) * sizeof(char *));
+	for (int i = 0; i < *count; i++)
+		keys[i] = MemoryContextStrdup(caller,
+									  SPI_getvalue(SPI_tuptable->vals[i],
+												   SPI_tuptable->tupdesc, 1));
+	SPI_finish();
+	return keys;
+}
+
+static int
+compare_keys(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* Strike from the keys, which are sorted, those that the source has. */
+static int
+leave_gone(SagazTransfer *transfer, char **keys, int nkeys)
+{
+	SagazStore *store = sagaz_end_open(&transfer->source, transfer->kind);
+	SagazFilter filter = {.keys = (const char *const *) keys,.nkeys = nkeys};
+	bool	   *is_there = palloc0(nkeys * sizeof(bool));
+	SagazReader *reader;
+	SagazRecord record;
+	int			left = 0;
+
+	if (transfer->source.is_native)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	reader = sagaz_read_begin(store, transfer->kind, &filter);
+	while (sagaz_read_next(reader, &record))
+	{
+		const char *key = sagaz_record_key(&record);
+		char	  **found = bsearch(&key, keys, nkeys, sizeof(char *), compare_keys);
+
+		if (found)
+			is_there[found - keys] = true;
+	}
+	sagaz_read_end(reader);
+	if (transfer->source.is_native)
+		PopActiveSnapshot();
+	for (int i = 0; i < nkeys; i++)
+		if (!is_there[i])
+			keys[left++] = keys[i];
+	return left;
+}
+
+/* Remove from the target what has gone from the source, among the next keys. */
+static void
+remove_gone(SagazTransfer *transfer)
+{
+	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
+	int			count;
+	char	  **keys;
+	char	   *last = NULL;
+
+	MemoryContextReset(transfer->batch);
+	keys = next_keys(transfer, &count);
+	transfer->at_end = count < transfer->batch_size;
+	if (count > 0)
+	{
+		last = MemoryContextStrdup(transfer->context, keys[count - 1]);
+		count = leave_gone(transfer, keys, count);
+	}
+	if (count > 0)
+	{
+		SagazStore *store = sagaz_end_open(&transfer->target, transfer->kind);
+
+		transfer->counts.removed +=
+			store->backend->remove(store, transfer->kind, (const char *const *) keys, count);
+		sagaz_migrate_forget(transfer, transfer->kind, (const char *const *) keys, count);
+	}
+	transfer->last_key = last;
+	sagaz_transfer_save(transfer);
+	MemoryContextSwitchTo(outer);
+}
+
+/* Follow what has gone away, if anything has. */
+static void
+follow_gone(SagazTransfer *transfer)
+{
+	int64		removed = transfer->counts.removed;
+
+	if (all_are_there(transfer))
+		return;
+	transfer->last_key = NULL;
+	do
+		sagaz_insist(transfer, remove_gone);
+	while (!transfer->at_end);
+	transfer->changes += transfer->counts.removed - removed;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Passes */
+
+static void
+run_pass(SagazTransfer *transfer)
+{
+	transfer->pass++;
+	if (transfer->phase != PHASE_SWITCH)
+		transfer->phase = transfer->pass == 1 ? PHASE_COPY : PHASE_PASS;
+	transfer->changes = 0;
+	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
+	{
+		transfer->position = NULL;
+		sagaz_copy_kind(transfer, kind);
+		follow_gone(transfer);
+	}
+}
+
+static void
+give_up_following(SagazTransfer *transfer)
+{
+	ErrorData  *error = MemoryContextAllocZero(transfer->context, sizeof(ErrorData));
+
+	error->elevel = ERROR;
+	error->sqlerrcode = ERRCODE_SAGAZ_TRANSFER;
+	error->message = "the source changes faster than it can be followed";
+	error->hint = "Let its writers pause for a moment.";
+	error->assoc_context = transfer->context;
+	sagaz_transfer_give_up(transfer, error);
+}
+
+/* Pass after pass, until one has found nothing. */
+static void
+follow(SagazTransfer *transfer)
+{
+	int			last = transfer->pass + MAX_PASSES;
+
+	do
+	{
+		if (transfer->pass >= last)
+			give_up_following(transfer);
+		run_pass(transfer);
+	} while (transfer->changes > 0);
+}
+
+/* Follow until both sides are the same. */
+static void
+follow_and_verify(SagazTransfer *transfer)
+{
+	int			last = transfer->pass + MAX_PASSES;
+
+	for (;;)
+	{
+		follow(transfer);
+		if (sagaz_transfer_verify(transfer))
+			return;
+		if (transfer->pass >= last)
+			give_up_following(transfer);
+		sagaz_insist(transfer, forget_differing);
+	}
+}
+
+/*
+ * Before a switch: follow and compare, too, but not for ever where somebody is
+ * always at work.  What is left then is little.  False if both sides were never
+ * found the same.
+ */
+static bool
+catch_up(SagazTransfer *transfer)
+{
+	int			last = transfer->pass + ENOUGH_PASSES;
+
+	while (transfer->pass < last)
+	{
+		run_pass(transfer);
+		if (transfer->changes > 0)
+			continue;
+		if (sagaz_transfer_verify(transfer))
+			return true;
+		sagaz_insist(transfer, forget_differing);
+	}
+	return false;
+}
+
+/* ---------------------------------------------------------------------- */
+/* The switch */
+
+static void
+run_sql(const char *sql)
+{
+	SPI_connect();
+	if (SPI_execute(sql, false, 0) < 0)
+		elog(ERROR, "could not switch storages");
+	SPI_finish();
+}
+
+/* With the rights of the caller, who must own the server. */
+static void
+set_closed(const SagazEnd *end, bool closed)
+{
+	ListCell   *cell;
+	bool		is_set = false;
+
+	foreach(cell, end->storage.options)
+		if (strcmp(((DefElem *) lfirst(cell))->defname, "closed") == 0)
+			is_set = true;
+	if (closed || is_set)
+		run_sql(psprintf("ALTER SERVER %s OPTIONS (%s)", quote_identifier(end->name),
+						 !closed ? "DROP closed" : is_set ? "SET closed 'true'" :
+						 "ADD closed 'true'"));
+}
+
+/* Wait until nobody is at work on our own tables, and let nobody begin. */
+static void
+lock_native(SagazTransfer *transfer)
+{
+	sagaz_as_owner("LOCK TABLE sagaz.sagas, sagaz.saga_steps, sagaz.outbox,"
+				   " sagaz.outbox_batch, sagaz.outbox_receipt, sagaz.outbox_retry"
+				   " IN SHARE ROW EXCLUSIVE MODE", 0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	SPI_finish();
+}
+
+/*
+ * Nobody claims from the source any more.  Where it is ours, nobody writes
+ * there either until the switch is over, so that the last pass sees all.
+ */
+static void
+close_source(SagazTransfer *transfer)
+{
+	if (!transfer->source.is_native)
+	{
+		set_closed(&transfer->source, true);
+		return;
+	}
+	lock_native(transfer);
+	sagaz_as_owner("SELECT sagaz.pause_consumer_group(consumer_group)"
+				   " FROM sagaz.consumer_group", 0, NULL, NULL, NULL, SPI_OK_SELECT);
+	SPI_finish();
+}
+
+static void
+make_default(const char *setting, const char *storage)
+{
+	run_sql(psprintf("ALTER DATABASE %s SET %s TO %s",
+					 quote_identifier(get_database_name(MyDatabaseId)), setting,
+					 quote_literal_cstr(storage)));
+}
+
+static void
+change_default(SagazTransfer *transfer)
+{
+	if (!transfer->target.is_native)
+		set_closed(&transfer->target, false);
+	make_default("sagaz.saga_storage", transfer->target.name);
+	make_default("sagaz.outbox_storage", transfer->target.name);
+	transfer->phase = PHASE_SWITCH;
+	sagaz_transfer_save(transfer);
+}
+
+static void
+use_in_session(const char *setting, const char *storage)
+{
+	(void) set_config_option(setting, storage, PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SET, true, 0, false);
+}
+
+/*
+ * What is left when the source is closed.  Our own tables stand still by then,
+ * and can be compared for certain.
+ */
+static void
+follow_closed(SagazTransfer *transfer, bool is_compared)
+{
+	if (transfer->source.is_native && is_compared)
+		follow(transfer);
+	else if (transfer->source.is_native)
+		follow_and_verify(transfer);
+	else
+	{
+		run_pass(transfer);
+		if (is_compared || sagaz_transfer_verify(transfer))
+			return;
+		sagaz_insist(transfer, forget_differing);
+		run_pass(transfer);
+	}
+}
+
+/*
+ * Close the source and make the target the default, in one transaction.  Only
+ * our own tables are quiet before that has ended.
+ */
+static void
+switch_storages(SagazTransfer *transfer, bool is_compared)
+{
+	transfer->phase = PHASE_SWITCH;
+	transfer->holds_commit = true;
+	sagaz_insist(transfer, close_source);
+	follow_closed(transfer, is_compared);
+	sagaz_insist(transfer, change_default);
+	transfer->holds_commit = false;
+	sagaz_transfer_commit(transfer);
+	use_in_session("sagaz.saga_storage", transfer->target.name);
+	use_in_session("sagaz.outbox_storage", transfer->target.name);
+}
+
+/*
+ * Everything that migrate() does.  Once the target is the default people work
+ * there, and a difference says nothing any more: then only what still changes
+ * in the source is followed, also by who resumes it.  Who waited for our locks
+ * did not see that it is closed: what they do in their transaction is followed, too.
+ */
+void
+sagaz_migrate_run(SagazTransfer *transfer)
+{
+	if (!transfer->switches)
+	{
+		follow_and_verify(transfer);
+		return;
+	}
+	if (transfer->phase != PHASE_SWITCH)
+		switch_storages(transfer, catch_up(transfer));
+	if (transfer->source.is_native)
+		sagaz_insist(transfer, lock_native);
+	follow(transfer);
+}

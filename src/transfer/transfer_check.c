@@ -1,0 +1,286 @@
+/*
+ * transfer_check.c
+ *		validate_transfer(): what would be in the way of a transfer.
+ */
+#include "lib/sagaz.h"
+
+#include "access/htup_details.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "backends/record/record.h"
+#include "transfer/transfer.h"
+
+PG_FUNCTION_INFO_V1(sagaz_validate_transfer);
+
+#define SAMPLES 5
+
+typedef struct Findings
+{
+	JsonbParseState *issues;
+	bool		compatible;
+} Findings;
+
+/* Records of a kind that have one thing in common. */
+typedef struct Problem
+{
+	int64		count;
+	char	   *first;			/* why the first of them is refused */
+	List	   *samples;
+} Problem;
+
+static void
+begin_issue(Findings *findings, const char *severity, const char *code,
+			const char *message)
+{
+	if (strcmp(severity, "error") == 0)
+		findings->compatible = false;
+	pushJsonbValue(&findings->issues, WJB_BEGIN_OBJECT, NULL);
+	sagaz_push_string(&findings->issues, "severity", severity);
+	sagaz_push_string(&findings->issues, "code", code);
+	sagaz_push_string(&findings->issues, "message", message);
+}
+
+static void
+add_issue(Findings *findings, const char *severity, const char *code,
+		  const char *message)
+{
+	begin_issue(findings, severity, code, message);
+	pushJsonbValue(&findings->issues, WJB_END_OBJECT, NULL);
+}
+
+static void
+add_problem(Findings *findings, SagazKind kind, const char *code,
+			const Problem *problem)
+{
+	ListCell   *cell;
+
+	if (problem->count == 0)
+		return;
+	begin_issue(findings, "error", code, problem->first);
+	sagaz_push_string(&findings->issues, "record_type", sagaz_type_words[kind]);
+	sagaz_push_int(&findings->issues, "count", problem->count);
+	sagaz_push_key(&findings->issues, "samples");
+	pushJsonbValue(&findings->issues, WJB_BEGIN_ARRAY, NULL);
+	foreach(cell, problem->samples)
+	{
+		JsonbValue	value;
+
+		value.type = jbvString;
+		value.val.string.val = lfirst(cell);
+		value.val.string.len = strlen(lfirst(cell));
+		pushJsonbValue(&findings->issues, WJB_ELEM, &value);
+	}
+	pushJsonbValue(&findings->issues, WJB_END_ARRAY, NULL);
+	pushJsonbValue(&findings->issues, WJB_END_OBJECT, NULL);
+}
+
+/* The problem lasts as long as "kept". */
+static void
+count_problem(Problem *problem, const SagazRecord *record, const char *why,
+			  MemoryContext kept)
+{
+	MemoryContext outer = MemoryContextSwitchTo(kept);
+	const char *key = sagaz_record_key(record);
+
+	if (problem->count++ == 0)
+		problem->first = pstrdup(why);
+	if (list_length(problem->samples) < SAMPLES)
+		problem->samples = lappend(problem->samples, pstrdup(key ? key : ""));
+	MemoryContextSwitchTo(outer);
+}
+
+/* Is there a record that the target could not take, or the source not give? */
+static void
+check_records(SagazTransfer *transfer, SagazKind kind, Findings *findings)
+{
+	SagazStore *source = sagaz_end_open(&transfer->source, kind);
+	SagazStore *target = sagaz_end_open(&transfer->target, kind);
+	SagazFilter filter = {0};
+	MemoryContext kept = CurrentMemoryContext;
+	MemoryContext part = AllocSetContextCreate(kept, "sagaz validation",
+											   ALLOCSET_DEFAULT_SIZES);
+	Problem		unreadable = {0};
+	Problem		unfit = {0};
+	SagazReader *reader;
+	SagazRecord record;
+
+	if (transfer->source.is_native)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	reader = sagaz_read_begin(source, kind, &filter);
+	MemoryContextSwitchTo(part);
+	while (sagaz_read_next(reader, &record))
+	{
+		char	   *why;
+
+		CHECK_FOR_INTERRUPTS();
+		if (record.problem)
+			count_problem(&unreadable, &record, record.problem, kept);
+		else if ((why = target->backend->unfit(target, &record)) != NULL)
+			count_problem(&unfit, &record, why, kept);
+		MemoryContextReset(part);
+	}
+	MemoryContextSwitchTo(kept);
+	sagaz_read_end(reader);
+	MemoryContextDelete(part);
+	if (transfer->source.is_native)
+		PopActiveSnapshot();
+	add_problem(findings, kind, "unreadable", &unreadable);
+	add_problem(findings, kind, "unfit", &unfit);
+}
+
+/* Undo everything, also the tables that were made for the first record. */
+static SagazVerdict
+go_no_further(SagazRecord *record, bool exists, void *arg)
+{
+	((SagazTransfer *) arg)->at_end = true;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_TRANSFER),
+			 errmsg("the target can be written to")));
+}
+
+/*
+ * Get as far as one can get with writing without writing anything, nor making
+ * files or tables that stay.  Who may write to tables of sagaz, it decides
+ * itself.
+ */
+static void
+try_to_write(SagazTransfer *transfer, SagazKind kind)
+{
+	SagazStore *store = sagaz_end_open(&transfer->target, kind);
+	SagazFilter filter = {.key = "00000000-0000-0000-0000-000000000000"};
+
+	if (!transfer->target.is_native &&
+		strcmp(transfer->target.layout, "sagaz") != 0 &&
+		strcmp(transfer->target.layout, "empty") != 0)
+	{
+		store->only_looks = true;
+		PG_TRY();
+		{
+			(void) sagaz_edit(store, kind, &filter, true, go_no_further, transfer);
+		}
+		PG_FINALLY();
+		{
+			store->only_looks = false;
+		}
+		PG_END_TRY();
+	}
+}
+
+static void
+step_of_finding(SagazTransfer *transfer)
+{
+	MemoryContext outer = MemoryContextSwitchTo(transfer->context);
+
+	sagaz_end_find(transfer->checked, transfer->checked->role, transfer->checked->name);
+	MemoryContextSwitchTo(outer);
+}
+
+static void
+step_of_looking(SagazTransfer *transfer)
+{
+	sagaz_end_look(transfer->checked, transfer->kind);
+	if (transfer->checked == &transfer->target)
+		try_to_write(transfer, transfer->kind);
+}
+
+/* What was said of an end is a finding, but for words that name nothing. */
+static bool
+is_well(SagazTransfer *transfer, SagazEnd *end, SagazStep step, Findings *findings)
+{
+	ErrorData  *error;
+
+	transfer->checked = end;
+	transfer->at_end = false;
+	error = sagaz_attempt(transfer, step);
+	if (error == NULL || transfer->at_end)
+		return true;
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		error->sqlerrcode == ERRCODE_SAGAZ_NOT_FOUND ||
+		error->sqlerrcode == ERRCODE_SAGAZ_INPUT)
+		ReThrowError(error);
+	add_issue(findings, "error",
+			  error->sqlerrcode == ERRCODE_SAGAZ_CONNECTION ? "unreachable" :
+			  error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ? "privilege" : "storage",
+			  psprintf("%s: %s%s%s", end->role, error->message,
+					   error->detail ? ": " : "", error->detail ? error->detail : ""));
+	return false;
+}
+
+static bool
+find_ends(SagazTransfer *transfer, Findings *findings)
+{
+	bool		source = is_well(transfer, &transfer->source, step_of_finding, findings);
+	bool		target = is_well(transfer, &transfer->target, step_of_finding, findings);
+
+	return source && target;
+}
+
+static void
+check_kind(SagazTransfer *transfer, SagazKind kind, Findings *findings)
+{
+	bool		source;
+	bool		target;
+
+	transfer->kind = kind;
+	source = is_well(transfer, &transfer->source, step_of_looking, findings);
+	target = is_well(transfer, &transfer->target, step_of_looking, findings);
+	if (source && target)
+		check_records(transfer, kind, findings);
+}
+
+static void
+check_transfer(SagazTransfer *transfer, Findings *findings)
+{
+	if (!find_ends(transfer, findings))
+		return;
+	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
+		if (sagaz_transfer_has(transfer, kind))
+			check_kind(transfer, kind, findings);
+	if (!findings->compatible)
+		return;
+	if (sagaz_ends_are_same(transfer))
+		add_issue(findings, "error", "same_storage",
+				  "source and target are the same storage");
+	if (!transfer->target.is_native &&
+		(transfer->target.storage.backend->capabilities & SAGAZ_OUTLIVES_SESSION) == 0)
+		add_issue(findings, "warning", "not_durable",
+				  "what the target holds goes with this session");
+}
+
+/* validate_transfer(source, target, type) */
+static Datum
+validate_transfer(FunctionCallInfo fcinfo)
+{
+	SagazTransfer transfer = {.context = CurrentMemoryContext,.atomic = true};
+	Findings	findings = {.compatible = true};
+	TupleDesc	row_type;
+	Datum		values[2];
+	bool		nulls[2] = {false, false};
+
+	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	transfer.type = sagaz_text_argument(fcinfo, 2, "type");
+	if (strcmp(transfer.type, "both") != 0)
+		(void) sagaz_kind_of(transfer.type);
+	transfer.source.role = "source";
+	transfer.source.name = sagaz_text_argument(fcinfo, 0, "source");
+	transfer.target.role = "target";
+	transfer.target.name = sagaz_text_argument(fcinfo, 1, "target");
+	pushJsonbValue(&findings.issues, WJB_BEGIN_ARRAY, NULL);
+	check_transfer(&transfer, &findings);
+	values[0] = BoolGetDatum(findings.compatible);
+	values[1] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&findings.issues,
+																WJB_END_ARRAY, NULL)));
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
+													  values, nulls)));
+}
+
+Datum
+sagaz_validate_transfer(PG_FUNCTION_ARGS)
+{
+	return sagaz_hiding_statement(fcinfo, validate_transfer);
+}

@@ -1,0 +1,382 @@
+/*
+ * retention.c
+ *		archive_sent_events(): removing what every consumer group has
+ *		finished, and finished long enough ago.
+ *
+ * Each lane is walked from its old end.  The walk ends where a long run of
+ * events is too young or not handed out yet; dead letters and other single
+ * events that stay do not end it.
+ */
+#include "lib/sagaz.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "backends/common/backend.h"
+#include "outbox/place.h"
+#include "outbox/locks.h"
+#include "outbox/outbox.h"
+#include "upkeep/retention.h"
+
+/* So many events in a row that can't go yet end the walk. */
+#define MAX_MISSES 1000
+
+PG_FUNCTION_INFO_V1(sagaz_archive_sent_events);
+
+enum archive_column
+{
+	archive_event_id = 1,
+	archive_saga_id,
+	archive_aggregate_type,
+	archive_aggregate_id,
+	archive_event_type,
+	archive_payload,
+	archive_headers,
+	archive_status,
+	archive_created_at,
+	archive_claimed_at,
+	archive_sent_at,
+	archive_retry_count,
+	archive_last_error,
+	archive_worker_id,
+	archive_routing_key,
+	archive_partition_key,
+	archive_archived_at
+};
+
+typedef struct Retention
+{
+	TimestampTz before;			/* finished earlier goes */
+	bool		keep;			/* in the archive */
+	int64		max_rows;
+	int64		removed;
+	Snapshot	snapshot;
+	int			ngroups;
+	SagazKeeper *groups;
+	SagazWriter *archive;
+	Datum		status_sent;
+	MemoryContext row_context;
+} Retention;
+
+typedef enum Fate
+{
+	GOES,
+	STAYS,						/* for long, maybe: a dead letter, say */
+	NOT_YET						/* and so, likely, those behind it */
+} Fate;
+
+/* Open the states of every consumer group; the default one comes first. */
+static void
+open_groups(Retention *retention)
+{
+	SagazScan  *scan = sagaz_scan_begin("consumer_group", "consumer_group_pkey",
+										retention->snapshot, NULL, 0,
+										ForwardScanDirection);
+
+	retention->groups = palloc0((SAGAZ_MAX_GROUP + 1) * sizeof(SagazKeeper));
+	while (sagaz_scan_next(scan))
+	{
+		char	   *name = sagaz_column_text(scan->slot, 2);
+		SagazKeeper *keeper = &retention->groups[retention->ngroups++];
+
+		keeper->states = sagaz_states_open(name, retention->snapshot);
+		if (strcmp(name, SAGAZ_DEFAULT_GROUP) == 0)
+		{
+			SagazStates *first = retention->groups[0].states;
+
+			retention->groups[0].states = keeper->states;
+			keeper->states = first;
+		}
+	}
+	sagaz_scan_end(scan);
+}
+
+/* May the event go, as far as this group is concerned? */
+static Fate
+fate_in_group(const Retention *retention, const SagazEventState *state)
+{
+	if (state->where == WHERE_NOT_ITS)
+		return GOES;
+	if (state->status == STATUS_SENT)
+		return state->sent_at < retention->before ? GOES : NOT_YET;
+	return state->where == WHERE_AHEAD ? NOT_YET : STAYS;
+}
+
+/* The event stays; the group's batch rows tell about it unless a retry does. */
+static void
+note_kept(SagazKeeper *keeper, TupleTableSlot *event,
+		  const SagazEventState *state)
+{
+	if (state->where == WHERE_NOT_ITS || state->where == WHERE_AHEAD ||
+		state->where == WHERE_RETRY)
+		return;
+	if (keeper->nkept >= keeper->kept_size)
+	{
+		keeper->kept_size = Max(64, keeper->kept_size * 2);
+		keeper->kept = keeper->kept == NULL ?
+			MemoryContextAlloc(keeper->states->context,
+							   keeper->kept_size * sizeof(SagazKept)) :
+			repalloc_huge(keeper->kept, keeper->kept_size * sizeof(SagazKept));
+	}
+	keeper->kept[keeper->nkept].pos =
+		DatumGetUInt64(sagaz_column(event, outbox_pos));
+	keeper->kept[keeper->nkept++].seq =
+		DatumGetInt64(sagaz_column(event, outbox_seq));
+}
+
+/* Ask every group; *final is the state to keep in the archive. */
+static Fate
+find_fate(Retention *retention, TupleTableSlot *event, SagazEventState *final)
+{
+	SagazEventState *states =
+		palloc0(retention->ngroups * sizeof(SagazEventState));
+	Fate		fate = GOES;
+	bool		have_final = false;
+
+	if (DatumGetTimestampTz(sagaz_column(event, outbox_created_at)) >=
+		retention->before)
+		fate = NOT_YET;
+	for (int i = 0; i < retention->ngroups; i++)
+	{
+		sagaz_state_of(retention->groups[i].states, event, &states[i]);
+		fate = Max(fate, fate_in_group(retention, &states[i]));
+		if (states[i].status == STATUS_SENT && !have_final)
+		{
+			*final = states[i];
+			have_final = true;
+		}
+	}
+	if (!have_final)
+		fate = Max(fate, STAYS);
+	for (int i = 0; fate != GOES && i < retention->ngroups; i++)
+		note_kept(&retention->groups[i], event, &states[i]);
+	return fate;
+}
+
+static bool
+is_archived(Retention *retention, Datum event_id)
+{
+	ScanKeyData key;
+	SagazScan  *scan;
+	bool		found;
+
+	sagaz_key_uuid(&key, 1, event_id);
+	scan = sagaz_scan_begin("outbox_archive", "outbox_archive_pkey",
+							retention->snapshot, &key, 1,
+							ForwardScanDirection);
+	found = sagaz_scan_next(scan);
+	sagaz_scan_end(scan);
+	return found;
+}
+
+static void
+copy_column(SagazWriter *writer, int to, TupleTableSlot *slot, int from)
+{
+	if (!sagaz_column_is_null(slot, from))
+		sagaz_writer_set(writer, to, sagaz_column(slot, from));
+}
+
+static void
+set_time(SagazWriter *writer, int attnum, TimestampTz time)
+{
+	if (time != 0)
+		sagaz_writer_set(writer, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
+}
+
+static void
+set_text(SagazWriter *writer, int attnum, const char *value)
+{
+	if (value)
+		sagaz_writer_set(writer, attnum, CStringGetTextDatum(value));
+}
+
+static void
+archive(Retention *retention, TupleTableSlot *event,
+		const SagazEventState *state)
+{
+	SagazWriter *writer = retention->archive;
+
+	if (is_archived(retention, sagaz_column(event, outbox_event_id)))
+		return;
+	sagaz_writer_row(writer);
+	copy_column(writer, archive_event_id, event, outbox_event_id);
+	copy_column(writer, archive_saga_id, event, outbox_saga_id);
+	copy_column(writer, archive_aggregate_type, event, outbox_aggregate_type);
+	copy_column(writer, archive_aggregate_id, event,
+				sagaz_column_is_null(event, outbox_aggregate_id) ?
+				outbox_saga_id : outbox_aggregate_id);
+	copy_column(writer, archive_event_type, event, outbox_event_type);
+	copy_column(writer, archive_payload, event, outbox_payload);
+	copy_column(writer, archive_headers, event, outbox_headers);
+	sagaz_writer_set(writer, archive_status, retention->status_sent);
+	copy_column(writer, archive_created_at, event, outbox_created_at);
+	set_time(writer, archive_claimed_at, state->claimed_at);
+	set_time(writer, archive_sent_at, state->sent_at);
+	sagaz_writer_set(writer, archive_retry_count,
+					 Int32GetDatum(state->retry_count));
+	set_text(writer, archive_last_error, state->last_error);
+	set_text(writer, archive_worker_id, state->worker_id);
+	copy_column(writer, archive_routing_key, event, outbox_routing_key);
+	copy_column(writer, archive_partition_key, event, outbox_partition_key);
+	set_time(writer, archive_archived_at, GetCurrentTimestamp());
+	sagaz_writer_insert(writer);
+}
+
+/* Remove the event's retry rows; all of them are finished. */
+static void
+remove_retries(Retention *retention, Datum event_id)
+{
+	ScanKeyData key;
+	SagazScan  *scan;
+
+	sagaz_key_uuid(&key, 1, event_id);
+	scan = sagaz_scan_begin("outbox_retry", "outbox_retry_event",
+							retention->snapshot, &key, 1,
+							ForwardScanDirection);
+	while (sagaz_scan_next(scan))
+		simple_table_tuple_delete(scan->rel, &scan->slot->tts_tid,
+								  retention->snapshot);
+	sagaz_scan_end(scan);
+}
+
+static Fate
+treat_event(Retention *retention, SagazScan *log)
+{
+	SagazEventState state = {0};
+	Fate		fate = find_fate(retention, log->slot, &state);
+
+	if (fate != GOES)
+		return fate;
+	if (retention->keep)
+		archive(retention, log->slot, &state);
+	remove_retries(retention, sagaz_column(log->slot, outbox_event_id));
+	simple_table_tuple_delete(log->rel, &log->slot->tts_tid,
+							  retention->snapshot);
+	retention->removed++;
+	return fate;
+}
+
+/* Walk a lane; returns the first place that was not looked at. */
+static int64
+walk_lane(Retention *retention, int16 lane)
+{
+	ScanKeyData key;
+	SagazScan  *log;
+	int			misses = 0;
+	int64		end_seq = PG_INT64_MAX;
+
+	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, lane);
+	log = sagaz_scan_begin("outbox", "outbox_lane_seq", retention->snapshot,
+						   &key, 1, ForwardScanDirection);
+	while (sagaz_scan_next(log))
+	{
+		MemoryContext outer;
+		Fate		fate;
+
+		CHECK_FOR_INTERRUPTS();
+		if (misses >= MAX_MISSES || retention->removed >= retention->max_rows)
+		{
+			end_seq = DatumGetInt64(sagaz_column(log->slot, outbox_seq));
+			break;
+		}
+		outer = MemoryContextSwitchTo(retention->row_context);
+		fate = treat_event(retention, log);
+		MemoryContextSwitchTo(outer);
+		MemoryContextReset(retention->row_context);
+		if (fate == NOT_YET)
+			misses++;
+		else if (fate == GOES)
+			misses = 0;
+	}
+	sagaz_scan_end(log);
+	return end_seq;
+}
+
+/* Walk all lanes, then remove the batches whose events are gone. */
+static void
+walk_lanes(Retention *retention)
+{
+	List	   *removed = NIL;
+
+	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
+	{
+		int64		end_seq = walk_lane(retention, lane);
+
+		for (int i = 0; i < retention->ngroups; i++)
+		{
+			sagaz_remove_batches(&retention->groups[i], lane, end_seq,
+								 retention->before, &removed);
+			retention->groups[i].nkept = 0;
+		}
+	}
+	CommandCounterIncrement();
+	sagaz_remove_receipts(removed);
+}
+
+static void
+run(Retention *retention)
+{
+	retention->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	open_groups(retention);
+	retention->archive = sagaz_writer_begin("outbox_archive");
+	retention->status_sent =
+		DirectFunctionCall2(enum_in, CStringGetDatum("sent"),
+							ObjectIdGetDatum(TupleDescAttr(RelationGetDescr(retention->archive->rel),
+														   archive_status - 1)->atttypid));
+	LockRelationOid(sagaz_relation_id("outbox"), RowExclusiveLock);
+	LockRelationOid(sagaz_relation_id("outbox_retry"), RowExclusiveLock);
+	retention->row_context = AllocSetContextCreate(CurrentMemoryContext,
+												   "sagaz retention",
+												   ALLOCSET_DEFAULT_SIZES);
+	walk_lanes(retention);
+	sagaz_writer_end(retention->archive);
+	for (int i = 0; i < retention->ngroups; i++)
+		sagaz_states_close(retention->groups[i].states);
+	MemoryContextDelete(retention->row_context);
+	UnregisterSnapshot(retention->snapshot);
+	CommandCounterIncrement();
+}
+
+/*
+ * Move up to max_rows events that were finished before a time to the archive,
+ * unless somebody else is at it; returns how many.
+ */
+int64
+sagaz_archive_some(TimestampTz before, int64 max_rows)
+{
+	Retention	retention = {.before = before,.keep = true,.max_rows = max_rows};
+
+	if (!sagaz_lock_retention(false))
+		return 0;
+	run(&retention);
+	return retention.removed;
+}
+
+/* archive_sent_events(older_than, max_rows, keep, storage): events removed */
+Datum
+sagaz_archive_sent_events(PG_FUNCTION_ARGS)
+{
+	Retention	retention = {0};
+
+	retention.before = GetCurrentTimestamp() -
+		sagaz_interval_us(fcinfo, 0, "older_than");
+	retention.max_rows = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT32(1);
+	retention.keep = PG_ARGISNULL(2) || PG_GETARG_BOOL(2);
+	if (retention.max_rows < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("max_rows must be at least 1")));
+	PreventCommandDuringRecovery("archive_sent_events()");
+	PreventCommandIfReadOnly("archive_sent_events()");
+	(void) sagaz_lock_retention(true);
+	run(&retention);
+	PG_RETURN_INT64(retention.removed);
+}

@@ -1,0 +1,177 @@
+/*
+ * shared.c
+ *		Shared memory: who waits for events, and what workers there are.
+ */
+#include "lib/sagaz.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+
+#include "wakeup/wake.h"
+#include "worker/worker.h"
+
+#define TRANCHE "sagaz"
+
+SagazWorkers *sagaz_workers = NULL;
+LWLock	   *sagaz_workers_lock = NULL;
+
+static shmem_startup_hook_type previous_startup_hook = NULL;
+#if PG_VERSION_NUM >= 150000
+static shmem_request_hook_type previous_request_hook = NULL;
+#endif
+
+static Size
+workers_size(void)
+{
+	return add_size(offsetof(SagazWorkers, slots),
+					mul_size(sagaz_max_deliveries, sizeof(SagazWorkerSlot)));
+}
+
+static void
+request_shared_memory(void)
+{
+#if PG_VERSION_NUM >= 150000
+	if (previous_request_hook)
+		previous_request_hook();
+#endif
+	RequestAddinShmemSpace(add_size(MAXALIGN(sagaz_wake_size()),
+									MAXALIGN(workers_size())));
+	RequestNamedLWLockTranche(TRANCHE, 1);
+}
+
+/* A fresh start, or one after a crash: nothing is known of any database. */
+static void
+init_workers(void)
+{
+	memset(sagaz_workers, 0, workers_size());
+	sagaz_workers->nslots = sagaz_max_deliveries;
+	sagaz_workers->all_changed = true;
+	pg_atomic_init_u32(&sagaz_workers->nused, 0);
+	for (int i = 0; i < sagaz_workers->nslots; i++)
+		pg_atomic_init_u32(&sagaz_workers->slots[i].nudged, 0);
+}
+
+static void
+start_shared_memory(void)
+{
+	bool		found;
+	void	   *wake;
+
+	if (previous_startup_hook)
+		previous_startup_hook();
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	wake = ShmemInitStruct("sagaz wake", sagaz_wake_size(), &found);
+	sagaz_wake_attach(wake, !found);
+	sagaz_workers = ShmemInitStruct("sagaz workers", workers_size(), &found);
+	sagaz_workers_lock = &GetNamedLWLockTranche(TRANCHE)->lock;
+	if (!found)
+		init_workers();
+	LWLockRelease(AddinShmemInitLock);
+}
+
+/* Called while shared_preload_libraries are loaded. */
+void
+sagaz_shared_install(void)
+{
+#if PG_VERSION_NUM >= 150000
+	previous_request_hook = shmem_request_hook;
+	shmem_request_hook = request_shared_memory;
+#else
+	request_shared_memory();
+#endif
+	previous_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = start_shared_memory;
+}
+
+void
+sagaz_launcher_wake(void)
+{
+	Latch	   *latch = sagaz_workers->launcher;
+
+	if (latch)
+		SetLatch(latch);
+}
+
+/*
+ * Wake the workers of a database; nudge: they shall look at their delivery,
+ * too.  Takes no lock, as it runs at the end of each commit that emits events:
+ * who wakes for nothing sleeps again.
+ */
+void
+sagaz_workers_wake(Oid database, bool nudge)
+{
+	uint32		nused;
+
+	if (sagaz_workers == NULL)
+		return;
+	nused = pg_atomic_read_u32(&sagaz_workers->nused);
+	for (uint32 i = 0; i < nused; i++)
+	{
+		SagazWorkerSlot *slot = &sagaz_workers->slots[i];
+		Latch	   *latch = slot->latch;
+
+		if (slot->database != database || latch == NULL)
+			continue;
+		if (nudge)
+			pg_atomic_write_u32(&slot->nudged, 1);
+		SetLatch(latch);
+	}
+}
+
+/* The launcher shall look into a database. */
+void
+sagaz_database_changed(Oid database)
+{
+	bool		known = false;
+
+	if (sagaz_workers == NULL)
+		return;
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	for (int i = 0; i < sagaz_workers->nchanged; i++)
+		if (sagaz_workers->changed[i] == database)
+			known = true;
+	if (!known && sagaz_workers->nchanged < SAGAZ_MAX_CHANGED)
+		sagaz_workers->changed[sagaz_workers->nchanged++] = database;
+	else if (!known)
+		sagaz_workers->all_changed = true;
+	LWLockRelease(sagaz_workers_lock);
+	sagaz_launcher_wake();
+}
+
+void
+sagaz_all_databases_changed(void)
+{
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	sagaz_workers->all_changed = true;
+	LWLockRelease(sagaz_workers_lock);
+	sagaz_launcher_wake();
+}
+
+/* Does a command want the database for itself?  The caller holds the lock. */
+bool
+sagaz_database_is_closed(Oid database)
+{
+	for (int i = 0; i < sagaz_workers->nclosed; i++)
+		if (sagaz_workers->closed[i] == database)
+			return true;
+	return false;
+}
+
+/* The slot of a delivery, or NULL.  The caller holds the lock. */
+SagazWorkerSlot *
+sagaz_worker_slot(Oid database, const char *name)
+{
+	uint32		nused = pg_atomic_read_u32(&sagaz_workers->nused);
+
+	for (uint32 i = 0; i < nused; i++)
+	{
+		SagazWorkerSlot *slot = &sagaz_workers->slots[i];
+
+		if (slot->database == database &&
+			strcmp(NameStr(slot->name), name) == 0)
+			return slot;
+	}
+	return NULL;
+}

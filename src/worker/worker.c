@@ -1,0 +1,689 @@
+/*
+ * worker.c
+ *		The process that runs one delivery.
+ *
+ * It claims a batch, has it delivered, finishes it, and when there is nothing
+ * to claim sleeps on its latch until a commit sets it, or something falls
+ * due, or sagaz.poll_interval has passed.  The latch is reset before it looks,
+ * so no commit is missed.
+ *
+ * After an error that tells nothing about single events it waits, twice as
+ * long each time, and tries the same again.
+ */
+#include "lib/sagaz.h"
+
+#include "access/xact.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+#include "outbox/batch.h"
+#include "worker/delivery.h"
+#include "worker/forward.h"
+#include "worker/handler.h"
+#include "upkeep/housekeeping.h"
+#include "outbox/locks.h"
+#include "outbox/peek.h"
+#include "worker/process.h"
+#include "storage/storage.h"
+#include "worker/stream.h"
+#include "worker/worker.h"
+
+#if PG_VERSION_NUM >= 170000
+#define CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define CONNECT_FLAGS 0
+#endif
+
+/* The longest wait after errors. */
+#define MAX_BACKOFF_MS 60000
+/* Errors are logged at most that often. */
+#define LOG_INTERVAL_MS 60000
+/* Where others hold what there is to claim, look again after so long. */
+#define TAKEN_RETRY_MS 20
+/* While commits come fast, collect them for a tenth of a ms each. */
+#define MAX_COLLECT_MS 10
+#define EVENTS_PER_MS 10
+/* So many batches go into one transaction, if they take no longer. */
+#define MAX_SCALE 10
+#define SCALE_MS 20
+/* So many errors in a row that pass by themselves, and an event is to blame. */
+#define MAX_PATIENCE 5
+/* House-keeping rests so many times as long as it works. */
+#define REST_FACTOR 4
+
+PGDLLEXPORT void sagaz_worker_main(Datum main_arg);
+
+typedef enum Outcome
+{
+	NOTHING,					/* to deliver now */
+	DELIVERED,
+	LOOKED,						/* at what was delivered earlier */
+	RETRY_WITH_CARE,			/* the handler failed */
+	FAILED						/* something else did */
+} Outcome;
+
+typedef struct Worker
+{
+	SagazWorkerSlot *slot;
+	char	   *name;			/* of the delivery */
+	char	   *worker_id;		/* in claims */
+	Oid			owner;			/* whom this process is connected as */
+	MemoryContext context;		/* of one round */
+	SagazCare	care;			/* how the next batch is tried */
+	bool		gone;			/* the delivery is dropped or paused */
+	bool		expect;			/* there is likely something to claim */
+	int			errors;			/* in a row */
+	TimestampTz not_before;		/* after an error: no round earlier */
+	TimestampTz next;			/* when there may be something to claim */
+	TimestampTz next_housekeeping;
+	TimestampTz logged_at;
+	int			count;			/* events of the last transaction */
+	bool		full;			/* it could not have been larger */
+	int			scale;			/* batches in one transaction */
+	int64		out;			/* the batch that is sent to a storage, or 0 */
+	SagazStream stream;			/* where each event gets one entry */
+	bool		clearing;		/* this transaction gives back what an earlier
+								 * process left over */
+	bool		cleared;		/* and such a one has committed */
+} Worker;
+
+static void
+set_state(Worker *worker, SagazWorkerState state)
+{
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	worker->slot->state = state;
+	LWLockRelease(sagaz_workers_lock);
+}
+
+static void
+detach(int code, Datum arg)
+{
+	SagazWorkerSlot *slot = (SagazWorkerSlot *) DatumGetPointer(arg);
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	sagaz_slot_ended(slot);
+	LWLockRelease(sagaz_workers_lock);
+	sagaz_launcher_wake();
+}
+
+/* Take the slot over; ends the process where it is not to run any more. */
+static void
+attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
+{
+	SagazWorkerSlot *slot = &sagaz_workers->slots[slot_no];
+	bool		wanted;
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	wanted = slot->wanted && slot->pid == 0 &&
+		!sagaz_database_is_closed(slot->database);
+	if (wanted)
+	{
+		slot->pid = MyProcPid;
+		slot->latch = MyLatch;
+		slot->state = WORKER_IDLE;
+		slot->started_at = GetCurrentTimestamp();
+	}
+	else if (slot->pid == 0)
+		slot->state = WORKER_NONE;
+	*database = slot->database;
+	*owner = slot->owner;
+	worker->slot = slot;
+	worker->name = MemoryContextStrdup(TopMemoryContext, NameStr(slot->name));
+	LWLockRelease(sagaz_workers_lock);
+	if (!wanted)
+	{
+		sagaz_launcher_wake();
+		proc_exit(0);
+	}
+	before_shmem_exit(detach, PointerGetDatum(slot));
+}
+
+/*
+ * The delivery, as it is to be run now; false where there is none, it is
+ * paused, or somebody is changing it.
+ */
+static bool
+open_delivery(Worker *worker, SagazDelivery *delivery)
+{
+	Snapshot	snapshot;
+	bool		found;
+
+	worker->gone = false;
+	if (!sagaz_lock_delivery(worker->name, false, false))
+	{
+		/* nobody tells when a change is undone */
+		worker->next = GetCurrentTimestamp() +
+			TAKEN_RETRY_MS * INT64CONST(1000);
+		return false;
+	}
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	found = sagaz_delivery_find(worker->name, snapshot, delivery);
+	UnregisterSnapshot(snapshot);
+	/* one of another owner runs in another process */
+	worker->gone = !found || delivery->paused ||
+		sagaz_delivery_owner(delivery) != worker->owner;
+	return !worker->gone;
+}
+
+static void
+count_batch(Worker *worker, const SagazBatch *batch)
+{
+	SagazDone  *done = &worker->slot->done;
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	done->batches++;
+	done->delivered += batch->claim.picked - batch->failed - batch->dead -
+		batch->behind;
+	done->failed += batch->failed;
+	done->dead += batch->dead;
+	done->last_delivery = GetCurrentTimestamp();
+	LWLockRelease(sagaz_workers_lock);
+}
+
+/* Count events of a batch that was finished later. */
+static void
+count_delivered(Worker *worker, int events)
+{
+	SagazDone  *done = &worker->slot->done;
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	done->batches++;
+	done->delivered += events;
+	done->last_delivery = GetCurrentTimestamp();
+	LWLockRelease(sagaz_workers_lock);
+}
+
+/* Keep an error for the statistics, and log it unless one was just now. */
+static void
+note_error(Worker *worker, const char *error, const char *context)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	SagazDone  *done = &worker->slot->done;
+
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	done->last_error_at = now;
+	strlcpy(done->last_error, error,
+			pg_mbcliplen(error, strlen(error), SAGAZ_ERROR_LENGTH - 1) + 1);
+	LWLockRelease(sagaz_workers_lock);
+	if (!TimestampDifferenceExceeds(worker->logged_at, now, LOG_INTERVAL_MS))
+		return;
+	worker->logged_at = now;
+	ereport(LOG,
+			(errmsg("delivery \"%s\": %s", worker->name, error),
+			 errdetail_internal("%s", context)));
+}
+
+/* Keep the error of the first event on which the handler failed. */
+static void
+note_failures(Worker *worker, const SagazBatch *batch)
+{
+	for (int i = 0; i < batch->count; i++)
+		if (batch->events[i].error)
+		{
+			note_error(worker, batch->events[i].error,
+					   psprintf("The handler failed on %d of %d events, first on event %s.",
+								batch->failed + batch->dead, batch->count,
+								DatumGetCString(DirectFunctionCall1(uuid_out,
+																	batch->events[i].event_id))));
+			return;
+		}
+}
+
+static void
+report_batch(const SagazBatch *batch)
+{
+	char	   *activity = psprintf("sagaz: delivering %d events of batch "
+									INT64_FORMAT " to %s",
+									batch->claim.picked, batch->claim.batch_id,
+									batch->delivery->handler ?
+									batch->delivery->handler :
+									batch->delivery->target);
+
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+/*
+ * Where there is much to deliver and the handler is quick, several batches
+ * share the cost of a commit.
+ */
+static void
+adapt_scale(Worker *worker, TimestampTz start)
+{
+	if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SCALE_MS))
+		worker->scale = Max(worker->scale / 2, 1);
+	else if (worker->full)
+		worker->scale = Min(worker->scale * 2, MAX_SCALE);
+}
+
+/* Call the handler in the transaction of the claim, and commit. */
+static void
+deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
+{
+	sagaz_handler_deliver(batch, worker->care, at_once);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker->context);
+}
+
+/* Commit the claim, send the events without a transaction, finish. */
+static void
+deliver_to_storage(Worker *worker, SagazBatch *batch)
+{
+	SagazRecord *records = sagaz_forward_read(batch);
+	SagazStorage storage;
+
+	sagaz_storage_find(batch->delivery->target, &storage);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker->context);
+	worker->out = batch->claim.batch_id;
+	sagaz_forward_send(sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
+					   batch, records);
+	sagaz_process_begin();
+	(void) sagaz_batch_finish(worker->out, worker->worker_id);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(worker->context);
+	worker->out = 0;
+}
+
+/* Deliver what was claimed and commit. */
+static void
+deliver(Worker *worker, SagazBatch *batch, int at_once)
+{
+	TimestampTz start = GetCurrentTimestamp();
+
+	set_state(worker, WORKER_DELIVERING);
+	report_batch(batch);
+	if (batch->claim.for_stream)
+	{
+		if (!sagaz_stream_deliver(&worker->stream, batch))
+			return;
+	}
+	else if (batch->delivery->target)
+		deliver_to_storage(worker, batch);
+	else
+		deliver_to_handler(worker, batch, at_once);
+	count_batch(worker, batch);
+	note_failures(worker, batch);
+	pgstat_report_stat(false);
+	worker->care = CARE_NONE;
+	worker->errors = 0;
+	worker->count = batch->claim.picked;
+	worker->full = batch->claim.picked >= batch->claim.limit;
+	adapt_scale(worker, start);
+}
+
+/* Has the stream what was claimed before?  Find out, if it is time to. */
+static bool
+look_at_stream(Worker *worker, const SagazDelivery *delivery)
+{
+	const SagazStream *stream = &worker->stream;
+	int			finished;
+
+	if (stream->looked && GetCurrentTimestamp() <
+		stream->looked_at + sagaz_poll_interval * INT64CONST(1000))
+		return false;
+	set_state(worker, WORKER_DELIVERING);
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("sagaz: comparing with the stream of %s",
+									delivery->target));
+	finished = sagaz_stream_look(&worker->stream, delivery);
+	if (finished > 0)
+		count_delivered(worker, finished);
+	worker->errors = 0;
+	return true;
+}
+
+/*
+ * Claim and deliver.  Where there was nothing, worker->next tells when
+ * there may be.
+ */
+static Outcome
+claim_and_deliver(Worker *worker, SagazBatch *batch)
+{
+	SagazDelivery *delivery = palloc0(sizeof(SagazDelivery));
+	bool		exact;
+	bool		clear;
+	int			at_once;
+
+	batch->delivery = delivery;
+	worker->clearing = false;
+	batch->patient = worker->errors < MAX_PATIENCE;
+	if (!open_delivery(worker, delivery))
+		return NOTHING;
+	exact = sagaz_stream_is_exact(delivery);
+	if (exact && look_at_stream(worker, delivery))
+		return LOOKED;
+	clear = delivery->target && !exact && !worker->cleared;
+	at_once = delivery->batch_size > 0 ? delivery->batch_size : sagaz_batch_size;
+	if (!worker->expect && !clear &&
+		!sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
+		return NOTHING;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (clear)
+	{
+		sagaz_forward_release_left_over(delivery->consumer_group,
+										worker->worker_id);
+		worker->clearing = true;
+	}
+	batch->claim.worker_id = worker->worker_id;
+	batch->claim.limit = worker->care == CARE_NONE ?
+		at_once * worker->scale : at_once;
+	sagaz_handler_prepare(batch);
+	if (exact)
+		sagaz_stream_prepare(&worker->stream, &batch->claim);
+	sagaz_claim(&batch->claim, delivery->consumer_group);
+	if (batch->claim.picked > 0)
+	{
+		deliver(worker, batch, at_once);
+		return DELIVERED;
+	}
+	PopActiveSnapshot();
+	if (sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
+		worker->next = GetCurrentTimestamp() + TAKEN_RETRY_MS * INT64CONST(1000);
+	return NOTHING;
+}
+
+/* After an error that no event is to blame for: wait, ever longer. */
+static void
+back_off(Worker *worker)
+{
+	int64		wait_ms = Max(sagaz_retry_backoff, 100);
+
+	for (int i = 0; i < worker->errors && wait_ms < MAX_BACKOFF_MS; i++)
+		wait_ms *= 2;
+	worker->errors++;
+	worker->not_before = GetCurrentTimestamp() +
+		Min(wait_ms, MAX_BACKOFF_MS) * 1000;
+	set_state(worker, WORKER_BACKING_OFF);
+}
+
+/*
+ * In a PG_CATCH block: give up the transaction.  Returns the error, and in
+ * *care what the handler's failure, if it was that, makes of the next try.
+ */
+static ErrorData *
+give_up(Worker *worker, const SagazBatch *batch, SagazCare *care)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(worker->context);
+	error = CopyErrorData();
+	FlushErrorState();
+	HOLD_INTERRUPTS();
+	disable_all_timeouts(false);
+	QueryCancelPending = false;
+	*care = batch ? sagaz_handler_blame(batch, error) : CARE_NONE;
+	AbortCurrentTransaction();
+	RESUME_INTERRUPTS();
+	MemoryContextSwitchTo(worker->context);
+	return error;
+}
+
+/* The target did not take the batch: give it back, with one write. */
+static void
+release(Worker *worker, const char *error)
+{
+	int64		batch_id = worker->out;
+
+	worker->out = 0;
+	PG_TRY();
+	{
+		sagaz_process_begin();
+		(void) sagaz_batch_release(batch_id, worker->worker_id, error, 0);
+		CommitTransactionCommand();
+	}
+	PG_CATCH();
+	{
+		SagazCare	care;
+		ErrorData  *again = give_up(worker, NULL, &care);
+
+		/* then its lease runs out */
+		note_error(worker, again->message, "A batch could not be given back.");
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(worker->context);
+}
+
+/* The events of the batch are as if never claimed. */
+static Outcome
+recover(Worker *worker, const SagazBatch *batch)
+{
+	ErrorData  *error = give_up(worker, batch, &worker->care);
+
+	worker->scale = 1;
+	if (worker->out != 0)
+		release(worker, error->message);
+	if (worker->care != CARE_NONE)
+		return RETRY_WITH_CARE;
+	note_error(worker, error->message ? error->message : "unknown error", error->detail ? error->detail :
+			   "No event is to blame; the same will be tried again.");
+	back_off(worker);
+	return FAILED;
+}
+
+static Outcome
+run_round(Worker *worker)
+{
+	SagazBatch *batch;
+	volatile Outcome outcome;
+
+	MemoryContextReset(worker->context);
+	MemoryContextSwitchTo(worker->context);
+	batch = palloc0(sizeof(SagazBatch));
+	worker->next = PG_INT64_MAX;
+	PG_TRY();
+	{
+		sagaz_process_begin();
+		MemoryContextSwitchTo(worker->context);
+		outcome = claim_and_deliver(worker, batch);
+		if (IsTransactionState())
+			CommitTransactionCommand();
+		worker->cleared = worker->cleared || worker->clearing;
+	}
+	PG_CATCH();
+	{
+		outcome = recover(worker, batch);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(worker->context);
+	return outcome;
+}
+
+/* Do a slice of house-keeping; true if there is more to do at once. */
+static bool
+keep_house(Worker *worker)
+{
+	SagazHousekeeping did = {0};
+	volatile bool failed = false;
+
+	MemoryContextReset(worker->context);
+	pgstat_report_activity(STATE_RUNNING, "sagaz: house-keeping");
+	set_state(worker, WORKER_HOUSEKEEPING);
+	PG_TRY();
+	{
+		sagaz_process_begin();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		sagaz_housekeep(&did);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+		MemoryContextSwitchTo(worker->context);
+	}
+	PG_CATCH();
+	{
+		SagazCare	care;
+		ErrorData  *error = give_up(worker, NULL, &care);
+
+		note_error(worker, error->message, "House-keeping failed.");
+		memset(&did, 0, sizeof(did));
+		failed = true;
+	}
+	PG_END_TRY();
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	worker->slot->done.archived += did.archived;
+	worker->slot->done.inbox_removed += did.inbox_removed;
+	worker->slot->done.last_housekeeping = GetCurrentTimestamp();
+	LWLockRelease(sagaz_workers_lock);
+	return did.more && !failed;
+}
+
+/* A slice of house-keeping, if it is time for one; was it? */
+static bool
+keep_house_if_due(Worker *worker)
+{
+	TimestampTz start = GetCurrentTimestamp();
+	TimestampTz now;
+
+	if (start < worker->next_housekeeping)
+		return false;
+	if (keep_house(worker))
+	{
+		now = GetCurrentTimestamp();
+		worker->next_housekeeping = now + (now - start) * REST_FACTOR;
+	}
+	else
+		worker->next_housekeeping = GetCurrentTimestamp() +
+			sagaz_housekeeping_interval * INT64CONST(1000);
+	return true;
+}
+
+/* Was there never a moment without events, for as long as another interval? */
+static bool
+house_is_neglected(const Worker *worker)
+{
+	return GetCurrentTimestamp() > worker->next_housekeeping +
+		sagaz_housekeeping_interval * INT64CONST(1000);
+}
+
+static void
+sleep_until_needed(Worker *worker)
+{
+	TimestampTz net = GetCurrentTimestamp() +
+		sagaz_poll_interval * INT64CONST(1000);
+
+	set_state(worker, WORKER_IDLE);
+	pgstat_report_stat(false);
+	pgstat_report_activity(STATE_IDLE, NULL);
+	worker->expect =
+		sagaz_process_sleep(Min(net, Min(worker->next,
+										 worker->next_housekeeping)), true);
+}
+
+/*
+ * Several commits fell into one transaction of ours, which is not full: give
+ * more of them the time to come, so that a stream of small transactions does
+ * not cost a batch each.
+ */
+static void
+collect(const Worker *worker)
+{
+	int			wait_ms = Min(worker->count / EVENTS_PER_MS, MAX_COLLECT_MS);
+
+	if (wait_ms > 0 && !worker->full)
+		(void) sagaz_process_sleep(GetCurrentTimestamp() +
+								   wait_ms * INT64CONST(1000), false);
+}
+
+/*
+ * Do not wait to be told that the delivery is gone: to find that out, the
+ * launcher needs a process, and this one may be the last.  It looks afterwards,
+ * as the delivery may have come back meanwhile.
+ */
+static void
+retire(Worker *worker)
+{
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	worker->slot->wanted = false;
+	LWLockRelease(sagaz_workers_lock);
+	sagaz_database_changed(MyDatabaseId);
+}
+
+static void
+step(Worker *worker)
+{
+	if (GetCurrentTimestamp() < worker->not_before)
+	{
+		pgstat_report_activity(STATE_IDLE, NULL);
+		(void) sagaz_process_sleep(worker->not_before, true);
+		return;
+	}
+	switch (run_round(worker))
+	{
+		case DELIVERED:
+			worker->expect = worker->full;
+			collect(worker);
+			if (house_is_neglected(worker))
+				(void) keep_house_if_due(worker);
+			break;
+		case NOTHING:
+			if (worker->gone)
+			{
+				retire(worker);
+				break;
+			}
+			/* its waits may have taken a commit's wake-up away: look again */
+			if (!keep_house_if_due(worker))
+				sleep_until_needed(worker);
+			break;
+		case LOOKED:
+			break;
+		case RETRY_WITH_CARE:
+			worker->expect = true;
+			break;
+		case FAILED:
+			break;
+	}
+}
+
+void
+sagaz_worker_main(Datum main_arg)
+{
+	Worker	   *worker = MemoryContextAllocZero(TopMemoryContext, sizeof(Worker));
+	char	   *application;
+	Oid			database;
+	Oid			owner;
+
+	sagaz_process_signals();
+	attach(worker, DatumGetInt32(main_arg), &database, &owner);
+	BackgroundWorkerInitializeConnectionByOid(database, owner, CONNECT_FLAGS);
+	sagaz_process_settings();
+	application = psprintf("sagaz delivery %s", worker->name);
+	SetConfigOption("application_name", application, PGC_USERSET,
+					PGC_S_OVERRIDE);
+	pgstat_report_appname(application);
+	worker->owner = owner;
+	worker->worker_id = MemoryContextStrdup(TopMemoryContext, application);
+	worker->context = AllocSetContextCreate(TopMemoryContext, "sagaz worker",
+											ALLOCSET_DEFAULT_SIZES);
+	worker->stream.worker_id = worker->worker_id;
+	worker->expect = true;
+	worker->scale = 1;
+	ereport(LOG, (errmsg("delivery \"%s\" started", worker->name)));
+	while (worker->slot->wanted && worker->slot->owner == owner)
+	{
+		ResetLatch(MyLatch);
+		sagaz_process_interrupts(0);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			worker->next_housekeeping = 0;
+		}
+		if (pg_atomic_exchange_u32(&worker->slot->nudged, 0) != 0)
+			worker->not_before = 0;
+		step(worker);
+	}
+	ereport(LOG, (errmsg("delivery \"%s\" stopped", worker->name)));
+	proc_exit(0);
+}
