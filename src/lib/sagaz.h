@@ -30,7 +30,7 @@
 #define ERRCODE_SAGAZ_TRANSITION		MAKE_SQLSTATE('S', 'Z', '0', '0', '8')
 #define ERRCODE_SAGAZ_INPUT				MAKE_SQLSTATE('S', 'Z', '0', '0', '9')
 
-/* settings (sagaz.c); times in milliseconds unless the name says otherwise */
+/* settings.c; times in milliseconds unless the name says otherwise */
 extern char *sagaz_saga_storage;
 extern char *sagaz_outbox_storage;
 extern int	sagaz_poll_interval;
@@ -48,6 +48,8 @@ extern char *sagaz_sqlite_directory;
 extern int	sagaz_idle_timeout;
 extern int	sagaz_connect_timeout;
 extern int	sagaz_command_timeout;
+
+extern void sagaz_settings_define(bool with_worker);
 
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);

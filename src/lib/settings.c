@@ -1,23 +1,14 @@
 /*
- * sagaz.c
- *		Loading of the module and its settings.
+ * settings.c
+ *		The settings: their defaults, bounds, and who may set them.
  */
 #include "lib/sagaz.h"
 
 #include <limits.h>
 
-#include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
-
-#include "worker/worker.h"
-
-#if PG_VERSION_NUM < 150000
-#define MarkGUCPrefixReserved(name) EmitWarningsOnPlaceholders(name)
-#endif
-
-PG_MODULE_MAGIC;
 
 char	   *sagaz_saga_storage;
 char	   *sagaz_outbox_storage;
@@ -36,8 +27,6 @@ int			sagaz_idle_timeout;
 int			sagaz_connect_timeout;
 int			sagaz_command_timeout;
 char	   *sagaz_sqlite_directory;
-
-void		_PG_init(void);
 
 static void
 define_storage_settings(void)
@@ -145,19 +134,14 @@ define_worker_settings(void)
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
 }
 
+/* Those of the worker exist only where it does, in preloaded modules. */
 void
-_PG_init(void)
+sagaz_settings_define(bool with_worker)
 {
 	define_storage_settings();
 	define_backend_settings();
 	define_delivery_settings();
-	if (process_shared_preload_libraries_in_progress)
+	if (with_worker)
 		define_worker_settings();
 	MarkGUCPrefixReserved("sagaz");
-
-	if (!process_shared_preload_libraries_in_progress)
-		return;
-	sagaz_shared_install();
-	sagaz_commands_install();
-	sagaz_launcher_install();
 }
