@@ -16,7 +16,7 @@ OBJS = $(patsubst %.c,%.o,$(filter-out src/cli/% $(if $(SQLITE),,backends/sqlite
 LUA_HEADERS = $(patsubst %,%.h,$(wildcard backends/*/*.lua))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
-PG_CPPFLAGS = -I$(srcdir) -I$(srcdir)/src $(MUTANT) \
+PG_CPPFLAGS = -I$(srcdir) -I$(srcdir)/src \
 	-DSAGAZ_VERSION='"$(EXTVERSION)"' \
 	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE) $(if $(REDIS),,-DSAGAZ_WITHOUT_REDIS) \
 	$(if $(POSTGRES),-I$(libpq_srcdir),-DSAGAZ_WITHOUT_POSTGRES)

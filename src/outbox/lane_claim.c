@@ -64,25 +64,13 @@ retry_writer(Lane *lane)
 	return lane->retry_writer;
 }
 
-#ifdef SAGAZ_MUTANT_SNAPSHOT_BEFORE_LOCK
-/* The moment at which the statement began. */
-static Snapshot
-read_moment(SagazEnd *now)
-{
-	UnregisterSnapshot(sagaz_end_read(now));
-	return RegisterSnapshot(GetActiveSnapshot());
-}
-#else
-#define read_moment(now) sagaz_end_read(now)
-#endif
-
 /* Look at the lane as it is now; the lock is ours. */
 static void
 take_snapshot(Lane *lane)
 {
 	if (lane->snapshot)
 		UnregisterSnapshot(lane->snapshot);
-	lane->snapshot = read_moment(&lane->now);
+	lane->snapshot = sagaz_end_read(&lane->now);
 	lane->cluster = sagaz_cluster_active(lane->snapshot);
 	sagaz_end_set_epoch(&lane->now, lane->cluster);
 }
@@ -135,9 +123,6 @@ divert(Lane *lane, TupleTableSlot *event, int state)
 static bool
 is_blocked(Lane *lane, TupleTableSlot *event)
 {
-#ifdef SAGAZ_MUTANT_RETRY_OVERTAKEN
-	return false;
-#endif
 	return lane->blocking &&
 		sagaz_retry_blocks(lane->claim->group.no,
 						   sagaz_column(event, outbox_saga_id),
@@ -159,11 +144,7 @@ judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
 	if (claim->group.start_time != 0 && created_at < claim->group.start_time)
 		return PASS;
 	if (claim->older_than > 0 && created_at > claim->now - claim->older_than)
-#ifdef SAGAZ_MUTANT_YOUNG_SKIPPED
-		return PASS;
-#else
 		return STOP;
-#endif
 	if (!sagaz_column_is_null(event, outbox_available_at) &&
 		DatumGetTimestampTz(sagaz_column(event, outbox_available_at)) > claim->now)
 	{
@@ -220,11 +201,7 @@ take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
 			sagaz_claim_emit(claim, event, NULL, lane->cluster);
 			lane->picked++;
 		}
-#ifdef SAGAZ_MUTANT_ORDER_BY_XID
-		last = Max(last, seq);
-#else
 		last = seq;
-#endif
 	}
 	lane->rows_read += sagaz_window_scan_rows_read(scan);
 	sagaz_retry_places_end(&places);

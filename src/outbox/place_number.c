@@ -35,9 +35,7 @@ sagaz_draw_seq(void)
 {
 	int64		seq;
 
-#ifndef SAGAZ_MUTANT_SEQ_BEFORE_XID
 	(void) GetTopTransactionId();
-#endif
 	sagaz_note_first_use();
 	seq = nextval_internal(sagaz_relation_id(SEQUENCE_NAME), false);
 	sagaz_wake_at_commit();
@@ -50,25 +48,6 @@ sagaz_next_seq(PG_FUNCTION_ARGS)
 	PG_RETURN_INT64(sagaz_draw_seq());
 }
 
-#ifdef SAGAZ_MUTANT_SEQ_BY_SELECT
-#include "access/tableam.h"
-#include "utils/snapmgr.h"
-
-/* What a SELECT from the sequence sees. */
-static int64
-last_value_by_select(Relation rel)
-{
-	Buffer		buffer = ReadBuffer(rel, 0);
-	Page		page = BufferGetPage(buffer);
-	ItemId		item = PageGetItemId(page, FirstOffsetNumber);
-	Form_pg_sequence_data data = (Form_pg_sequence_data)
-		(((char *) PageGetItem(page, item)) + MAXALIGN(SizeofHeapTupleHeader));
-	int64		value = data->last_value;
-
-	ReleaseBuffer(buffer);
-	return value;
-}
-#endif
 
 /*
  * The last number drawn, 0 if none was.  The share lock on the page keeps
@@ -86,11 +65,6 @@ sagaz_last_seq(void)
 	Form_pg_sequence_data data;
 	int64		last;
 
-#ifdef SAGAZ_MUTANT_SEQ_BY_SELECT
-	last = last_value_by_select(rel);
-	relation_close(rel, AccessShareLock);
-	return last;
-#endif
 	buffer = ReadBuffer(rel, 0);
 	LockBuffer(buffer, BUFFER_LOCK_SHARE);
 	page = BufferGetPage(buffer);

@@ -58,10 +58,8 @@ add_running(SagazEnd *end, Snapshot snapshot, uint64 next, uint64 own)
 	end->running = palloc((snapshot->xcnt + 1) * sizeof(uint64));
 	for (uint32 i = 0; i < snapshot->xcnt; i++)
 		end->running[end->nrunning++] = full_xid(next, snapshot->xip[i]);
-#ifndef SAGAZ_MUTANT_OWN_XID_NOT_RUNNING
 	if (own != 0 && own < end->xmax)
 		end->running[end->nrunning++] = own;
-#endif
 	qsort(end->running, end->nrunning, sizeof(uint64), compare_xids);
 	end->nrunning = qunique(end->running, end->nrunning, sizeof(uint64),
 							compare_xids);
@@ -87,13 +85,6 @@ sagaz_end_read(SagazEnd *end)
 	end->xmax = full_xid(next, snapshot->xmax);
 	add_running(end, snapshot, next, own);
 	end->xmin = end->nrunning > 0 ? end->running[0] : end->xmax;
-#ifdef SAGAZ_MUTANT_OWN_XID_AS_NEXT
-	if (own != 0)
-		end->next_xid = own;
-#endif
-#ifdef SAGAZ_MUTANT_XMAX_AS_NEXT
-	end->next_xid = end->xmax;
-#endif
 	return snapshot;
 }
 

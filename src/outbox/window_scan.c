@@ -53,9 +53,6 @@ struct SagazWindowScan
 	TupleTableSlot *slot;
 
 	SagazScan  *rest;
-#ifdef SAGAZ_MUTANT_ORDER_BY_XID
-	bool		rest_loaded;
-#endif
 };
 
 static void
@@ -207,10 +204,6 @@ compare_places(const void *a, const void *b)
 	const Place *x = a;
 	const Place *y = b;
 
-#ifdef SAGAZ_MUTANT_ORDER_BY_XID
-	if (x->pos != y->pos)
-		return (x->pos > y->pos) - (x->pos < y->pos);
-#endif
 	return (x->seq > y->seq) - (x->seq < y->seq);
 }
 
@@ -279,21 +272,6 @@ next_of_rest(SagazWindowScan *scan)
 	return false;
 }
 
-#ifdef SAGAZ_MUTANT_ORDER_BY_XID
-/* Hand the rest out by xid, too. */
-static bool
-load_rest_by_xid(SagazWindowScan *scan)
-{
-	if (scan->rest_loaded)
-		return false;
-	scan->rest_loaded = true;
-	scan->nplaces = scan->next_place = 0;
-	while (scan->nplaces < scan->chunk && next_of_rest(scan))
-		add_place(scan, scan->rest->slot);
-	qsort(scan->places, scan->nplaces, sizeof(Place), compare_places);
-	return scan->nplaces > 0;
-}
-#endif
 
 /* The next event, or NULL at the window's end. */
 TupleTableSlot *
@@ -308,9 +286,6 @@ sagaz_window_scan_next(SagazWindowScan *scan)
 		scan->nplaces = scan->next_place = 0;
 		begin_rest(scan);
 	}
-#ifdef SAGAZ_MUTANT_ORDER_BY_XID
-	return load_rest_by_xid(scan) ? fetch_place(scan) : NULL;
-#endif
 	return next_of_rest(scan) ? scan->rest->slot : NULL;
 }
 
