@@ -1341,12 +1341,20 @@ CREATE TABLE sagaz.delivery (
 	paused_at timestamptz,
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	owner_id oid NOT NULL,
+	object_id oid NOT NULL,
+	object_owner_id oid NOT NULL,
+	confirmed_at timestamptz NOT NULL,
 	CHECK (pg_catalog.num_nonnulls(handler, target) OPERATOR(pg_catalog.=) 1)
 );
 COMMENT ON TABLE sagaz.delivery IS
-	'standing orders for the background worker: whose events go where. Each is run by a process of its own that is connected as the owner, the role that had that name and owner_id when the delivery was made, or at activate()';
+	'standing orders for the background worker: whose events go where. Each is run by a process of its own that is connected as the owner, the role that had that name and owner_id when the delivery was made, or at activate(), and goes to the function or foreign server object_id, which belonged to the role object_owner_id when its owner confirmed that, by making or resuming it';
 
 SELECT pg_catalog.pg_extension_config_dump('sagaz.delivery', '');
+
+-- A row cannot depend on a function, a constraint can; src/worker/binding.c.
+CREATE DOMAIN sagaz.delivery_binding AS oid;
+COMMENT ON DOMAIN sagaz.delivery_binding IS
+	'nothing is of this type: each of its constraints stands for a delivery and depends on what that goes to, so that a DROP of it shows the delivery';
 
 CREATE FUNCTION sagaz.create_delivery(name text, handler regprocedure,
 		consumer_group text DEFAULT 'sagaz-workers',
@@ -1379,7 +1387,7 @@ COMMENT ON FUNCTION sagaz.pause_delivery(text) IS
 CREATE FUNCTION sagaz.resume_delivery(name text) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_resume_delivery' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.resume_delivery(text) IS
-	'let a paused delivery go on where it was';
+	'let a paused delivery go on where it was; or one that stands still, with the function or storage that is there now';
 
 CREATE FUNCTION sagaz.worker_statistics()
 	RETURNS TABLE (name text, state text, pid integer, started_at timestamptz,

@@ -9,6 +9,7 @@
 #include "utils/json.h"
 
 #include "worker/delivery.h"
+#include "worker/obstacle.h"
 #include "admin/health.h"
 #include "worker/worker.h"
 
@@ -46,8 +47,13 @@ look_at_worker(const char *name)
 static const char *
 complaint_about(const SagazDelivery *delivery, const WorkerLook *look)
 {
+	const char *obstacle;
+
 	if (delivery->paused)
 		return psprintf("delivery \"%s\" is paused", delivery->name);
+	obstacle = sagaz_delivery_obstacle(delivery);
+	if (obstacle)
+		return psprintf("delivery \"%s\" stands still: %s", delivery->name, obstacle);
 	if (sagaz_workers == NULL)
 		return NULL;
 	if (look->state == WORKER_BACKING_OFF)

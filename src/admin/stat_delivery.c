@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 
 #include "worker/delivery.h"
+#include "worker/obstacle.h"
 #include "status/event_scan.h"
 #include "outbox/outbox.h"
 #include "lib/rows.h"
@@ -74,14 +75,17 @@ set_time(Datum *values, bool *nulls, int column, TimestampTz time)
 }
 
 static void
-put_slot(ReturnSetInfo *result, const SagazWorkerSlot *slot)
+put_delivery(ReturnSetInfo *result, const SagazDelivery *delivery,
+			 const SagazWorkerSlot *slot)
 {
 	const SagazDone *done = &slot->done;
+	char	   *obstacle = delivery->paused ? NULL :
+		sagaz_delivery_obstacle(delivery);
 	Datum		values[worker_columns];
 	bool		nulls[worker_columns] = {false};
 
-	values[worker_name] = CStringGetTextDatum(NameStr(slot->name));
-	values[worker_state] = CStringGetTextDatum(state_name(slot));
+	values[worker_name] = CStringGetTextDatum(delivery->name);
+	values[worker_state] = CStringGetTextDatum(obstacle ? "halted" : state_name(slot));
 	values[worker_pid] = Int32GetDatum(slot->pid);
 	nulls[worker_pid] = slot->pid == 0;
 	set_time(values, nulls, worker_started_at,
@@ -94,65 +98,54 @@ put_slot(ReturnSetInfo *result, const SagazWorkerSlot *slot)
 	values[worker_archived] = Int64GetDatum(done->archived);
 	values[worker_inbox_removed] = Int64GetDatum(done->inbox_removed);
 	set_time(values, nulls, worker_last_housekeeping, done->last_housekeeping);
-	values[worker_last_error] = CStringGetTextDatum(done->last_error);
-	nulls[worker_last_error] = done->last_error_at == 0;
+	values[worker_last_error] = CStringGetTextDatum(obstacle ? obstacle : done->last_error);
+	nulls[worker_last_error] = obstacle == NULL && done->last_error_at == 0;
 	set_time(values, nulls, worker_last_error_at, done->last_error_at);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-static bool
-is_known(const SagazWorkerSlot *slots, int nslots, const char *name)
+/*
+ * A copy of the delivery's slot.  Without a free process the launcher cannot
+ * even learn of new deliveries.
+ */
+static SagazWorkerSlot
+read_slot(const char *name)
 {
-	for (int i = 0; i < nslots; i++)
-		if (strcmp(NameStr(slots[i].name), name) == 0)
-			return true;
-	return false;
+	SagazWorkerSlot copy = {.state = WORKER_NONE};
+	SagazWorkerSlot *slot;
+
+	if (sagaz_workers == NULL)
+		return copy;
+	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
+	slot = sagaz_worker_slot(MyDatabaseId, name);
+	if (slot && slot->exists)
+		copy = *slot;
+	else
+		copy.wanted = sagaz_workers->no_process;
+	LWLockRelease(sagaz_workers_lock);
+	return copy;
 }
 
-/* Without a free process the launcher cannot even learn of new deliveries. */
-static void
-put_unknown(ReturnSetInfo *result, const SagazWorkerSlot *slots, int nslots)
-{
-	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey",
-										GetActiveSnapshot(), NULL, 0,
-										ForwardScanDirection);
-
-	while (sagaz_scan_next(scan))
-	{
-		SagazWorkerSlot unknown = {.wanted = true, .state = WORKER_NONE};
-		SagazDelivery delivery;
-
-		sagaz_delivery_read(scan->slot, &delivery);
-		if (is_known(slots, nslots, delivery.name))
-			continue;
-		namestrcpy(&unknown.name, delivery.name);
-		put_slot(result, &unknown);
-	}
-	sagaz_scan_end(scan);
-}
-
-/* worker_statistics(): a row for each delivery that the launcher knows */
+/* worker_statistics(): a row for each delivery */
 Datum
 sagaz_worker_statistics(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	SagazWorkerSlot *slots;
-	int			nslots = 0;
+	SagazScan  *scan;
 
 	sagaz_rows_begin(fcinfo);
-	if (sagaz_workers == NULL)
-		return (Datum) 0;
-	slots = palloc(sagaz_workers->nslots * sizeof(SagazWorkerSlot));
-	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
-	for (int i = 0; i < sagaz_workers->nslots; i++)
-		if (sagaz_workers->slots[i].database == MyDatabaseId &&
-			sagaz_workers->slots[i].exists)
-			slots[nslots++] = sagaz_workers->slots[i];
-	LWLockRelease(sagaz_workers_lock);
-	for (int i = 0; i < nslots; i++)
-		put_slot(result, &slots[i]);
-	if (sagaz_workers->no_process)
-		put_unknown(result, slots, nslots);
+	scan = sagaz_scan_begin("delivery", "delivery_pkey", GetActiveSnapshot(),
+							NULL, 0, ForwardScanDirection);
+	while (sagaz_scan_next(scan))
+	{
+		SagazDelivery delivery;
+		SagazWorkerSlot slot;
+
+		sagaz_delivery_read(scan->slot, &delivery);
+		slot = read_slot(delivery.name);
+		put_delivery(result, &delivery, &slot);
+	}
+	sagaz_scan_end(scan);
 	return (Datum) 0;
 }
 

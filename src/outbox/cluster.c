@@ -278,6 +278,7 @@ sagaz_activate(PG_FUNCTION_ARGS)
 {
 	SagazCluster *cluster;
 	Snapshot	snapshot;
+	bool		anew = true;
 
 	PreventCommandDuringRecovery("sagaz.activate()");
 	LockRelationOid(sagaz_relation_id("outbox"), ShareRowExclusiveLock);
@@ -288,8 +289,10 @@ sagaz_activate(PG_FUNCTION_ARGS)
 	else if (!cluster->same ||
 			 (cluster->nepochs <= 1 && log_is_ahead(snapshot)))
 		write_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0, true);
+	else
+		anew = false;
 	UnregisterSnapshot(snapshot);
-	sagaz_deliveries_activate();
+	sagaz_deliveries_activate(anew);
 	sagaz_deliveries_changed();
 	PG_RETURN_VOID();
 }

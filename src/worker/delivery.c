@@ -33,22 +33,14 @@
 #include "utils/wait_event.h"
 
 #include "outbox/cluster.h"
+#include "worker/binding.h"
 #include "worker/delivery.h"
+#include "worker/obstacle.h"
 #include "outbox/group.h"
 #include "outbox/locks.h"
 #include "storage/storage.h"
 #include "wakeup/wake.h"
 #include "worker/worker.h"
-
-#if PG_VERSION_NUM >= 160000
-#define may_execute(function) \
-	(object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
-#else
-#define may_execute(function) \
-	(pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
-#endif
-/* Before, a background process could not run as a role without LOGIN. */
-#define OWNER_MUST_LOGIN (PG_VERSION_NUM < 170000)
 
 #define WORKER_POLL_MS 5
 /* as the setting sagaz.batch_size */
@@ -91,8 +83,14 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 		has_form(DatumGetJsonbP(sagaz_column(slot, delivery_options)),
 						  "stream");
 	delivery->paused = !sagaz_column_is_null(slot, delivery_paused_at);
+	delivery->object_id =
+		DatumGetObjectId(sagaz_column(slot, delivery_object_id));
+	delivery->object_owner_id =
+		DatumGetObjectId(sagaz_column(slot, delivery_object_owner_id));
 	delivery->created_at =
 		DatumGetTimestampTz(sagaz_column(slot, delivery_created_at));
+	delivery->confirmed_at =
+		DatumGetTimestampTz(sagaz_column(slot, delivery_confirmed_at));
 }
 
 /*
@@ -107,9 +105,39 @@ sagaz_delivery_owner(const SagazDelivery *delivery)
 	return role == delivery->owner_id ? role : InvalidOid;
 }
 
-/* In a restored copy, owners are the roles that have their names here. */
+/*
+ * In a restored copy, owners are the roles that have their names here, and
+ * what a delivery goes to is what has the name here, if it is trusted; else
+ * the delivery's owner has to confirm it.
+ */
+static void
+bind_again(SagazWriter *writer, TupleTableSlot *row, Oid role, Snapshot snapshot)
+{
+	SagazDelivery delivery;
+	Oid			object;
+
+	sagaz_delivery_read(row, &delivery);
+	object = sagaz_binding_find(&delivery);
+	sagaz_writer_copy(writer, row);
+	sagaz_writer_set(writer, delivery_owner_id, ObjectIdGetDatum(role));
+	sagaz_writer_set(writer, delivery_object_id, ObjectIdGetDatum(InvalidOid));
+	if (!sagaz_binding_is_trusted(&delivery, object, role))
+		object = InvalidOid;
+	else
+		sagaz_binding_write(writer, delivery.target != NULL, object);
+	sagaz_writer_update(writer, row, snapshot);
+	if (OidIsValid(object))
+		sagaz_binding_tie(delivery.name, delivery.target != NULL, object);
+	else
+		sagaz_binding_untie(delivery.name);
+}
+
+/*
+ * Called by activate().  anew: positions begin anew, as this is a copy; else
+ * nothing is to change but for owners that were not there before.
+ */
 void
-sagaz_deliveries_activate(void)
+sagaz_deliveries_activate(bool anew)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey", snapshot,
@@ -123,11 +151,9 @@ sagaz_deliveries_activate(void)
 
 		sagaz_delivery_read(scan->slot, &delivery);
 		role = get_role_oid(delivery.owner, true);
-		if (!OidIsValid(role) || role == delivery.owner_id)
-			continue;
-		sagaz_writer_copy(writer, scan->slot);
-		sagaz_writer_set(writer, delivery_owner_id, ObjectIdGetDatum(role));
-		sagaz_writer_update(writer, scan->slot, snapshot);
+		if (OidIsValid(role) &&
+			(anew || (superuser() && role != delivery.owner_id)))
+			bind_again(writer, scan->slot, role, snapshot);
 	}
 	sagaz_writer_end(writer);
 	sagaz_scan_end(scan);
@@ -145,6 +171,38 @@ scan_by_name(const char *name, Snapshot snapshot)
 							ForwardScanDirection);
 }
 
+/*
+ * What the delivery goes to was renamed: keep its name of now, which a dump
+ * takes along.  The caller holds the delivery's lock.
+ */
+void
+sagaz_delivery_rename(SagazDelivery *delivery)
+{
+	bool		to_storage = delivery->target != NULL;
+	char	   *name = sagaz_binding_name(to_storage, delivery->object_id);
+	char	  **kept = to_storage ? &delivery->target : &delivery->handler;
+	Snapshot	snapshot;
+	SagazScan  *scan;
+	SagazWriter *writer;
+
+	if (name == NULL || strcmp(name, *kept) == 0)
+		return;
+	*kept = name;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = scan_by_name(delivery->name, snapshot);
+	writer = sagaz_writer_begin("delivery");
+	if (sagaz_scan_next(scan))
+	{
+		sagaz_writer_copy(writer, scan->slot);
+		sagaz_writer_set(writer, to_storage ? delivery_target : delivery_handler,
+						 CStringGetTextDatum(name));
+		sagaz_writer_update(writer, scan->slot, snapshot);
+	}
+	sagaz_writer_end(writer);
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
+}
+
 bool
 sagaz_delivery_find(const char *name, Snapshot snapshot,
 					SagazDelivery *delivery)
@@ -160,7 +218,7 @@ sagaz_delivery_find(const char *name, Snapshot snapshot,
 
 /* Is it a function of an array of events, and nothing else? */
 static void
-check_handler(Oid function)
+check_handler(Oid function, Oid owner)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
@@ -186,7 +244,7 @@ check_handler(Oid function)
 						format_procedure_qualified(function)),
 				 errhint("A handler is a function with one argument of type %s.outbox_event[] that returns no set.",
 						 SAGAZ_SCHEMA)));
-	if (!may_execute(function))
+	if (!sagaz_role_may_use(owner, false, function))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for function %s",
@@ -196,13 +254,7 @@ check_handler(Oid function)
 static void
 check_owner_can_log_in(Oid role)
 {
-	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
-	bool		can_log_in = HeapTupleIsValid(tuple) &&
-		((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
-
-	if (HeapTupleIsValid(tuple))
-		ReleaseSysCache(tuple);
-	if (OWNER_MUST_LOGIN && !can_log_in)
+	if (!sagaz_role_can_run(role))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("role \"%s\" cannot own a delivery",
@@ -278,8 +330,11 @@ check_one_writer(const char *target, const char *consumer_group)
 	UnregisterSnapshot(snapshot);
 }
 
-/* A storage with a name, which keeps events; a URL could hold a secret. */
-static void
+/*
+ * A storage with a name, which keeps events; a URL could hold a secret.
+ * Returns its foreign server.
+ */
+static Oid
 check_target(const char *target)
 {
 	SagazStorage storage;
@@ -299,6 +354,7 @@ check_target(const char *target)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("target \"%s\" holds nothing beyond a session", target)));
+	return storage.server;
 }
 
 static void
@@ -323,34 +379,32 @@ name_argument(FunctionCallInfo fcinfo)
 	return name;
 }
 
-static void
+static Oid
 set_handler(SagazWriter *writer, Oid handler)
 {
-	check_handler(handler);
-	sagaz_writer_set(writer, delivery_handler,
-					 CStringGetTextDatum(format_procedure_qualified(handler)));
+	check_handler(handler, GetUserId());
+	sagaz_binding_write(writer, false, handler);
+	return handler;
 }
 
 /*
  * Write argument 1, a text, into a row: a function, if it has parentheses,
- * else a storage.  True if it is a storage.
+ * else a storage.  Returns its OID.
  */
-static bool
-set_target(FunctionCallInfo fcinfo, SagazWriter *writer)
+static Oid
+set_target(FunctionCallInfo fcinfo, SagazWriter *writer, bool *to_storage)
 {
 	char	   *target = sagaz_text_argument(fcinfo, 1, "target");
+	Oid			server;
 
-	if (strchr(target, '('))
-	{
-		Datum		handler = DirectFunctionCall1(regprocedurein,
-												  CStringGetDatum(target));
-
-		set_handler(writer, DatumGetObjectId(handler));
-		return false;
-	}
-	check_target(target);
-	sagaz_writer_set(writer, delivery_target, CStringGetTextDatum(target));
-	return true;
+	*to_storage = strchr(target, '(') == NULL;
+	if (!*to_storage)
+		return set_handler(writer,
+						   DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+																CStringGetDatum(target))));
+	server = check_target(target);
+	sagaz_binding_write(writer, true, server);
+	return server;
 }
 
 /* Write argument 5, NULL for what fits, into a row. */
@@ -408,6 +462,8 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	bool		to_storage = false;
 	char	   *name = name_argument(fcinfo);
 	Oid			owner = GetUserId();
+	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
+	Oid			object;
 	SagazWriter *writer;
 
 	PreventCommandIfReadOnly("create_delivery()");
@@ -420,26 +476,27 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	writer = sagaz_writer_begin("delivery");
 	sagaz_writer_row(writer);
 	if (by_text)
-		to_storage = set_target(fcinfo, writer);
+		object = set_target(fcinfo, writer, &to_storage);
 	else if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("handler must not be null")));
 	else
-		set_handler(writer, PG_GETARG_OID(1));
+		object = set_handler(writer, PG_GETARG_OID(1));
 	set_columns(fcinfo, writer);
 	set_options(fcinfo, writer, to_storage);
 	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
 	sagaz_writer_set(writer, delivery_owner,
 					 CStringGetTextDatum(GetUserNameFromId(owner, false)));
 	sagaz_writer_set(writer, delivery_owner_id, ObjectIdGetDatum(owner));
-	sagaz_writer_set(writer, delivery_created_at,
-					 TimestampTzGetDatum(GetCurrentTimestamp()));
+	sagaz_writer_set(writer, delivery_created_at, now);
+	sagaz_writer_set(writer, delivery_confirmed_at, now);
 	if (!sagaz_writer_try_insert(writer))
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("delivery \"%s\" exists already", name)));
 	sagaz_writer_end(writer);
+	sagaz_binding_tie(name, to_storage, object);
 	CommandCounterIncrement();
 	sagaz_deliveries_changed();
 	warn_without_worker();
@@ -536,28 +593,112 @@ open_for_change(FunctionCallInfo fcinfo, const char *function, Snapshot *snapsho
 	return scan;
 }
 
-/* Write the time from which the delivery is paused, or NULL. */
 static void
-set_paused(FunctionCallInfo fcinfo, const char *function, bool pause)
+close_changed(SagazScan *scan, SagazWriter *writer, Snapshot snapshot)
 {
-	Snapshot	snapshot;
-	SagazScan  *scan = open_for_change(fcinfo, function, &snapshot);
-	SagazWriter *writer = sagaz_writer_begin("delivery");
-
-	if (sagaz_column_is_null(scan->slot, delivery_paused_at) == pause)
-	{
-		sagaz_writer_copy(writer, scan->slot);
-		if (pause)
-			sagaz_writer_set(writer, delivery_paused_at,
-							 TimestampTzGetDatum(GetCurrentTimestamp()));
-		else
-			sagaz_writer_clear(writer, delivery_paused_at);
-		sagaz_writer_update(writer, scan->slot, snapshot);
-	}
 	sagaz_writer_end(writer);
 	sagaz_scan_end(scan);
 	UnregisterSnapshot(snapshot);
 	CommandCounterIncrement();
+}
+
+/* A delivery that was resumed may not run all the same: say so at once. */
+static void
+warn_of_obstacle(const char *name)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SagazDelivery delivery;
+	char	   *obstacle = NULL;
+
+	if (sagaz_delivery_find(name, snapshot, &delivery))
+		obstacle = sagaz_delivery_obstacle(&delivery);
+	UnregisterSnapshot(snapshot);
+	if (obstacle)
+		ereport(WARNING,
+				(errmsg("delivery \"%s\" stands still: %s", name, obstacle)));
+}
+
+/*
+ * The delivery is not paused but stands still for what it goes to: use what is
+ * there now.  Only who has the rights of the delivery's owner may say so, as
+ * it will run with these.  Returns the object.
+ */
+static Oid
+confirm_object(SagazWriter *writer, const SagazDelivery *delivery)
+{
+	bool		to_storage = delivery->target != NULL;
+	Oid			object = delivery->object_id;
+
+	if (!has_privs_of_role(GetUserId(), delivery->owner_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must be owner of delivery \"%s\"", delivery->name),
+				 errdetail("Resuming it confirms what it goes to: %s.",
+						   sagaz_binding_obstacle(delivery))));
+	if (sagaz_binding_name(to_storage, object) == NULL)
+		object = sagaz_binding_find(delivery);
+	if (!OidIsValid(object))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("%s %s does not exist", to_storage ? "storage" : "function",
+						to_storage ? delivery->target : delivery->handler),
+				 errhint("Create it anew, or drop the delivery.")));
+	if (to_storage)
+		(void) check_target(sagaz_binding_name(true, object));
+	else
+		check_handler(object, delivery->owner_id);
+	sagaz_binding_write(writer, to_storage, object);
+	return object;
+}
+
+/* pause_delivery(name): write the time from which it is paused */
+Datum
+sagaz_pause_delivery(PG_FUNCTION_ARGS)
+{
+	Snapshot	snapshot;
+	SagazScan  *scan = open_for_change(fcinfo, "pause_delivery()", &snapshot);
+	SagazWriter *writer = sagaz_writer_begin("delivery");
+
+	if (sagaz_column_is_null(scan->slot, delivery_paused_at))
+	{
+		sagaz_writer_copy(writer, scan->slot);
+		sagaz_writer_set(writer, delivery_paused_at,
+						 TimestampTzGetDatum(GetCurrentTimestamp()));
+		sagaz_writer_update(writer, scan->slot, snapshot);
+	}
+	close_changed(scan, writer, snapshot);
+	PG_RETURN_VOID();
+}
+
+/*
+ * resume_delivery(name): a pause is lifted; else what stands in the way is
+ * taken as known to the owner.  Not both at once: who lifts a pause need not
+ * have looked at the function meanwhile.
+ */
+Datum
+sagaz_resume_delivery(PG_FUNCTION_ARGS)
+{
+	Snapshot	snapshot;
+	SagazScan  *scan = open_for_change(fcinfo, "resume_delivery()", &snapshot);
+	SagazWriter *writer = sagaz_writer_begin("delivery");
+	SagazDelivery delivery;
+	Oid			object = InvalidOid;
+
+	sagaz_delivery_read(scan->slot, &delivery);
+	sagaz_writer_copy(writer, scan->slot);
+	sagaz_writer_clear(writer, delivery_paused_at);
+	sagaz_writer_set(writer, delivery_confirmed_at,
+					 TimestampTzGetDatum(GetCurrentTimestamp()));
+	if (!delivery.paused && sagaz_binding_obstacle(&delivery))
+		object = confirm_object(writer, &delivery);
+	sagaz_writer_update(writer, scan->slot, snapshot);
+	close_changed(scan, writer, snapshot);
+	if (OidIsValid(object))
+		sagaz_binding_tie(delivery.name, delivery.target != NULL, object);
+	else
+		warn_of_obstacle(delivery.name);
+	warn_without_worker();
+	PG_RETURN_VOID();
 }
 
 /* drop_delivery(name): the group and its progress stay */
@@ -570,26 +711,7 @@ sagaz_drop_delivery(PG_FUNCTION_ARGS)
 
 	if (sagaz_writer_try_delete(writer, &scan->slot->tts_tid, snapshot) != TM_Ok)
 		elog(ERROR, "row of a delivery changed under its lock");
-	sagaz_writer_end(writer);
-	sagaz_scan_end(scan);
-	UnregisterSnapshot(snapshot);
-	CommandCounterIncrement();
-	PG_RETURN_VOID();
-}
-
-/* pause_delivery(name) */
-Datum
-sagaz_pause_delivery(PG_FUNCTION_ARGS)
-{
-	set_paused(fcinfo, "pause_delivery()", true);
-	PG_RETURN_VOID();
-}
-
-/* resume_delivery(name) */
-Datum
-sagaz_resume_delivery(PG_FUNCTION_ARGS)
-{
-	set_paused(fcinfo, "resume_delivery()", false);
-	warn_without_worker();
+	sagaz_binding_untie(sagaz_column_text(scan->slot, delivery_name));
+	close_changed(scan, writer, snapshot);
 	PG_RETURN_VOID();
 }

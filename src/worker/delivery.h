@@ -22,7 +22,10 @@ enum delivery_column
 	delivery_options,
 	delivery_paused_at,
 	delivery_created_at,
-	delivery_owner_id
+	delivery_owner_id,
+	delivery_object_id,
+	delivery_object_owner_id,
+	delivery_confirmed_at
 };
 
 typedef struct SagazDelivery
@@ -33,15 +36,19 @@ typedef struct SagazDelivery
 	char	   *consumer_group;
 	char	   *handler;		/* signature of a function, or NULL */
 	char	   *target;			/* name of a storage, or NULL */
+	Oid			object_id;		/* of the function or the foreign server */
+	Oid			object_owner_id;	/* and the role that had it, see binding.c */
 	int			batch_size;		/* 0: as the setting says */
 	int			timeout_ms;
 	bool		to_stream;		/* entries of the target's stream, not events */
 	bool		paused;
 	TimestampTz created_at;
+	TimestampTz confirmed_at;	/* made, or resumed for the last time */
 } SagazDelivery;
 
 extern Oid	sagaz_delivery_owner(const SagazDelivery *delivery);
-extern void sagaz_deliveries_activate(void);
+extern void sagaz_deliveries_activate(bool anew);
+extern void sagaz_delivery_rename(SagazDelivery *delivery);
 extern void sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery);
 extern bool sagaz_delivery_find(const char *name, Snapshot snapshot,
 								SagazDelivery *delivery);

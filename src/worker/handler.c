@@ -16,21 +16,17 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/regproc.h"
 #include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -42,18 +38,11 @@
 #include "outbox/batch.h"
 #include "status/event_scan.h"
 #include "worker/handler.h"
+#include "worker/session.h"
 #include "outbox/place.h"
 #include "outbox/mark.h"
 #include "outbox/outbox.h"
 #include "outbox/receipt.h"
-
-#if PG_VERSION_NUM >= 160000
-#define check_execute(function) \
-	object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE)
-#else
-#define check_execute(function) \
-	pg_proc_aclcheck(function, GetUserId(), ACL_EXECUTE)
-#endif
 
 typedef struct Handler
 {
@@ -103,22 +92,6 @@ read_events(SagazBatch *batch, int max)
 	return batch->count;
 }
 
-/* Find the function anew each time: it may have been replaced. */
-static void
-open_handler(Handler *handler)
-{
-	const char *signature = handler->batch->delivery->handler;
-	Oid			function =
-		DatumGetObjectId(DirectFunctionCall1(regprocedurein,
-											 CStringGetDatum(signature)));
-
-	if (check_execute(function) != ACLCHECK_OK)
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for function %s", signature)));
-	fmgr_info(function, &handler->function);
-}
-
 /* A timeout that fired too late to stop the handler must stop nothing else. */
 static void
 disarm_timeout(void)
@@ -166,8 +139,10 @@ call_handler(Handler *handler, Datum *rows, int nrows, bool check, bool last)
 {
 	ArrayType  *array = construct_array(rows, nrows, handler->batch->row_type,
 										-1, false, TYPALIGN_DOUBLE);
-	int			settings = NewGUCNestLevel();
+	int			settings;
 
+	sagaz_session_clear();
+	settings = NewGUCNestLevel();
 	CommandCounterIncrement();
 	PushActiveSnapshot(GetTransactionSnapshot());
 	handler->batch->called_at = GetCurrentTimestamp();
@@ -427,7 +402,7 @@ sagaz_handler_deliver(SagazBatch *batch, SagazCare care, int at_once)
 {
 	Handler		handler = {.batch = batch};
 
-	open_handler(&handler);
+	fmgr_info(batch->delivery->object_id, &handler.function);
 	if (care == CARE_NONE)
 		deliver_plainly(&handler, at_once);
 	else

@@ -45,6 +45,7 @@ typedef struct Look
 	Oid			database;
 	TimestampTz not_before;
 	int			tries;
+	bool		told;			/* somebody changed something there */
 } Look;
 
 PGDLLEXPORT void sagaz_launcher_main(Datum main_arg);
@@ -135,7 +136,7 @@ append_look(Look *look)
 }
 
 static void
-add_look(Oid database)
+add_look(Oid database, bool told)
 {
 	ListCell   *cell;
 	Look	   *look;
@@ -143,17 +144,19 @@ add_look(Oid database)
 	foreach(cell, looks)
 	{
 		look = lfirst(cell);
-		/* one that is under way may have missed the change */
+		/* one that is under way may have missed a change */
 		if (look->database == database &&
-			!(look_handle && look == linitial(looks)))
+			!(told && look_handle && look == linitial(looks)))
 		{
-			look->not_before = 0;
-			look->tries = 0;
+			look->told = look->told || told;
+			if (told)
+				look->not_before = look->tries = 0;
 			return;
 		}
 	}
 	look = MemoryContextAllocZero(TopMemoryContext, sizeof(Look));
 	look->database = database;
+	look->told = told;
 	append_look(look);
 }
 
@@ -210,7 +213,7 @@ note_changes(void)
 		for (int i = 0; i < nchanged; i++)
 			wanted = wanted || changed[i] == lfirst_oid(cell);
 		if (wanted)
-			add_look(lfirst_oid(cell));
+			add_look(lfirst_oid(cell), true);
 	}
 }
 
@@ -290,6 +293,7 @@ begin_look(void)
 		LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 		closed = sagaz_database_is_closed(look->database);
 		sagaz_workers->looked = InvalidOid;
+		sagaz_workers->look_is_told = look->told;
 		LWLockRelease(sagaz_workers_lock);
 		if (!closed && look->not_before <= now)
 		{
@@ -398,6 +402,8 @@ tend_workers(void)
 			continue;
 		if (!slot->exists)
 			free_slot(slot);
+		else if (slot->look_first)
+			add_look(slot->database, false);
 		else if (slot->wanted && slot->not_before > now)
 			act_at(slot->not_before);
 		else if (slot->wanted)
@@ -447,8 +453,8 @@ sagaz_launcher_main(Datum main_arg)
 		MemoryContextSwitchTo(work);
 		next_action = PG_INT64_MAX;
 		note_changes();
-		look_into_databases();
 		tend_workers();
+		look_into_databases();
 		MemoryContextReset(work);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		sagaz_process_sleep(next_action, true);

@@ -23,6 +23,7 @@
 
 #include "outbox/cluster.h"
 #include "worker/delivery.h"
+#include "worker/obstacle.h"
 #include "worker/process.h"
 #include "worker/worker.h"
 
@@ -66,17 +67,20 @@ begin_look(Oid database)
 
 /* Can a worker be started for it? */
 static bool
-can_run(const SagazDelivery *delivery, Oid owner)
+can_run(const SagazDelivery *delivery)
 {
+	char	   *obstacle;
+
 	if (delivery->paused)
 		return false;
-	if (OidIsValid(owner))
+	obstacle = sagaz_delivery_obstacle(delivery);
+	if (obstacle == NULL)
 		return true;
 	ereport(LOG,
-			(errmsg("delivery \"%s\" of database \"%s\" does not run",
-					delivery->name, get_database_name(MyDatabaseId)),
-			 errdetail("Its owner, role \"%s\", does not exist or is another role now.",
-					   delivery->owner)));
+			(errmsg("delivery \"%s\" of database \"%s\" stands still: %s",
+					delivery->name, get_database_name(MyDatabaseId), obstacle),
+			 errhint("Once its owner has seen to that: SELECT %s.resume_delivery(%s).",
+					 SAGAZ_SCHEMA, quote_literal_cstr(delivery->name))));
 	return false;
 }
 
@@ -100,8 +104,8 @@ find_deliveries(void)
 
 			sagaz_delivery_read(scan->slot, &delivery);
 			one->name = delivery.name;
-			one->owner = sagaz_delivery_owner(&delivery);
-			one->wanted = can_run(&delivery, one->owner) && active;
+			one->owner = delivery.owner_id;
+			one->wanted = active && can_run(&delivery);
 			found = lappend(found, one);
 		} while (sagaz_scan_next(scan));
 	}
@@ -131,6 +135,7 @@ take_slot(const char *name)
 		slot->state = WORKER_NONE;
 		slot->quick_ends = 0;
 		slot->not_before = 0;
+		slot->look_first = false;
 		if ((int) pg_atomic_read_u32(&sagaz_workers->nused) <= i)
 			pg_atomic_write_u32(&sagaz_workers->nused, i + 1);
 		return slot;
@@ -153,7 +158,8 @@ set_slot(const FoundDelivery *found)
 	slot->exists = true;
 	slot->wanted = found->wanted;
 	slot->owner = found->owner;
-	if (slot->wanted)
+	slot->look_first = false;
+	if (slot->wanted && sagaz_workers->look_is_told)
 		slot->not_before = 0;
 	if (slot->latch)
 		SetLatch(slot->latch);

@@ -108,6 +108,7 @@ sagaz_slot_ended(SagazWorkerSlot *slot)
 	slot->pid = 0;
 	slot->latch = NULL;
 	slot->not_before = 0;
+	slot->look_first = slot->wanted;
 	if (!slot->wanted ||
 		TimestampDifferenceExceeds(slot->started_at, now, QUICK_END_S * 1000))
 	{

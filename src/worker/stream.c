@@ -37,6 +37,7 @@
 #include "outbox/outbox.h"
 #include "worker/process.h"
 #include "storage/storage.h"
+#include "worker/binding.h"
 #include "worker/stream.h"
 #include "outbox/stream_row.h"
 
@@ -458,7 +459,7 @@ sagaz_stream_look(SagazStream *stream, const SagazDelivery *delivery)
 
 	stream->looked = stream->sure = false;
 	prepare_look(stream, delivery);
-	sagaz_storage_find(delivery->target, &storage);
+	sagaz_binding_storage(delivery, &storage);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 	sagaz_forward_begin(delivery->timeout_ms);
@@ -525,7 +526,7 @@ sagaz_stream_deliver(SagazStream *stream, SagazBatch *batch)
 	bool		first_try = stream->sure;
 
 	stream->looked = stream->sure = false;
-	sagaz_storage_find(batch->delivery->target, &storage);
+	sagaz_binding_storage(batch->delivery, &storage);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);

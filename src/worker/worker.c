@@ -34,8 +34,11 @@
 #include "upkeep/housekeeping.h"
 #include "outbox/locks.h"
 #include "outbox/peek.h"
+#include "worker/obstacle.h"
 #include "worker/process.h"
+#include "worker/session.h"
 #include "storage/storage.h"
+#include "worker/binding.h"
 #include "worker/stream.h"
 #include "worker/worker.h"
 
@@ -81,7 +84,8 @@ typedef struct Worker
 	Oid			owner;			/* whom this process is connected as */
 	MemoryContext context;		/* of one round */
 	SagazCare	care;			/* how the next batch is tried */
-	bool		gone;			/* the delivery is dropped or paused */
+	bool		called;			/* the handler, since the session was cleared */
+	bool		gone;			/* the delivery is not to run any more */
 	bool		expect;			/* there is likely something to claim */
 	int			errors;			/* in a row */
 	TimestampTz not_before;		/* after an error: no round earlier */
@@ -172,7 +176,10 @@ open_delivery(Worker *worker, SagazDelivery *delivery)
 	UnregisterSnapshot(snapshot);
 	/* one of another owner runs in another process */
 	worker->gone = !found || delivery->paused ||
-		sagaz_delivery_owner(delivery) != worker->owner;
+		delivery->owner_id != worker->owner ||
+		sagaz_delivery_obstacle(delivery) != NULL;
+	if (!worker->gone)
+		sagaz_delivery_rename(delivery);
 	return !worker->gone;
 }
 
@@ -270,6 +277,7 @@ adapt_scale(Worker *worker, TimestampTz start)
 static void
 deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
 {
+	worker->called = true;
 	sagaz_handler_deliver(batch, worker->care, at_once);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
@@ -283,7 +291,7 @@ deliver_to_storage(Worker *worker, SagazBatch *batch)
 	SagazRecord *records = sagaz_forward_read(batch);
 	SagazStorage storage;
 
-	sagaz_storage_find(batch->delivery->target, &storage);
+	sagaz_binding_storage(batch->delivery, &storage);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(worker->context);
@@ -473,6 +481,30 @@ recover(Worker *worker, const SagazBatch *batch)
 	return FAILED;
 }
 
+/*
+ * The handler was called: leave its session as it found it.  Where that cannot
+ * be done a new process has to go on.
+ */
+static void
+clear_session(Worker *worker)
+{
+	worker->called = false;
+	PG_TRY();
+	{
+		sagaz_session_end();
+	}
+	PG_CATCH();
+	{
+		SagazCare	care;
+		ErrorData  *error = give_up(worker, NULL, &care);
+
+		note_error(worker, error->message, "What the handler left could not be removed.");
+		proc_exit(1);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(worker->context);
+}
+
 static Outcome
 run_round(Worker *worker)
 {
@@ -498,6 +530,8 @@ run_round(Worker *worker)
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(worker->context);
+	if (worker->called)
+		clear_session(worker);
 	return outcome;
 }
 

@@ -62,6 +62,7 @@ typedef struct SagazWorkerSlot
 	TimestampTz started_at;		/* this start, or the last */
 	int			quick_ends;		/* starts in a row that soon ended */
 	TimestampTz not_before;		/* do not start it earlier */
+	bool		look_first;		/* nor without a look at why it ended */
 	SagazDone	done;
 } SagazWorkerSlot;
 
@@ -80,6 +81,7 @@ typedef struct SagazWorkers
 	Oid			closed[SAGAZ_MAX_CLOSED];
 	Oid			looking;		/* the database that is looked into */
 	int			look_pid;
+	bool		look_is_told;	/* since somebody changed something there */
 	Oid			looked;			/* the last look that came to its end */
 	SagazWorkerSlot slots[FLEXIBLE_ARRAY_MEMBER];
 } SagazWorkers;

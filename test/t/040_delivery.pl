@@ -312,24 +312,6 @@ sub passing_errors
 	stat_is('cancel', 'pid', $pid, 'not even end it');
 	$locker->close;
 	drop('cancel');
-
-	sql(q{CREATE FUNCTION come_and_go(sagaz.outbox_event[]) RETURNS void LANGUAGE sql AS ''});
-	deliver('missing', handler => 'public.come_and_go');
-	sql('DROP FUNCTION come_and_go');
-	emit('s1/a s2/b');
-	wait_for(q{state = 'backing off' AND last_error LIKE 'function % does not exist'
-			FROM sagaz.stat_delivery WHERE name = 'missing'}, 'a missing handler is shown');
-	is(retries('missing'), '', 'and no failure of an event');
-	sql(q{CREATE FUNCTION come_and_go(e sagaz.outbox_event[]) RETURNS integer LANGUAGE sql AS
-		'SELECT public.handle(e); SELECT 1'});
-	wait_for(q{count(*) = 2 FROM effect WHERE consumer_group = 'missing'},
-		'when it is there, nothing is lost');
-	sql(q{CREATE OR REPLACE FUNCTION come_and_go(e sagaz.outbox_event[]) RETURNS integer LANGUAGE sql AS
-		'INSERT INTO public.effect (consumer_group) VALUES (''replaced''); SELECT NULL::integer'});
-	emit('s1/c');
-	wait_for(q{count(*) = 1 FROM effect WHERE consumer_group = 'replaced'},
-		'a handler can be replaced');
-	drop('missing');
 }
 
 sub follow_up

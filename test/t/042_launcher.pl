@@ -249,7 +249,7 @@ SQL
 	has_no_worker($node, 'come', 'owned', 'it has no worker');
 	is( $node->safe_psql('come',
 			q(SELECT state FROM sagaz.stat_delivery WHERE name = 'owned')),
-		'stopped', 'nor does the view show one');
+		'halted', 'as the view shows');
 	$offset = log_end($node);
 	$node->safe_psql('come', 'CREATE ROLE app LOGIN SUPERUSER');
 	$node->reload;

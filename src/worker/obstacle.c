@@ -1,0 +1,97 @@
+/*
+ * obstacle.c
+ *		Why a delivery does not run, asked by those who start workers, by the
+ *		workers themselves and by those who look.
+ *
+ * A process that could only fail is not started: it would be started again
+ * and again.  The delivery stands still instead, and says what is in its way,
+ * until resume_delivery(), or a reload, has us look again.
+ */
+#include "lib/sagaz.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "catalog/pg_database.h"
+#include "catalog/pg_foreign_server.h"
+#include "catalog/pg_proc.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/syscache.h"
+
+#include "worker/binding.h"
+#include "worker/obstacle.h"
+
+#if PG_VERSION_NUM >= 160000
+#define may(class_id, object, role, mode) \
+	(object_aclcheck(class_id, object, role, mode) == ACLCHECK_OK)
+#define may_execute(function, role) may(ProcedureRelationId, function, role, ACL_EXECUTE)
+#define may_use_server(server, role) may(ForeignServerRelationId, server, role, ACL_USAGE)
+#define may_connect(role) may(DatabaseRelationId, MyDatabaseId, role, ACL_CONNECT)
+#else
+#define may_execute(function, role) \
+	(pg_proc_aclcheck(function, role, ACL_EXECUTE) == ACLCHECK_OK)
+#define may_use_server(server, role) \
+	(pg_foreign_server_aclcheck(server, role, ACL_USAGE) == ACLCHECK_OK)
+#define may_connect(role) \
+	(pg_database_aclcheck(MyDatabaseId, role, ACL_CONNECT) == ACLCHECK_OK)
+#endif
+/* Before, a background process could not run as a role without LOGIN. */
+#define OWNER_MUST_LOGIN (PG_VERSION_NUM < 170000)
+
+/* May a background process be connected as the role? */
+bool
+sagaz_role_can_run(Oid role)
+{
+	HeapTuple	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(role));
+	bool		can_log_in = HeapTupleIsValid(tuple) &&
+		((Form_pg_authid) GETSTRUCT(tuple))->rolcanlogin;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return can_log_in || !OWNER_MUST_LOGIN;
+}
+
+/* May the role call the function, or send to the storage? */
+bool
+sagaz_role_may_use(Oid role, bool to_storage, Oid object)
+{
+	return to_storage ? may_use_server(object, role) : may_execute(object, role);
+}
+
+/* What is wrong with the owner as such. */
+static char *
+owner_obstacle(const SagazDelivery *delivery)
+{
+	Oid			owner = sagaz_delivery_owner(delivery);
+
+	if (!OidIsValid(owner))
+		return psprintf("its owner, role \"%s\", does not exist or is another role now",
+						delivery->owner);
+	if (!sagaz_role_can_run(owner))
+		return psprintf("its owner, role \"%s\", is not permitted to log in",
+						delivery->owner);
+	if (!may_connect(owner))
+		return psprintf("its owner, role \"%s\", may not connect to this database",
+						delivery->owner);
+	return NULL;
+}
+
+/*
+ * Why the delivery, in this database, does not run, though it is not paused;
+ * NULL if nothing is in its way.  In a transaction.
+ */
+char *
+sagaz_delivery_obstacle(const SagazDelivery *delivery)
+{
+	bool		to_storage = delivery->target != NULL;
+	char	   *obstacle = owner_obstacle(delivery);
+
+	if (obstacle == NULL)
+		obstacle = sagaz_binding_obstacle(delivery);
+	if (obstacle == NULL &&
+		!sagaz_role_may_use(delivery->owner_id, to_storage, delivery->object_id))
+		obstacle = psprintf("its owner, role \"%s\", has no privilege %s on %s",
+							delivery->owner, to_storage ? "USAGE" : "EXECUTE",
+							sagaz_binding_name(to_storage, delivery->object_id));
+	return obstacle;
+}
