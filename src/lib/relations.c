@@ -7,7 +7,9 @@
  */
 #include "lib/sagaz.h"
 
+#include "access/relation.h"
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -79,4 +81,91 @@ Relation
 sagaz_open(const char *name, LOCKMODE lockmode)
 {
 	return table_open(sagaz_relation_id(name), lockmode);
+}
+
+/* Relations that stay open between sagaz_keep_begin() and _end(). */
+static struct
+{
+	bool		active;
+	int			count;
+	struct
+	{
+		const char *name;
+		LOCKMODE	lockmode;
+		Relation	rel;
+	}			kept[16];
+}			keeper;
+
+/* An error has taken the references back. */
+static void
+keeper_forget_sub(SubXactEvent event, SubTransactionId own,
+				  SubTransactionId parent, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		keeper.active = false;
+}
+
+static void
+keeper_forget(XactEvent event, void *arg)
+{
+	keeper.active = false;
+}
+
+/*
+ * From here to sagaz_keep_end() each table and index that sagaz_hold() is
+ * asked for is opened once.  Calls do not nest, and no subtransaction begins
+ * or ends in between.
+ */
+void
+sagaz_keep_begin(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		RegisterXactCallback(keeper_forget, NULL);
+		RegisterSubXactCallback(keeper_forget_sub, NULL);
+		registered = true;
+	}
+	Assert(!keeper.active);
+	keeper.active = true;
+	keeper.count = 0;
+}
+
+/* Locks stay until the transaction ends. */
+void
+sagaz_keep_end(void)
+{
+	for (int i = 0; i < keeper.count; i++)
+		relation_close(keeper.kept[i].rel, NoLock);
+	keeper.active = false;
+}
+
+/* Open a table or index of ours that sagaz_let_go() closes; name is a literal. */
+Relation
+sagaz_hold(const char *name, LOCKMODE lockmode)
+{
+	Relation	rel;
+
+	for (int i = 0; keeper.active && i < keeper.count; i++)
+		if (keeper.kept[i].name == name && keeper.kept[i].lockmode == lockmode)
+			return keeper.kept[i].rel;
+	rel = relation_open(sagaz_relation_id(name), lockmode);
+	if (keeper.active && keeper.count < (int) lengthof(keeper.kept))
+	{
+		keeper.kept[keeper.count].name = name;
+		keeper.kept[keeper.count].lockmode = lockmode;
+		keeper.kept[keeper.count++].rel = rel;
+	}
+	return rel;
+}
+
+/* The end of sagaz_hold(); what is kept stays open. */
+void
+sagaz_let_go(Relation rel, LOCKMODE lockmode)
+{
+	for (int i = 0; keeper.active && i < keeper.count; i++)
+		if (keeper.kept[i].rel == rel)
+			return;
+	relation_close(rel, lockmode);
 }

@@ -54,6 +54,10 @@ extern void sagaz_settings_define(bool with_worker);
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);
 extern Relation sagaz_open(const char *name, LOCKMODE lockmode);
+extern void sagaz_keep_begin(void);
+extern void sagaz_keep_end(void);
+extern Relation sagaz_hold(const char *name, LOCKMODE lockmode);
+extern void sagaz_let_go(Relation rel, LOCKMODE lockmode);
 
 /* arguments.c */
 extern char *sagaz_text_argument(FunctionCallInfo fcinfo, int argno,

@@ -287,8 +287,8 @@ sagaz_scan_begin(const char *table, const char *index, Snapshot snapshot,
 {
 	SagazScan  *scan = palloc0(sizeof(SagazScan));
 
-	scan->rel = sagaz_open(table, AccessShareLock);
-	scan->index = index_open(sagaz_relation_id(index), AccessShareLock);
+	scan->rel = sagaz_hold(table, AccessShareLock);
+	scan->index = sagaz_hold(index, AccessShareLock);
 	scan->direction = direction;
 	scan->slot = table_slot_create(scan->rel, NULL);
 	scan->scan = begin_index_scan(scan->rel, scan->index, snapshot, nkeys);
@@ -326,8 +326,8 @@ sagaz_scan_end(SagazScan *scan)
 {
 	ExecDropSingleTupleTableSlot(scan->slot);
 	index_endscan(scan->scan);
-	index_close(scan->index, AccessShareLock);
-	table_close(scan->rel, AccessShareLock);
+	sagaz_let_go(scan->index, AccessShareLock);
+	sagaz_let_go(scan->rel, AccessShareLock);
 	pfree(scan);
 }
 

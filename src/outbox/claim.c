@@ -251,11 +251,16 @@ sagaz_claim(SagazClaim *claim, const char *consumer_group)
 												claim->stream_after);
 		sagaz_stream_places_init(&claim->places);
 	}
+	claim->context = CurrentMemoryContext;
 	claim->lane_context = AllocSetContextCreate(CurrentMemoryContext,
 												"sagaz claim",
 												ALLOCSET_DEFAULT_SIZES);
+	sagaz_keep_begin();
 	if (!claim->group.paused)
 		claim_lanes(claim);
+	if (claim->batch_writer)
+		sagaz_writer_end(claim->batch_writer);
+	sagaz_keep_end();
 	if (claim->batch_id != 0)
 		CommandCounterIncrement();
 	flush_commits(claim);

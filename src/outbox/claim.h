@@ -8,6 +8,7 @@
 #include "executor/tuptable.h"
 #include "utils/tuplestore.h"
 
+#include "lib/tuples.h"
 #include "outbox/cursor.h"
 #include "outbox/group.h"
 #include "outbox/place_number.h"
@@ -47,6 +48,8 @@ typedef struct SagazClaim
 		int			count;
 	}			stream_rows[SAGAZ_LANES];
 
+	SagazWriter *batch_writer;	/* made when the first lane has a row */
+	MemoryContext context;		/* of the whole call */
 	MemoryContext lane_context; /* reset after each lane */
 } SagazClaim;
 

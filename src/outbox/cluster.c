@@ -102,7 +102,7 @@ SagazCluster *
 sagaz_cluster_read(Snapshot snapshot)
 {
 	SagazCluster *cluster = palloc0(sizeof(SagazCluster));
-	Relation	rel = sagaz_open("cluster", AccessShareLock);
+	Relation	rel = sagaz_hold("cluster", AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 
@@ -114,7 +114,7 @@ sagaz_cluster_read(Snapshot snapshot)
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
+	sagaz_let_go(rel, AccessShareLock);
 	return cluster;
 }
 

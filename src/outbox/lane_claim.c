@@ -532,21 +532,32 @@ number_entries(SagazClaim *claim, SagazCursor *row)
 	claim->stream_rows[claim->nstream_rows++].count = claim->places.count;
 }
 
+static SagazWriter *
+batch_writer(SagazClaim *claim)
+{
+	MemoryContext outer;
+
+	if (claim->batch_writer)
+		return claim->batch_writer;
+	outer = MemoryContextSwitchTo(claim->context);
+	claim->batch_writer = sagaz_writer_begin("outbox_batch");
+	MemoryContextSwitchTo(outer);
+	return claim->batch_writer;
+}
+
 static void
 write_cursor(Lane *lane, SagazCursor *row)
 {
 	SagazClaim *claim = lane->claim;
-	SagazWriter *writer = sagaz_writer_begin("outbox_batch");
 
 	row->batch_id = sagaz_claim_batch_id(claim);
 	row->claimed_at = claim->now;
 	row->owed = lane->owed;
 	if (claim->for_stream && lane->picked > 0)
 		number_entries(claim, row);
-	sagaz_batch_write(writer, claim->group.no, lane->lane, row, lane->root,
-					  lane->picked,
+	sagaz_batch_write(batch_writer(claim), claim->group.no, lane->lane, row,
+					  lane->root, lane->picked,
 					  lane->picked > 0 ? claim->worker_id : NULL);
-	sagaz_writer_end(writer);
 }
 
 /* A batch that holds nothing but retries is out all the same. */

@@ -239,7 +239,7 @@ fetch_place(SagazWindowScan *scan)
 
 	if (scan->rel == NULL)
 	{
-		scan->rel = sagaz_open("outbox", AccessShareLock);
+		scan->rel = sagaz_hold("outbox", AccessShareLock);
 		scan->slot = table_slot_create(scan->rel, NULL);
 	}
 	if (!table_tuple_fetch_row_version(scan->rel, &place->tid, scan->snapshot,
@@ -304,7 +304,7 @@ sagaz_window_scan_end(SagazWindowScan *scan)
 	if (scan->rel)
 	{
 		ExecDropSingleTupleTableSlot(scan->slot);
-		table_close(scan->rel, AccessShareLock);
+		sagaz_let_go(scan->rel, AccessShareLock);
 	}
 	pfree(scan);
 }
