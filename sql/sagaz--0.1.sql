@@ -4,6 +4,13 @@ CREATE SCHEMA sagaz;
 REVOKE ALL ON SCHEMA sagaz FROM PUBLIC;
 COMMENT ON SCHEMA sagaz IS 'saga state and a transactional outbox';
 
+-- What only sagaz calls.  Expressions of views and defaults are bound to the
+-- functions, so that whoever uses them needs EXECUTE, but not the schema.
+CREATE SCHEMA sagaz_internal;
+REVOKE ALL ON SCHEMA sagaz_internal FROM PUBLIC;
+COMMENT ON SCHEMA sagaz_internal IS
+	'functions that sagaz itself calls; they may change with any version';
+
 ---------------------------------------------------------------------------
 -- Types
 ---------------------------------------------------------------------------
@@ -162,19 +169,19 @@ CREATE FUNCTION sagaz.uuidv7() RETURNS uuid
 COMMENT ON FUNCTION sagaz.uuidv7() IS
 	'a time-ordered UUID (RFC 9562, version 7)';
 
-CREATE FUNCTION sagaz.lane(saga_id text) RETURNS smallint
+CREATE FUNCTION sagaz_internal.lane(saga_id text) RETURNS smallint
 	AS 'MODULE_PATHNAME', 'sagaz_lane' LANGUAGE C IMMUTABLE PARALLEL SAFE;
-COMMENT ON FUNCTION sagaz.lane(text) IS
+COMMENT ON FUNCTION sagaz_internal.lane(text) IS
 	'the lane of a saga: the unit of ordering and of claim concurrency';
 
-CREATE FUNCTION sagaz.next_seq() RETURNS bigint
+CREATE FUNCTION sagaz_internal.next_seq() RETURNS bigint
 	AS 'MODULE_PATHNAME', 'sagaz_next_seq' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sagaz.next_seq() IS
+COMMENT ON FUNCTION sagaz_internal.next_seq() IS
 	'the next place in the outbox log; takes the transaction''s xid first, which every claim relies on';
 
 CREATE SEQUENCE sagaz.outbox_seq AS bigint CACHE 1;
 COMMENT ON SEQUENCE sagaz.outbox_seq IS
-	'order of the outbox log; drawn by sagaz.next_seq() alone';
+	'order of the outbox log; drawn by sagaz_internal.next_seq() alone';
 
 CREATE SEQUENCE sagaz.batch_seq AS bigint CACHE 1;
 COMMENT ON SEQUENCE sagaz.batch_seq IS
@@ -183,10 +190,10 @@ COMMENT ON SEQUENCE sagaz.batch_seq IS
 -- Only inserted into and, by retention, deleted from.
 CREATE TABLE sagaz.outbox (
 	pos xid8 NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
-	seq bigint NOT NULL DEFAULT sagaz.next_seq(),
+	seq bigint NOT NULL DEFAULT sagaz_internal.next_seq(),
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	event_id uuid NOT NULL DEFAULT sagaz.uuidv7(),
-	lane smallint NOT NULL GENERATED ALWAYS AS (sagaz.lane(saga_id)) STORED,
+	lane smallint NOT NULL GENERATED ALWAYS AS (sagaz_internal.lane(saga_id)) STORED,
 	saga_id text NOT NULL,
 	aggregate_type text NOT NULL DEFAULT 'saga',
 	aggregate_id text,
@@ -346,11 +353,11 @@ SELECT pg_catalog.pg_extension_config_dump('sagaz.outbox_archive', '');
 SELECT pg_catalog.pg_extension_config_dump('sagaz.consumer_inbox', '');
 SELECT pg_catalog.pg_extension_config_dump('sagaz.cluster', '');
 
-CREATE FUNCTION sagaz.is_event(event_type text, aggregate_type text,
+CREATE FUNCTION sagaz_internal.is_event(event_type text, aggregate_type text,
 		headers jsonb, available_at timestamptz)
 	RETURNS boolean
 	AS 'MODULE_PATHNAME', 'sagaz_is_event' LANGUAGE C IMMUTABLE PARALLEL SAFE;
-COMMENT ON FUNCTION sagaz.is_event(text, text, jsonb, timestamptz) IS
+COMMENT ON FUNCTION sagaz_internal.is_event(text, text, jsonb, timestamptz) IS
 	'the check of view sagaz.emit: true, or an error that names the field';
 
 -- The check is the view's and not the table's, since a CHECK constraint is
@@ -359,7 +366,7 @@ CREATE VIEW sagaz.emit AS
 	SELECT event_id, saga_id, aggregate_type, aggregate_id, event_type,
 		payload, headers, routing_key, partition_key, available_at, created_at
 	FROM sagaz.outbox
-	WHERE sagaz.is_event(event_type, aggregate_type, headers, available_at)
+	WHERE sagaz_internal.is_event(event_type, aggregate_type, headers, available_at)
 	WITH CHECK OPTION;
 COMMENT ON VIEW sagaz.emit IS
 	'insert here to emit an event; what is left out gets its default';
@@ -458,45 +465,45 @@ COMMENT ON FUNCTION sagaz.archive_sent_events(interval, integer, boolean, text) 
 -- anything is (reason).  They run as the caller, whose right to the source it
 -- is, and stay with the extension's owner.
 
-CREATE FUNCTION sagaz.adopt_batch(events integer[], claimed_at timestamptz)
+CREATE FUNCTION sagaz_internal.adopt_batch(events integer[], claimed_at timestamptz)
 	RETURNS bigint
 	AS 'MODULE_PATHNAME', 'sagaz_adopt_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sagaz.adopt_batch(integer[], timestamptz) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_batch(integer[], timestamptz) IS
 	'part of adopt(): make the default group, and in it a batch of nobody with so many retries in each lane';
 
-CREATE FUNCTION sagaz.adopt_text_problem(field text, value text) RETURNS text
+CREATE FUNCTION sagaz_internal.adopt_text_problem(field text, value text) RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
 	RETURN CASE WHEN value IS NULL THEN field || ' is null'
 		WHEN value = '' THEN field || ' is empty' END;
-COMMENT ON FUNCTION sagaz.adopt_text_problem(text, text) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_text_problem(text, text) IS
 	'part of adopt(): complain of a text that is missing';
 
-CREATE FUNCTION sagaz.adopt_word_problem(field text, value text, words text[])
+CREATE FUNCTION sagaz_internal.adopt_word_problem(field text, value text, words text[])
 	RETURNS text
 	LANGUAGE sql STABLE PARALLEL SAFE
 	RETURN CASE WHEN value IS NULL THEN field || ' is null'
 		WHEN value <> ALL (words)
 		THEN pg_catalog.format('%s %L is unknown', field, value) END;
-COMMENT ON FUNCTION sagaz.adopt_word_problem(text, text, text[]) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_word_problem(text, text, text[]) IS
 	'part of adopt(): complain of a status that is none';
 
-CREATE FUNCTION sagaz.adopt_time_problem(field text, value timestamptz)
+CREATE FUNCTION sagaz_internal.adopt_time_problem(field text, value timestamptz)
 	RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
 	RETURN CASE WHEN value < timestamptz '0001-01-01 00:00:00+00'
 		OR value >= timestamptz '10000-01-01 00:00:00+00'
 		THEN field || ' is not in the years 1 to 9999' END;
-COMMENT ON FUNCTION sagaz.adopt_time_problem(text, timestamptz) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_time_problem(text, timestamptz) IS
 	'part of adopt(): complain of a time that ISO 8601 cannot spell';
 
-CREATE FUNCTION sagaz.adopt_count_problem(field text, value bigint)
+CREATE FUNCTION sagaz_internal.adopt_count_problem(field text, value bigint)
 	RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
 	RETURN CASE WHEN value < 0 THEN field || ' is negative' END;
-COMMENT ON FUNCTION sagaz.adopt_count_problem(text, bigint) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_count_problem(text, bigint) IS
 	'part of adopt(): complain of a count below 0';
 
-CREATE FUNCTION sagaz.adopt_open(schema text, table_name text, columns text[])
+CREATE FUNCTION sagaz_internal.adopt_open(schema text, table_name text, columns text[])
 	RETURNS boolean
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -522,10 +529,10 @@ BEGIN
 	RETURN true;
 END
 $$;
-COMMENT ON FUNCTION sagaz.adopt_open(text, text, text[]) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_open(text, text, text[]) IS
 	'part of adopt(): keep writers out of a table and check its columns; false if there is none';
 
-CREATE FUNCTION sagaz.adopt_result(rows text, INOUT table_name text,
+CREATE FUNCTION sagaz_internal.adopt_result(rows text, INOUT table_name text,
 		INOUT adopted bigint, OUT present bigint, OUT refused bigint,
 		OUT problems jsonb)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -543,10 +550,10 @@ BEGIN
 	problems := coalesce(problems, '[]');
 END
 $$;
-COMMENT ON FUNCTION sagaz.adopt_result(text, text, bigint) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_result(text, text, bigint) IS
 	'part of adopt(): count the rows of a table that are there already and those that are refused';
 
-CREATE FUNCTION sagaz.adopt_sagas(schema text)
+CREATE FUNCTION sagaz_internal.adopt_sagas(schema text)
 	RETURNS TABLE (table_name text, adopted bigint, present bigint,
 		refused bigint, problems jsonb)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -558,25 +565,25 @@ DECLARE
 			id AS place, saga_id::text, step_name::text, status::text,
 			result::jsonb, error, executed_at, compensated_at, retry_count,
 			coalesce(
-				sagaz.adopt_text_problem('saga_id', saga_id),
-				sagaz.adopt_text_problem('step_name', step_name),
-				sagaz.adopt_word_problem('status', status::text,
+				sagaz_internal.adopt_text_problem('saga_id', saga_id),
+				sagaz_internal.adopt_text_problem('step_name', step_name),
+				sagaz_internal.adopt_word_problem('status', status::text,
 					enum_range(NULL::sagaz.step_status)::text[]),
-				sagaz.adopt_count_problem('retry_count', retry_count),
-				sagaz.adopt_time_problem('executed_at', executed_at),
-				sagaz.adopt_time_problem('compensated_at', compensated_at)) AS reason
+				sagaz_internal.adopt_count_problem('retry_count', retry_count),
+				sagaz_internal.adopt_time_problem('executed_at', executed_at),
+				sagaz_internal.adopt_time_problem('compensated_at', compensated_at)) AS reason
 		FROM %I.saga_steps$q$, schema);
 	sagas text := format($q$
 		SELECT s.saga_id::text AS id, saga_name::text, status::text,
 			coalesce(context::jsonb, '{}') AS context,
 			metadata::jsonb, created_at, updated_at,
 			coalesce(
-				sagaz.adopt_text_problem('saga_id', s.saga_id),
-				sagaz.adopt_text_problem('saga_name', saga_name),
-				sagaz.adopt_word_problem('status', status::text,
+				sagaz_internal.adopt_text_problem('saga_id', s.saga_id),
+				sagaz_internal.adopt_text_problem('saga_name', saga_name),
+				sagaz_internal.adopt_word_problem('status', status::text,
 					enum_range(NULL::sagaz.saga_status)::text[]),
-				sagaz.adopt_time_problem('created_at', created_at),
-				sagaz.adopt_time_problem('updated_at', updated_at),
+				sagaz_internal.adopt_time_problem('created_at', created_at),
+				sagaz_internal.adopt_time_problem('updated_at', updated_at),
 				b.reason) AS reason
 		FROM %I.sagas AS s LEFT JOIN
 			(SELECT saga_id, min(format('step %%L: %%s', step_name, reason)) AS reason
@@ -612,14 +619,14 @@ BEGIN
 		SELECT (SELECT count(*) FROM adopted),
 			(SELECT count(*) FROM adopted_step)$q$, sagas, steps)
 		INTO sagas_adopted, steps_adopted;
-	RETURN QUERY SELECT * FROM sagaz.adopt_result(sagas, 'sagas', sagas_adopted);
-	RETURN QUERY SELECT * FROM sagaz.adopt_result(step_verdicts, 'saga_steps', steps_adopted);
+	RETURN QUERY SELECT * FROM sagaz_internal.adopt_result(sagas, 'sagas', sagas_adopted);
+	RETURN QUERY SELECT * FROM sagaz_internal.adopt_result(step_verdicts, 'saga_steps', steps_adopted);
 END
 $$;
-COMMENT ON FUNCTION sagaz.adopt_sagas(text) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_sagas(text) IS
 	'part of adopt(): the sagas and their steps';
 
-CREATE FUNCTION sagaz.adopt_event_rows(schema text, table_name text,
+CREATE FUNCTION sagaz_internal.adopt_event_rows(schema text, table_name text,
 		problem text)
 	RETURNS text
 	LANGUAGE plpgsql STABLE PARALLEL UNSAFE
@@ -643,27 +650,27 @@ BEGIN
 			claimed_at, sent_at, retry_count, last_error, worker_id::text, %s,
 			coalesce(
 				CASE WHEN event_id IS NULL THEN 'event_id is null' END,
-				sagaz.adopt_text_problem('saga_id', saga_id),
+				sagaz_internal.adopt_text_problem('saga_id', saga_id),
 				CASE WHEN aggregate_type IS NULL THEN 'aggregate_type is null' END,
-				sagaz.adopt_text_problem('event_type', event_type),
+				sagaz_internal.adopt_text_problem('event_type', event_type),
 				CASE WHEN payload IS NULL THEN 'payload is null' END,
 				CASE WHEN headers IS NULL OR jsonb_typeof(headers::jsonb) <> 'object'
 					THEN 'headers is not an object' END,
-				sagaz.adopt_word_problem('status', status::text,
+				sagaz_internal.adopt_word_problem('status', status::text,
 					enum_range(NULL::sagaz.event_status)::text[]),
 				CASE WHEN created_at IS NULL THEN 'created_at is null' END,
-				sagaz.adopt_count_problem('retry_count', retry_count),
-				sagaz.adopt_time_problem('created_at', created_at),
-				sagaz.adopt_time_problem('claimed_at', claimed_at),
-				sagaz.adopt_time_problem('sent_at', sent_at),
+				sagaz_internal.adopt_count_problem('retry_count', retry_count),
+				sagaz_internal.adopt_time_problem('created_at', created_at),
+				sagaz_internal.adopt_time_problem('claimed_at', claimed_at),
+				sagaz_internal.adopt_time_problem('sent_at', sent_at),
 				%s) AS reason
 		FROM %I.%I AS e$q$, keys, problem, schema, table_name);
 END
 $$;
-COMMENT ON FUNCTION sagaz.adopt_event_rows(text, text, text) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_event_rows(text, text, text) IS
 	'part of adopt(): the query for the rows of a table of events, with one more complaint';
 
-CREATE FUNCTION sagaz.adopt_finished(rows text) RETURNS bigint
+CREATE FUNCTION sagaz_internal.adopt_finished(rows text) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -688,10 +695,10 @@ BEGIN
 	RETURN adopted;
 END
 $$;
-COMMENT ON FUNCTION sagaz.adopt_finished(text) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_finished(text) IS
 	'part of adopt(): put events into the archive as they are';
 
-CREATE FUNCTION sagaz.adopt_unfinished(rows text) RETURNS bigint
+CREATE FUNCTION sagaz_internal.adopt_unfinished(rows text) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
 	AS $$
@@ -709,11 +716,11 @@ DECLARE
 	adopted bigint;
 BEGIN
 	EXECUTE format($q$
-		SELECT sagaz.adopt_batch(ARRAY[
+		SELECT sagaz_internal.adopt_batch(ARRAY[
 				count(*) FILTER (WHERE lane = 0), count(*) FILTER (WHERE lane = 1),
 				count(*) FILTER (WHERE lane = 2), count(*) FILTER (WHERE lane = 3)
 			]::integer[], max(claimed_at))
-			FROM (SELECT sagaz.lane(saga_id) AS lane, claimed_at
+			FROM (SELECT sagaz_internal.lane(saga_id) AS lane, claimed_at
 				FROM (%s) AS f WHERE status = 'claimed') AS c$q$, fresh)
 		INTO batch;
 	EXECUTE format($q$
@@ -751,10 +758,10 @@ BEGIN
 	RETURN adopted;
 END
 $$;
-COMMENT ON FUNCTION sagaz.adopt_unfinished(text) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_unfinished(text) IS
 	'part of adopt(): put events into the log, and into the retries of the default group what is not plain pending';
 
-CREATE FUNCTION sagaz.adopt_events(schema text, has_outbox boolean,
+CREATE FUNCTION sagaz_internal.adopt_events(schema text, has_outbox boolean,
 		has_archive boolean)
 	RETURNS TABLE (table_name text, adopted bigint, present bigint,
 		refused bigint, problems jsonb)
@@ -767,26 +774,26 @@ DECLARE
 	in_archive text := 'NULL';
 BEGIN
 	IF has_archive THEN
-		rows := sagaz.adopt_event_rows(schema, 'saga_outbox_archive', 'NULL');
-		RETURN QUERY SELECT * FROM sagaz.adopt_result(rows, 'saga_outbox_archive',
-			sagaz.adopt_finished(format('SELECT * FROM (%s) AS r WHERE reason IS NULL', rows)));
+		rows := sagaz_internal.adopt_event_rows(schema, 'saga_outbox_archive', 'NULL');
+		RETURN QUERY SELECT * FROM sagaz_internal.adopt_result(rows, 'saga_outbox_archive',
+			sagaz_internal.adopt_finished(format('SELECT * FROM (%s) AS r WHERE reason IS NULL', rows)));
 		in_archive := format($q$
 			CASE WHEN event_id IN (SELECT a.event_id FROM %I.saga_outbox_archive AS a)
 				THEN 'an archived event has this event_id' END$q$, schema);
 	END IF;
 	IF has_outbox THEN
-		rows := sagaz.adopt_event_rows(schema, 'saga_outbox', in_archive);
+		rows := sagaz_internal.adopt_event_rows(schema, 'saga_outbox', in_archive);
 		fine := format('SELECT * FROM (%s) AS r WHERE reason IS NULL', rows);
-		RETURN QUERY SELECT * FROM sagaz.adopt_result(rows, 'saga_outbox',
-			sagaz.adopt_finished(fine || ' AND status = ''sent''')
-			+ sagaz.adopt_unfinished(fine || ' AND status <> ''sent'''));
+		RETURN QUERY SELECT * FROM sagaz_internal.adopt_result(rows, 'saga_outbox',
+			sagaz_internal.adopt_finished(fine || ' AND status = ''sent''')
+			+ sagaz_internal.adopt_unfinished(fine || ' AND status <> ''sent'''));
 	END IF;
 END
 $$;
-COMMENT ON FUNCTION sagaz.adopt_events(text, boolean, boolean) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_events(text, boolean, boolean) IS
 	'part of adopt(): the events and the archived events';
 
-CREATE FUNCTION sagaz.adopt_inbox(schema text)
+CREATE FUNCTION sagaz_internal.adopt_inbox(schema text)
 	RETURNS TABLE (table_name text, adopted bigint, present bigint,
 		refused bigint, problems jsonb)
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -798,13 +805,13 @@ DECLARE
 			event_id::text, consumer_name::text, source_topic::text,
 			event_type::text, payload::jsonb, consumed_at, processing_duration_ms,
 			coalesce(
-				sagaz.adopt_text_problem('event_id', event_id::text),
-				sagaz.adopt_text_problem('consumer_name', consumer_name),
+				sagaz_internal.adopt_text_problem('event_id', event_id::text),
+				sagaz_internal.adopt_text_problem('consumer_name', consumer_name),
 				CASE WHEN source_topic IS NULL THEN 'source_topic is null'
 					WHEN event_type IS NULL THEN 'event_type is null'
 					WHEN payload IS NULL THEN 'payload is null'
 					WHEN consumed_at IS NULL THEN 'consumed_at is null' END,
-				sagaz.adopt_time_problem('consumed_at', consumed_at)) AS reason
+				sagaz_internal.adopt_time_problem('consumed_at', consumed_at)) AS reason
 		FROM %I.consumer_inbox$q$, schema);
 	inserted bigint;
 BEGIN
@@ -816,10 +823,10 @@ BEGIN
 			FROM (%s) AS r WHERE reason IS NULL
 			ON CONFLICT (consumer_name, event_id) DO NOTHING$q$, rows);
 	GET DIAGNOSTICS inserted = ROW_COUNT;
-	RETURN QUERY SELECT * FROM sagaz.adopt_result(rows, 'consumer_inbox', inserted);
+	RETURN QUERY SELECT * FROM sagaz_internal.adopt_result(rows, 'consumer_inbox', inserted);
 END
 $$;
-COMMENT ON FUNCTION sagaz.adopt_inbox(text) IS
+COMMENT ON FUNCTION sagaz_internal.adopt_inbox(text) IS
 	'part of adopt(): the events that consumers have seen';
 
 CREATE FUNCTION sagaz.adopt(schema text)
@@ -839,7 +846,7 @@ DECLARE
 	has_archive boolean;
 	has_inbox boolean;
 BEGIN
-	IF to_regnamespace(quote_ident(schema)) IS NULL OR schema = 'sagaz' THEN
+	IF to_regnamespace(quote_ident(schema)) IS NULL OR schema IN ('sagaz', 'sagaz_internal') THEN
 		RAISE SQLSTATE 'SZ009' USING
 			MESSAGE = 'schema must be one that holds tables of the Python library',
 			DETAIL = format('There is no such schema %s.', coalesce(quote_ident(schema), 'NULL'));
@@ -849,14 +856,14 @@ BEGIN
 			MESSAGE = 'adopt() works in READ COMMITTED transactions only',
 			HINT = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
 	END IF;
-	has_sagas := sagaz.adopt_open(schema, 'sagas', ARRAY['saga_id', 'saga_name',
+	has_sagas := sagaz_internal.adopt_open(schema, 'sagas', ARRAY['saga_id', 'saga_name',
 		'status', 'context', 'metadata', 'created_at', 'updated_at']);
-	has_steps := sagaz.adopt_open(schema, 'saga_steps', ARRAY['id', 'saga_id',
+	has_steps := sagaz_internal.adopt_open(schema, 'saga_steps', ARRAY['id', 'saga_id',
 		'step_name', 'status', 'result', 'error', 'executed_at',
 		'compensated_at', 'retry_count']);
-	has_outbox := sagaz.adopt_open(schema, 'saga_outbox', event_columns);
-	has_archive := sagaz.adopt_open(schema, 'saga_outbox_archive', event_columns);
-	has_inbox := sagaz.adopt_open(schema, 'consumer_inbox', ARRAY['event_id',
+	has_outbox := sagaz_internal.adopt_open(schema, 'saga_outbox', event_columns);
+	has_archive := sagaz_internal.adopt_open(schema, 'saga_outbox_archive', event_columns);
+	has_inbox := sagaz_internal.adopt_open(schema, 'consumer_inbox', ARRAY['event_id',
 		'consumer_name', 'source_topic', 'event_type', 'payload', 'consumed_at',
 		'processing_duration_ms']);
 	IF has_sagas <> has_steps
@@ -871,11 +878,11 @@ BEGIN
 		PERFORM set_config('synchronous_commit', 'on', true);
 	END IF;
 	IF has_sagas THEN
-		RETURN QUERY SELECT * FROM sagaz.adopt_sagas(schema);
+		RETURN QUERY SELECT * FROM sagaz_internal.adopt_sagas(schema);
 	END IF;
-	RETURN QUERY SELECT * FROM sagaz.adopt_events(schema, has_outbox, has_archive);
+	RETURN QUERY SELECT * FROM sagaz_internal.adopt_events(schema, has_outbox, has_archive);
 	IF has_inbox THEN
-		RETURN QUERY SELECT * FROM sagaz.adopt_inbox(schema);
+		RETURN QUERY SELECT * FROM sagaz_internal.adopt_inbox(schema);
 	END IF;
 END
 $$;
@@ -910,322 +917,18 @@ COMMENT ON FUNCTION sagaz.resume_consumer_group(text) IS
 	'let claims of a paused group go on where they stopped';
 
 ---------------------------------------------------------------------------
--- Operating the outbox
----------------------------------------------------------------------------
-
-CREATE FUNCTION sagaz.requeue_dead_letters(event_ids uuid[] DEFAULT NULL,
-		event_type text DEFAULT NULL, saga_id text DEFAULT NULL,
-		max_rows integer DEFAULT NULL, spread interval DEFAULT '0',
-		reason text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
-		storage text DEFAULT NULL)
-	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_any_requeue_dead_letters' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sagaz.requeue_dead_letters(uuid[], text, text, integer, interval, text, text, text) IS
-	'let dead letters be tried again, the longest dead first, spread evenly over an interval; returns how many';
-
-CREATE FUNCTION sagaz.release_stuck_events(claimed_older_than interval DEFAULT '5 min',
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
-	RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_any_release_stuck_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sagaz.release_stuck_events(interval, text, text) IS
-	'end the leases of batches that were claimed longer ago and not extended; returns how many events can be claimed again';
-
-CREATE FUNCTION sagaz.change_event_status(event_id uuid, status text,
-		error text, consumer_group text, storage text)
-	RETURNS void
-	AS 'MODULE_PATHNAME', 'sagaz_any_change_event_status' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sagaz.change_event_status(uuid, text, text, text, text) IS
-	'part of update_event_status()';
-
-CREATE FUNCTION sagaz.update_event_status(event_id uuid, status text,
-		error text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
-		storage text DEFAULT NULL)
-	RETURNS sagaz.outbox_event
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-BEGIN
-	PERFORM sagaz.change_event_status(event_id, status, error, consumer_group, storage);
-	RETURN (SELECT e FROM sagaz.get_event(event_id, consumer_group, storage) AS e);
-END
-$$;
-COMMENT ON FUNCTION sagaz.update_event_status(uuid, text, text, text, text) IS
-	'say where an event stands: pending (try it now), sent, failed (try it again later) or dead_letter; returns the event as it is then';
-
----------------------------------------------------------------------------
--- Inbox
----------------------------------------------------------------------------
-
-CREATE FUNCTION sagaz.check_and_insert_inbox(event_id text, consumer_name text,
-		source_topic text, event_type text, payload jsonb)
-	RETURNS boolean
-	AS 'MODULE_PATHNAME', 'sagaz_check_and_insert_inbox' LANGUAGE C VOLATILE PARALLEL UNSAFE
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION sagaz.check_and_insert_inbox(text, text, text, text, jsonb) IS
-	'note that a consumer works on an event; true where it did so before';
-
-CREATE FUNCTION sagaz.cleanup_inbox(older_than interval) RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_cleanup_inbox' LANGUAGE C VOLATILE PARALLEL UNSAFE
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION sagaz.cleanup_inbox(interval) IS
-	'forget what consumers have seen longer ago; returns how many';
-
----------------------------------------------------------------------------
--- Waiting
----------------------------------------------------------------------------
-
-CREATE PROCEDURE sagaz.wait_for_events(timeout interval,
-		consumer_group text DEFAULT 'sagaz-workers',
-		INOUT available boolean DEFAULT NULL)
-	AS 'MODULE_PATHNAME', 'sagaz_wait_for_events' LANGUAGE C;
-COMMENT ON PROCEDURE sagaz.wait_for_events(interval, text, boolean) IS
-	'sleep until the group has something to claim; available is false where the timeout came first';
-
----------------------------------------------------------------------------
--- Access
----------------------------------------------------------------------------
-
-CREATE FUNCTION sagaz.access_list()
-	RETURNS TABLE (object text, privilege text, access text[])
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-	VALUES
-		('save_saga_state', 'EXECUTE', '{producer}'::text[]),
-		('load_saga_state', 'EXECUTE', '{producer, operator}'),
-		('delete_saga_state', 'EXECUTE', '{producer, operator}'),
-		('update_step_state', 'EXECUTE', '{producer}'),
-		('insert_event', 'EXECUTE', '{producer}'),
-		('insert_events', 'EXECUTE', '{producer}'),
-		('emit', 'INSERT', '{producer}'),
-		('emit', 'SELECT (event_id, created_at)', '{producer}'),
-		-- what an INSERT into emit calls runs as the inserting user
-		('is_event', 'EXECUTE', '{producer}'),
-		('lane', 'EXECUTE', '{producer}'),
-		('next_seq', 'EXECUTE', '{producer}'),
-		('uuidv7', 'EXECUTE', '{producer}'),
-
-		('claim_batch', 'EXECUTE', '{consumer}'),
-		('finish_batch', 'EXECUTE', '{consumer}'),
-		('release_batch', 'EXECUTE', '{consumer}'),
-		('extend_batch', 'EXECUTE', '{consumer}'),
-		('mark_sent', 'EXECUTE', '{consumer}'),
-		('mark_failed', 'EXECUTE', '{consumer}'),
-		('wait_for_events', 'EXECUTE', '{consumer}'),
-		('check_and_insert_inbox', 'EXECUTE', '{consumer}'),
-		('get_event', 'EXECUTE', '{consumer, operator, monitor}'),
-		('get_events_by_saga', 'EXECUTE', '{consumer, operator, monitor}'),
-		('get_pending_count', 'EXECUTE', '{consumer, operator, monitor}'),
-
-		('update_event_status', 'EXECUTE', '{operator}'),
-		('change_event_status', 'EXECUTE', '{operator}'),
-		('requeue_dead_letters', 'EXECUTE', '{operator}'),
-		('release_stuck_events', 'EXECUTE', '{operator}'),
-		('create_consumer_group', 'EXECUTE', '{operator}'),
-		('drop_consumer_group', 'EXECUTE', '{operator}'),
-		('pause_consumer_group', 'EXECUTE', '{operator}'),
-		('resume_consumer_group', 'EXECUTE', '{operator}'),
-		('archive_sent_events', 'EXECUTE', '{operator}'),
-		('cleanup_completed_sagas', 'EXECUTE', '{operator}'),
-		('cleanup_inbox', 'EXECUTE', '{operator}'),
-		('activate', 'EXECUTE', '{operator}'),
-		('create_delivery', 'EXECUTE', '{operator}'),
-		('create_storage', 'EXECUTE', '{operator}'),
-		('create_outbox_storage', 'EXECUTE', '{operator}'),
-		('drop_storage', 'EXECUTE', '{operator}'),
-		('transfer', 'EXECUTE', '{operator}'),
-		('migrate', 'EXECUTE', '{operator}'),
-		('resume_transfer', 'EXECUTE', '{operator}'),
-		('retry_transfer_errors', 'EXECUTE', '{operator}'),
-		('cancel_transfer', 'EXECUTE', '{operator}'),
-		('validate_transfer', 'EXECUTE', '{operator}'),
-		('transfers', 'SELECT', '{operator, monitor}'),
-		('transfer_error', 'SELECT', '{operator}'),
-		-- what a SELECT from transfers calls runs as the selecting user
-		('transfer_is_alive', 'EXECUTE', '{operator, monitor}'),
-		('export_all', 'EXECUTE', '{operator}'),
-		('import_record', 'EXECUTE', '{operator}'),
-		('import_records', 'EXECUTE', '{operator}'),
-		('export_page', 'EXECUTE', '{operator}'),
-		('merge_records', 'EXECUTE', '{operator}'),
-		('remove_records', 'EXECUTE', '{operator}'),
-		('count_records', 'EXECUTE', '{operator, monitor}'),
-		('checksum', 'EXECUTE', '{operator, monitor}'),
-		('backends', 'EXECUTE', '{producer, consumer, operator, monitor}'),
-		('storages', 'SELECT', '{producer, consumer, operator, monitor}'),
-		('drop_delivery', 'EXECUTE', '{operator}'),
-		('pause_delivery', 'EXECUTE', '{operator}'),
-		('resume_delivery', 'EXECUTE', '{operator}'),
-
-		('list_sagas', 'EXECUTE', '{operator, monitor}'),
-		('stuck_sagas', 'EXECUTE', '{operator, monitor}'),
-		('get_saga_statistics', 'EXECUTE', '{operator, monitor}'),
-		('get_outbox_statistics', 'EXECUTE', '{operator, monitor}'),
-		('get_stuck_events', 'EXECUTE', '{operator, monitor}'),
-		('get_dead_letter_events', 'EXECUTE', '{operator, monitor}'),
-		('explain_event', 'EXECUTE', '{operator, monitor}'),
-		('new_events', 'EXECUTE', '{operator, monitor}'),
-		('health_check', 'EXECUTE', '{operator, monitor}'),
-		('outbox_events', 'SELECT', '{operator, monitor}'),
-		('outbox_debezium', 'SELECT', '{consumer, operator, monitor}'),
-		('sagas', 'SELECT', '{operator, monitor}'),
-		('saga_steps', 'SELECT', '{operator, monitor}'),
-		('consumer_group', 'SELECT', '{operator, monitor}'),
-		('consumer_inbox', 'SELECT', '{operator, monitor}'),
-		('delivery', 'SELECT', '{operator, monitor}'),
-		('stat_delivery', 'SELECT', '{operator, monitor}'),
-		-- what a SELECT from stat_delivery calls runs as the selecting user
-		('worker_statistics', 'EXECUTE', '{operator, monitor}'),
-		('group_lag', 'EXECUTE', '{operator, monitor}')
-	$$;
-COMMENT ON FUNCTION sagaz.access_list() IS
-	'what grant_access() gives: the privileges on each routine and relation, and the kinds of access that have them';
-
-CREATE FUNCTION sagaz.access_check(role text, access text) RETURNS void
-	LANGUAGE plpgsql STABLE PARALLEL SAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-BEGIN
-	IF NOT pg_has_role((SELECT extowner FROM pg_extension
-			WHERE extname = 'sagaz'), 'USAGE') THEN
-		RAISE insufficient_privilege USING
-			MESSAGE = 'must be owner of extension sagaz';
-	END IF;
-	IF access IS NULL OR access NOT IN ('producer', 'consumer', 'operator', 'monitor') THEN
-		RAISE SQLSTATE 'SZ009' USING
-			MESSAGE = CASE WHEN access IS NULL THEN 'access must not be null'
-				ELSE format('access "%s" is unknown', access) END,
-			HINT = 'Say ''producer'', ''consumer'', ''operator'' or ''monitor''.';
-	END IF;
-	IF role IS NULL OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
-		RAISE SQLSTATE 'SZ009' USING
-			MESSAGE = CASE WHEN role IS NULL THEN 'role must not be null'
-				ELSE format('role "%s" does not exist', role) END;
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION sagaz.access_check(text, text) IS
-	'part of grant_access() and revoke_access(): check who asks, and for what';
-
-CREATE FUNCTION sagaz.access_apply(command text, role text, access text)
-	RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-DECLARE
-	target text;
-	toward text := CASE command WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END;
-BEGIN
-	FOR target IN
-		SELECT format('EXECUTE ON ROUTINE %s', p.oid::regprocedure)
-			FROM sagaz.access_list() AS l
-			JOIN pg_proc AS p ON p.proname = l.object
-				AND p.pronamespace = 'sagaz'::regnamespace
-			WHERE l.privilege = 'EXECUTE' AND access_apply.access = ANY (l.access)
-		UNION ALL
-		SELECT format('%s ON sagaz.%I', l.privilege, l.object)
-			FROM sagaz.access_list() AS l
-			WHERE l.privilege <> 'EXECUTE' AND access_apply.access = ANY (l.access)
-				AND to_regclass(format('sagaz.%I', l.object)) IS NOT NULL
-	LOOP
-		EXECUTE format('%s %s %s %I', command, target, toward, role);
-	END LOOP;
-END
-$$;
-COMMENT ON FUNCTION sagaz.access_apply(text, text, text) IS
-	'part of grant_access() and revoke_access(): GRANT or REVOKE what a kind of access has';
-
-CREATE FUNCTION sagaz.access_apply_common(command text, role text)
-	RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-DECLARE
-	target text;
-	toward text := CASE command WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END;
-BEGIN
-	FOR target IN
-		SELECT 'SCHEMA sagaz'
-		UNION ALL
-		SELECT format('TYPE %s', t.oid::regtype)
-			FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid
-			WHERE t.typnamespace = 'sagaz'::regnamespace
-				AND (t.typtype IN ('e', 'd') OR c.relkind = 'c')
-	LOOP
-		EXECUTE format('%s USAGE ON %s %s %I', command, target, toward, role);
-	END LOOP;
-END
-$$;
-COMMENT ON FUNCTION sagaz.access_apply_common(text, text) IS
-	'part of grant_access() and revoke_access(): GRANT or REVOKE what every kind of access has';
-
-CREATE FUNCTION sagaz.access_held(role text) RETURNS text[]
-	LANGUAGE sql STABLE PARALLEL SAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-	SELECT coalesce(array_agg(h.kind), '{}') FROM (
-		SELECT kind FROM sagaz.access_list() AS l
-			JOIN pg_proc AS p ON p.proname = l.object
-				AND p.pronamespace = 'sagaz'::regnamespace
-			CROSS JOIN unnest(l.access) AS kind
-			WHERE l.privilege = 'EXECUTE'
-			GROUP BY kind
-			HAVING bool_and(EXISTS (SELECT FROM aclexplode(p.proacl) AS a
-				JOIN pg_roles AS r ON r.oid = a.grantee
-				WHERE r.rolname = $1))) AS h
-	$$;
-COMMENT ON FUNCTION sagaz.access_held(text) IS
-	'part of revoke_access(): the kinds of access that a role has in full';
-
-CREATE FUNCTION sagaz.grant_access(role text, access text) RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-BEGIN
-	PERFORM sagaz.access_check(role, access);
-	PERFORM sagaz.access_apply_common('GRANT', role);
-	PERFORM sagaz.access_apply('GRANT', role, access);
-END
-$$;
-COMMENT ON FUNCTION sagaz.grant_access(text, text) IS
-	'give a role what a producer, consumer, operator or monitor needs';
-
-CREATE FUNCTION sagaz.revoke_access(role text, access text) RETURNS void
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-	SET search_path = pg_catalog, pg_temp
-	AS $$
-DECLARE
-	kept text[];
-BEGIN
-	PERFORM sagaz.access_check(role, access);
-	kept := array_remove(sagaz.access_held(role), access);
-	-- an operator has all that a monitor has
-	IF access = 'operator' THEN
-		kept := array_remove(kept, 'monitor');
-	END IF;
-	PERFORM sagaz.access_apply('REVOKE', role, access);
-	IF kept = '{}' THEN
-		PERFORM sagaz.access_apply_common('REVOKE', role);
-	END IF;
-	PERFORM sagaz.access_apply('GRANT', role, kind) FROM unnest(kept) AS kind;
-END
-$$;
-COMMENT ON FUNCTION sagaz.revoke_access(text, text) IS
-	'take from a role what grant_access() gave, except what its other kinds of access need';
-
----------------------------------------------------------------------------
 -- Outbox: asking about events
 ---------------------------------------------------------------------------
 
 CREATE INDEX outbox_archive_unsent ON sagaz.outbox_archive (status)
 	WHERE status <> 'sent';
 
-CREATE FUNCTION sagaz.events_fdw() RETURNS fdw_handler
+CREATE FUNCTION sagaz_internal.events_fdw() RETURNS fdw_handler
 	AS 'MODULE_PATHNAME', 'sagaz_events_fdw' LANGUAGE C STRICT;
-COMMENT ON FUNCTION sagaz.events_fdw() IS
+COMMENT ON FUNCTION sagaz_internal.events_fdw() IS
 	'finds events by id, saga or status for the view outbox_events';
 
-CREATE FOREIGN DATA WRAPPER sagaz_events HANDLER sagaz.events_fdw;
+CREATE FOREIGN DATA WRAPPER sagaz_events HANDLER sagaz_internal.events_fdw;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_events IS
 	'events of the native outbox with their state';
 
@@ -1325,6 +1028,314 @@ COMMENT ON FUNCTION sagaz.health_check(text) IS
 	'healthy, degraded or unhealthy, with what is wrong in plain words and figures as JSON';
 
 ---------------------------------------------------------------------------
+-- Operating the outbox
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.requeue_dead_letters(event_ids uuid[] DEFAULT NULL,
+		event_type text DEFAULT NULL, saga_id text DEFAULT NULL,
+		max_rows integer DEFAULT NULL, spread interval DEFAULT '0',
+		reason text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
+		storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_any_requeue_dead_letters' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.requeue_dead_letters(uuid[], text, text, integer, interval, text, text, text) IS
+	'let dead letters be tried again, the longest dead first, spread evenly over an interval; returns how many';
+
+CREATE FUNCTION sagaz.release_stuck_events(claimed_older_than interval DEFAULT '5 min',
+		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+	RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_any_release_stuck_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz.release_stuck_events(interval, text, text) IS
+	'end the leases of batches that were claimed longer ago and not extended; returns how many events can be claimed again';
+
+CREATE FUNCTION sagaz_internal.change_event_status(event_id uuid, status text,
+		error text, consumer_group text, storage text)
+	RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_any_change_event_status' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz_internal.change_event_status(uuid, text, text, text, text) IS
+	'part of update_event_status()';
+
+CREATE FUNCTION sagaz.update_event_status(event_id uuid, status text,
+		error text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
+		storage text DEFAULT NULL)
+	RETURNS sagaz.outbox_event
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE
+	BEGIN ATOMIC
+		SELECT sagaz_internal.change_event_status(event_id, status, error,
+			consumer_group, storage);
+		SELECT sagaz.get_event(event_id, consumer_group, storage);
+	END;
+COMMENT ON FUNCTION sagaz.update_event_status(uuid, text, text, text, text) IS
+	'say where an event stands: pending (try it now), sent, failed (try it again later) or dead_letter; returns the event as it is then';
+
+---------------------------------------------------------------------------
+-- Inbox
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz.check_and_insert_inbox(event_id text, consumer_name text,
+		source_topic text, event_type text, payload jsonb)
+	RETURNS boolean
+	AS 'MODULE_PATHNAME', 'sagaz_check_and_insert_inbox' LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION sagaz.check_and_insert_inbox(text, text, text, text, jsonb) IS
+	'note that a consumer works on an event; true where it did so before';
+
+CREATE FUNCTION sagaz.cleanup_inbox(older_than interval) RETURNS bigint
+	AS 'MODULE_PATHNAME', 'sagaz_cleanup_inbox' LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION sagaz.cleanup_inbox(interval) IS
+	'forget what consumers have seen longer ago; returns how many';
+
+---------------------------------------------------------------------------
+-- Waiting
+---------------------------------------------------------------------------
+
+CREATE PROCEDURE sagaz.wait_for_events(timeout interval,
+		consumer_group text DEFAULT 'sagaz-workers',
+		INOUT available boolean DEFAULT NULL)
+	AS 'MODULE_PATHNAME', 'sagaz_wait_for_events' LANGUAGE C;
+COMMENT ON PROCEDURE sagaz.wait_for_events(interval, text, boolean) IS
+	'sleep until the group has something to claim; available is false where the timeout came first';
+
+---------------------------------------------------------------------------
+-- Access
+---------------------------------------------------------------------------
+
+CREATE FUNCTION sagaz_internal.access_list()
+	RETURNS TABLE (object text, privilege text, access text[])
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	VALUES
+		('save_saga_state', 'EXECUTE', '{producer}'::text[]),
+		('load_saga_state', 'EXECUTE', '{producer, operator}'),
+		('delete_saga_state', 'EXECUTE', '{producer, operator}'),
+		('update_step_state', 'EXECUTE', '{producer}'),
+		('insert_event', 'EXECUTE', '{producer}'),
+		('insert_events', 'EXECUTE', '{producer}'),
+		('emit', 'INSERT', '{producer}'),
+		('emit', 'SELECT (event_id, created_at)', '{producer}'),
+		-- what an INSERT into emit calls runs as the inserting user
+		('is_event', 'EXECUTE', '{producer}'),
+		('lane', 'EXECUTE', '{producer}'),
+		('next_seq', 'EXECUTE', '{producer}'),
+		('uuidv7', 'EXECUTE', '{producer}'),
+
+		('claim_batch', 'EXECUTE', '{consumer}'),
+		('finish_batch', 'EXECUTE', '{consumer}'),
+		('release_batch', 'EXECUTE', '{consumer}'),
+		('extend_batch', 'EXECUTE', '{consumer}'),
+		('mark_sent', 'EXECUTE', '{consumer}'),
+		('mark_failed', 'EXECUTE', '{consumer}'),
+		('wait_for_events', 'EXECUTE', '{consumer}'),
+		('check_and_insert_inbox', 'EXECUTE', '{consumer}'),
+		('get_event', 'EXECUTE', '{consumer, operator, monitor}'),
+		('get_events_by_saga', 'EXECUTE', '{consumer, operator, monitor}'),
+		('get_pending_count', 'EXECUTE', '{consumer, operator, monitor}'),
+
+		('update_event_status', 'EXECUTE', '{operator}'),
+		('change_event_status', 'EXECUTE', '{operator}'),
+		('requeue_dead_letters', 'EXECUTE', '{operator}'),
+		('release_stuck_events', 'EXECUTE', '{operator}'),
+		('create_consumer_group', 'EXECUTE', '{operator}'),
+		('drop_consumer_group', 'EXECUTE', '{operator}'),
+		('pause_consumer_group', 'EXECUTE', '{operator}'),
+		('resume_consumer_group', 'EXECUTE', '{operator}'),
+		('archive_sent_events', 'EXECUTE', '{operator}'),
+		('cleanup_completed_sagas', 'EXECUTE', '{operator}'),
+		('cleanup_inbox', 'EXECUTE', '{operator}'),
+		('activate', 'EXECUTE', '{operator}'),
+		('create_delivery', 'EXECUTE', '{operator}'),
+		('create_storage', 'EXECUTE', '{operator}'),
+		('create_outbox_storage', 'EXECUTE', '{operator}'),
+		('drop_storage', 'EXECUTE', '{operator}'),
+		('transfer', 'EXECUTE', '{operator}'),
+		('migrate', 'EXECUTE', '{operator}'),
+		('resume_transfer', 'EXECUTE', '{operator}'),
+		('retry_transfer_errors', 'EXECUTE', '{operator}'),
+		('cancel_transfer', 'EXECUTE', '{operator}'),
+		('validate_transfer', 'EXECUTE', '{operator}'),
+		('transfers', 'SELECT', '{operator, monitor}'),
+		('transfer_error', 'SELECT', '{operator}'),
+		-- what a SELECT from transfers calls runs as the selecting user
+		('transfer_is_alive', 'EXECUTE', '{operator, monitor}'),
+		('export_all', 'EXECUTE', '{operator}'),
+		('import_record', 'EXECUTE', '{operator}'),
+		('import_records', 'EXECUTE', '{operator}'),
+		-- what a sagaz elsewhere calls by name, connected as this role
+		('sagaz_internal', 'USAGE', '{operator}'),
+		('export_page', 'EXECUTE', '{operator}'),
+		('merge_records', 'EXECUTE', '{operator}'),
+		('remove_records', 'EXECUTE', '{operator}'),
+		('count_records', 'EXECUTE', '{operator, monitor}'),
+		('checksum', 'EXECUTE', '{operator, monitor}'),
+		('backends', 'EXECUTE', '{producer, consumer, operator, monitor}'),
+		('storages', 'SELECT', '{producer, consumer, operator, monitor}'),
+		('drop_delivery', 'EXECUTE', '{operator}'),
+		('pause_delivery', 'EXECUTE', '{operator}'),
+		('resume_delivery', 'EXECUTE', '{operator}'),
+
+		('list_sagas', 'EXECUTE', '{operator, monitor}'),
+		('stuck_sagas', 'EXECUTE', '{operator, monitor}'),
+		('get_saga_statistics', 'EXECUTE', '{operator, monitor}'),
+		('get_outbox_statistics', 'EXECUTE', '{operator, monitor}'),
+		('get_stuck_events', 'EXECUTE', '{operator, monitor}'),
+		('get_dead_letter_events', 'EXECUTE', '{operator, monitor}'),
+		('explain_event', 'EXECUTE', '{operator, monitor}'),
+		('new_events', 'EXECUTE', '{operator, monitor}'),
+		('health_check', 'EXECUTE', '{operator, monitor}'),
+		('outbox_events', 'SELECT', '{operator, monitor}'),
+		('outbox_debezium', 'SELECT', '{consumer, operator, monitor}'),
+		('sagas', 'SELECT', '{operator, monitor}'),
+		('saga_steps', 'SELECT', '{operator, monitor}'),
+		('consumer_group', 'SELECT', '{operator, monitor}'),
+		('consumer_inbox', 'SELECT', '{operator, monitor}'),
+		('delivery', 'SELECT', '{operator, monitor}'),
+		('stat_delivery', 'SELECT', '{operator, monitor}'),
+		-- what a SELECT from stat_delivery calls runs as the selecting user
+		('worker_statistics', 'EXECUTE', '{operator, monitor}'),
+		('group_lag', 'EXECUTE', '{operator, monitor}')
+	$$;
+COMMENT ON FUNCTION sagaz_internal.access_list() IS
+	'what grant_access() gives: the privileges on each routine and relation, and the kinds of access that have them';
+
+CREATE FUNCTION sagaz_internal.access_check(role text, access text) RETURNS void
+	LANGUAGE plpgsql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	IF NOT pg_has_role((SELECT extowner FROM pg_extension
+			WHERE extname = 'sagaz'), 'USAGE') THEN
+		RAISE insufficient_privilege USING
+			MESSAGE = 'must be owner of extension sagaz';
+	END IF;
+	IF access IS NULL OR access NOT IN ('producer', 'consumer', 'operator', 'monitor') THEN
+		RAISE SQLSTATE 'SZ009' USING
+			MESSAGE = CASE WHEN access IS NULL THEN 'access must not be null'
+				ELSE format('access "%s" is unknown', access) END,
+			HINT = 'Say ''producer'', ''consumer'', ''operator'' or ''monitor''.';
+	END IF;
+	IF role IS NULL OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
+		RAISE SQLSTATE 'SZ009' USING
+			MESSAGE = CASE WHEN role IS NULL THEN 'role must not be null'
+				ELSE format('role "%s" does not exist', role) END;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION sagaz_internal.access_check(text, text) IS
+	'part of grant_access() and revoke_access(): check who asks, and for what';
+
+CREATE FUNCTION sagaz_internal.access_apply(command text, role text, access text)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	target text;
+	toward text := CASE command WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END;
+BEGIN
+	FOR target IN
+		SELECT format('EXECUTE ON ROUTINE %s', p.oid::regprocedure)
+			FROM sagaz_internal.access_list() AS l
+			JOIN pg_proc AS p ON p.proname = l.object
+				AND p.pronamespace IN ('sagaz'::regnamespace, 'sagaz_internal'::regnamespace)
+			WHERE l.privilege = 'EXECUTE' AND access_apply.access = ANY (l.access)
+		UNION ALL
+		SELECT format('USAGE ON SCHEMA %I', l.object)
+			FROM sagaz_internal.access_list() AS l
+			WHERE l.privilege = 'USAGE' AND access_apply.access = ANY (l.access)
+		UNION ALL
+		SELECT format('%s ON sagaz.%I', l.privilege, l.object)
+			FROM sagaz_internal.access_list() AS l
+			WHERE l.privilege NOT IN ('EXECUTE', 'USAGE') AND access_apply.access = ANY (l.access)
+				AND to_regclass(format('sagaz.%I', l.object)) IS NOT NULL
+	LOOP
+		EXECUTE format('%s %s %s %I', command, target, toward, role);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION sagaz_internal.access_apply(text, text, text) IS
+	'part of grant_access() and revoke_access(): GRANT or REVOKE what a kind of access has';
+
+CREATE FUNCTION sagaz_internal.access_apply_common(command text, role text)
+	RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	target text;
+	toward text := CASE command WHEN 'GRANT' THEN 'TO' ELSE 'FROM' END;
+BEGIN
+	FOR target IN
+		SELECT 'SCHEMA sagaz'
+		UNION ALL
+		SELECT format('TYPE %s', t.oid::regtype)
+			FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid
+			WHERE t.typnamespace = 'sagaz'::regnamespace
+				AND (t.typtype IN ('e', 'd') OR c.relkind = 'c')
+	LOOP
+		EXECUTE format('%s USAGE ON %s %s %I', command, target, toward, role);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION sagaz_internal.access_apply_common(text, text) IS
+	'part of grant_access() and revoke_access(): GRANT or REVOKE what every kind of access has';
+
+CREATE FUNCTION sagaz_internal.access_held(role text) RETURNS text[]
+	LANGUAGE sql STABLE PARALLEL SAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT coalesce(array_agg(h.kind), '{}') FROM (
+		SELECT kind FROM sagaz_internal.access_list() AS l
+			JOIN pg_proc AS p ON p.proname = l.object
+				AND p.pronamespace IN ('sagaz'::regnamespace, 'sagaz_internal'::regnamespace)
+			CROSS JOIN unnest(l.access) AS kind
+			WHERE l.privilege = 'EXECUTE'
+			GROUP BY kind
+			HAVING bool_and(EXISTS (SELECT FROM aclexplode(p.proacl) AS a
+				JOIN pg_roles AS r ON r.oid = a.grantee
+				WHERE r.rolname = $1))) AS h
+	$$;
+COMMENT ON FUNCTION sagaz_internal.access_held(text) IS
+	'part of revoke_access(): the kinds of access that a role has in full';
+
+CREATE FUNCTION sagaz.grant_access(role text, access text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	PERFORM sagaz_internal.access_check(role, access);
+	PERFORM sagaz_internal.access_apply_common('GRANT', role);
+	PERFORM sagaz_internal.access_apply('GRANT', role, access);
+END
+$$;
+COMMENT ON FUNCTION sagaz.grant_access(text, text) IS
+	'give a role what a producer, consumer, operator or monitor needs';
+
+CREATE FUNCTION sagaz.revoke_access(role text, access text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	kept text[];
+BEGIN
+	PERFORM sagaz_internal.access_check(role, access);
+	kept := array_remove(sagaz_internal.access_held(role), access);
+	-- an operator has all that a monitor has
+	IF access = 'operator' THEN
+		kept := array_remove(kept, 'monitor');
+	END IF;
+	PERFORM sagaz_internal.access_apply('REVOKE', role, access);
+	IF kept = '{}' THEN
+		PERFORM sagaz_internal.access_apply_common('REVOKE', role);
+	END IF;
+	PERFORM sagaz_internal.access_apply('GRANT', role, kind) FROM unnest(kept) AS kind;
+END
+$$;
+COMMENT ON FUNCTION sagaz.revoke_access(text, text) IS
+	'take from a role what grant_access() gave, except what its other kinds of access need';
+
+---------------------------------------------------------------------------
 -- Deliveries
 ---------------------------------------------------------------------------
 
@@ -1389,20 +1400,20 @@ CREATE FUNCTION sagaz.resume_delivery(name text) RETURNS void
 COMMENT ON FUNCTION sagaz.resume_delivery(text) IS
 	'let a paused delivery go on where it was; or one that stands still, with the function or storage that is there now';
 
-CREATE FUNCTION sagaz.worker_statistics()
+CREATE FUNCTION sagaz_internal.worker_statistics()
 	RETURNS TABLE (name text, state text, pid integer, started_at timestamptz,
 		batches bigint, delivered bigint, failed bigint, dead bigint,
 		last_delivery_at timestamptz, archived bigint, inbox_removed bigint,
 		last_housekeeping_at timestamptz, last_error text,
 		last_error_at timestamptz)
 	AS 'MODULE_PATHNAME', 'sagaz_worker_statistics' LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 10;
-COMMENT ON FUNCTION sagaz.worker_statistics() IS
+COMMENT ON FUNCTION sagaz_internal.worker_statistics() IS
 	'what view stat_delivery shows of the workers: counted in shared memory since the server started';
 
-CREATE FUNCTION sagaz.group_lag(consumer_group text,
+CREATE FUNCTION sagaz_internal.group_lag(consumer_group text,
 		OUT events bigint, OUT seconds double precision)
 	AS 'MODULE_PATHNAME', 'sagaz_group_lag' LANGUAGE C STABLE PARALLEL RESTRICTED;
-COMMENT ON FUNCTION sagaz.group_lag(text) IS
+COMMENT ON FUNCTION sagaz_internal.group_lag(text) IS
 	'how many events wait for the group that could be handed out now, counted up to 10000, and for how long the oldest of them';
 
 CREATE VIEW sagaz.stat_delivery AS
@@ -1417,9 +1428,9 @@ CREATE VIEW sagaz.stat_delivery AS
 		coalesce(w.inbox_removed, 0) AS inbox_removed, w.last_housekeeping_at,
 		w.last_error, w.last_error_at
 	FROM sagaz.delivery AS d
-		LEFT JOIN sagaz.worker_statistics() AS w
+		LEFT JOIN sagaz_internal.worker_statistics() AS w
 			ON w.name OPERATOR(pg_catalog.=) d.name
-		CROSS JOIN LATERAL sagaz.group_lag(d.consumer_group) AS l;
+		CROSS JOIN LATERAL sagaz_internal.group_lag(d.consumer_group) AS l;
 COMMENT ON VIEW sagaz.stat_delivery IS
 	'one row a delivery of this database: what its worker does, what it has done since the server started, and what still waits for it';
 
@@ -1427,48 +1438,48 @@ COMMENT ON VIEW sagaz.stat_delivery IS
 -- Storages
 ---------------------------------------------------------------------------
 
-CREATE FUNCTION sagaz.storage_fdw() RETURNS fdw_handler
+CREATE FUNCTION sagaz_internal.storage_fdw() RETURNS fdw_handler
 	AS 'MODULE_PATHNAME', 'sagaz_storage_fdw' LANGUAGE C STRICT;
-COMMENT ON FUNCTION sagaz.storage_fdw() IS
+COMMENT ON FUNCTION sagaz_internal.storage_fdw() IS
 	'handler of the foreign data wrappers whose servers are storages';
 
-CREATE FUNCTION sagaz.memory_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION sagaz_internal.memory_validator(options text[], catalog oid) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_memory_validator' LANGUAGE C;
-COMMENT ON FUNCTION sagaz.memory_validator(text[], oid) IS
+COMMENT ON FUNCTION sagaz_internal.memory_validator(text[], oid) IS
 	'part of the foreign data wrapper sagaz_memory: checks the options of its storages';
 
-CREATE FUNCTION sagaz.sqlite_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION sagaz_internal.sqlite_validator(options text[], catalog oid) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_sqlite_validator' LANGUAGE C;
-COMMENT ON FUNCTION sagaz.sqlite_validator(text[], oid) IS
+COMMENT ON FUNCTION sagaz_internal.sqlite_validator(text[], oid) IS
 	'part of the foreign data wrapper sagaz_sqlite: checks the options of its storages';
 
-CREATE FUNCTION sagaz.redis_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION sagaz_internal.redis_validator(options text[], catalog oid) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_redis_validator' LANGUAGE C;
-COMMENT ON FUNCTION sagaz.redis_validator(text[], oid) IS
+COMMENT ON FUNCTION sagaz_internal.redis_validator(text[], oid) IS
 	'part of the foreign data wrapper sagaz_redis: checks the options of its storages';
 
-CREATE FUNCTION sagaz.postgresql_validator(options text[], catalog oid) RETURNS void
+CREATE FUNCTION sagaz_internal.postgresql_validator(options text[], catalog oid) RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_postgresql_validator' LANGUAGE C;
-COMMENT ON FUNCTION sagaz.postgresql_validator(text[], oid) IS
+COMMENT ON FUNCTION sagaz_internal.postgresql_validator(text[], oid) IS
 	'part of the foreign data wrapper sagaz_postgresql: checks the options of its storages';
 
 CREATE FOREIGN DATA WRAPPER sagaz_memory
-	HANDLER sagaz.storage_fdw VALIDATOR sagaz.memory_validator;
+	HANDLER sagaz_internal.storage_fdw VALIDATOR sagaz_internal.memory_validator;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_memory IS
 	'storages in the memory of a session';
 
 CREATE FOREIGN DATA WRAPPER sagaz_sqlite
-	HANDLER sagaz.storage_fdw VALIDATOR sagaz.sqlite_validator;
+	HANDLER sagaz_internal.storage_fdw VALIDATOR sagaz_internal.sqlite_validator;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_sqlite IS
 	'storages in SQLite files';
 
 CREATE FOREIGN DATA WRAPPER sagaz_redis
-	HANDLER sagaz.storage_fdw VALIDATOR sagaz.redis_validator;
+	HANDLER sagaz_internal.storage_fdw VALIDATOR sagaz_internal.redis_validator;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_redis IS
 	'storages in Redis servers';
 
 CREATE FOREIGN DATA WRAPPER sagaz_postgresql
-	HANDLER sagaz.storage_fdw VALIDATOR sagaz.postgresql_validator;
+	HANDLER sagaz_internal.storage_fdw VALIDATOR sagaz_internal.postgresql_validator;
 COMMENT ON FOREIGN DATA WRAPPER sagaz_postgresql IS
 	'storages in other PostgreSQL databases, with sagaz or with the tables of the Python library';
 
@@ -1565,26 +1576,26 @@ CREATE FUNCTION sagaz.import_records(records jsonb, type text,
 COMMENT ON FUNCTION sagaz.import_records(jsonb, text, text, text) IS
 	'put an array of records as export_all() gives them, all or none; one that is there already is replaced, left as it is (skip) or an error; returns how many were written';
 
-CREATE FUNCTION sagaz.export_page(type text, after text DEFAULT NULL,
+CREATE FUNCTION sagaz_internal.export_page(type text, after text DEFAULT NULL,
 		max_rows integer DEFAULT 500, keys text[] DEFAULT NULL)
 	RETURNS TABLE (record json, "position" text)
 	AS 'MODULE_PATHNAME', 'sagaz_export_page' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 500;
-COMMENT ON FUNCTION sagaz.export_page(text, text, integer, text[]) IS
+COMMENT ON FUNCTION sagaz_internal.export_page(text, text, integer, text[]) IS
 	'sagas or events (type saga or outbox) of the native tables behind a position, or those of some keys, for merge_records() elsewhere: arrays of their values; in the order of delivery as far as that is settled';
 
-CREATE FUNCTION sagaz.merge_records(records jsonb, type text,
+CREATE FUNCTION sagaz_internal.merge_records(records jsonb, type text,
 		over_claims boolean DEFAULT false, storage text DEFAULT NULL,
 		OUT added bigint, OUT changed bigint, OUT unchanged bigint,
 		OUT kept bigint)
 	AS 'MODULE_PATHNAME', 'sagaz_merge_records' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sagaz.merge_records(jsonb, text, boolean, text) IS
+COMMENT ON FUNCTION sagaz_internal.merge_records(jsonb, text, boolean, text) IS
 	'make what a storage holds like an array of records, as export_all() or export_page() gives them: events that are sent there are kept, and unless over_claims those that a worker there holds';
 
-CREATE FUNCTION sagaz.remove_records(keys text[], type text,
+CREATE FUNCTION sagaz_internal.remove_records(keys text[], type text,
 		storage text DEFAULT NULL)
 	RETURNS bigint
 	AS 'MODULE_PATHNAME', 'sagaz_remove_records' LANGUAGE C VOLATILE PARALLEL UNSAFE;
-COMMENT ON FUNCTION sagaz.remove_records(text[], text, text) IS
+COMMENT ON FUNCTION sagaz_internal.remove_records(text[], text, text) IS
 	'let the records of these keys go, so that the events among them are not delivered any more: removed, or sent where the log has them; returns how many were there';
 
 CREATE FUNCTION sagaz.count_records(type text, storage text DEFAULT NULL)
@@ -1675,7 +1686,7 @@ SELECT pg_catalog.pg_extension_config_dump('sagaz.transfer_transfer_id_seq', '')
 SELECT pg_catalog.pg_extension_config_dump('sagaz.transfer_error', '');
 SELECT pg_catalog.pg_extension_config_dump('sagaz.transfer_record', '');
 
-CREATE FUNCTION sagaz.transfer_is_alive(pid integer, backend_start timestamptz)
+CREATE FUNCTION sagaz_internal.transfer_is_alive(pid integer, backend_start timestamptz)
 	RETURNS boolean
 	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SECURITY DEFINER
 	SET search_path = pg_catalog, pg_temp
@@ -1684,14 +1695,14 @@ CREATE FUNCTION sagaz.transfer_is_alive(pid integer, backend_start timestamptz)
 			WHERE a.backend_start IS NULL
 				OR a.backend_start = transfer_is_alive.backend_start)
 	$$;
-COMMENT ON FUNCTION sagaz.transfer_is_alive(integer, timestamptz) IS
+COMMENT ON FUNCTION sagaz_internal.transfer_is_alive(integer, timestamptz) IS
 	'part of transfers: is the session still there that a transfer runs in?';
 
 CREATE VIEW sagaz.transfers AS
 	SELECT t.transfer_id, t.operation, t.source, t.target, t.source_layout,
 		t.target_layout, t.record_type,
 		CASE WHEN t.state OPERATOR(pg_catalog.=) 'running'
-				AND NOT sagaz.transfer_is_alive(t.pid, t.backend_start)
+				AND NOT sagaz_internal.transfer_is_alive(t.pid, t.backend_start)
 			THEN CASE t.phase WHEN 'done' THEN 'completed' ELSE 'interrupted' END
 			ELSE t.state END AS state,
 		t.phase, t.current_type, t.pass, t.total, t.transferred, t.unchanged,
@@ -1759,7 +1770,7 @@ BEGIN
 	UPDATE sagaz.transfer AS t SET cancel_requested = true
 		WHERE t.transfer_id = cancel_transfer.transfer_id
 			AND t.state = 'running'
-			AND sagaz.transfer_is_alive(t.pid, t.backend_start);
+			AND sagaz_internal.transfer_is_alive(t.pid, t.backend_start);
 	IF NOT FOUND AND NOT EXISTS (SELECT FROM sagaz.transfer AS t
 			WHERE t.transfer_id = cancel_transfer.transfer_id) THEN
 		RAISE SQLSTATE 'SZ002' USING
@@ -1853,7 +1864,7 @@ ALTER TABLE sagaz.cluster REPLICA IDENTITY FULL;
 -- Nothing for PUBLIC; sagaz.grant_access() gives roles what they need
 ---------------------------------------------------------------------------
 
-REVOKE ALL ON ALL ROUTINES IN SCHEMA sagaz FROM PUBLIC;
+REVOKE ALL ON ALL ROUTINES IN SCHEMA sagaz, sagaz_internal FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA sagaz FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA sagaz FROM PUBLIC;
 

@@ -88,7 +88,7 @@ queue_merge(PostgresStore *store, const SagazRecord *records, int count,
 	};
 
 	postgres_queue(store, "SELECT added, changed, unchanged, kept"
-				   " FROM sagaz.merge_records($1, $2, $3, 'native')",
+				   " FROM sagaz_internal.merge_records($1, $2, $3, 'native')",
 				   lengthof(values), types, values);
 	postgres_send_ahead(store);
 	pfree(unconstify(char *, values[0]));
@@ -121,7 +121,7 @@ sagaz_layout_remove(PostgresStore *store, SagazKind kind,
 	static const Oid types[] = {TEXTARRAYOID, TEXTOID};
 	const char *values[] = {library_array(keys, nkeys), type_word(kind)};
 
-	return number(postgres_query(store, "SELECT sagaz.remove_records($1, $2, 'native')",
+	return number(postgres_query(store, "SELECT sagaz_internal.remove_records($1, $2, 'native')",
 								 lengthof(values), types, values), 0);
 }
 
@@ -209,7 +209,7 @@ fetch_keys(PostgresReader *reader)
 
 	result = postgres_query((PostgresStore *) reader->base.store,
 							"SELECT record, \"position\""
-							" FROM sagaz.export_page($1, max_rows => 2147483647, keys => $2)",
+							" FROM sagaz_internal.export_page($1, max_rows => 2147483647, keys => $2)",
 							lengthof(values), types, values);
 	reader->at_end = has_room(result);
 	if (!reader->at_end)
@@ -230,7 +230,7 @@ queue_page(PostgresReader *reader, int count)
 	};
 
 	postgres_queue((PostgresStore *) reader->base.store,
-				   "SELECT record, \"position\" FROM sagaz.export_page($1, $2, $3)",
+				   "SELECT record, \"position\" FROM sagaz_internal.export_page($1, $2, $3)",
 				   lengthof(values), types, values);
 	reader->page_size = count;
 }

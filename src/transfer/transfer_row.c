@@ -353,7 +353,7 @@ sagaz_transfer_load(int64 id, MemoryContext context)
 			" 'outbox' OPERATOR(pg_catalog.=) ANY (done_types) AS outbox_done,"
 			" current_type OPERATOR(pg_catalog.=) 'outbox' AS in_outbox,"
 			" (EXTRACT(epoch FROM elapsed) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS elapsed_us,"
-			" sagaz.transfer_is_alive(pid, backend_start) AS alive"
+			" sagaz_internal.transfer_is_alive(pid, backend_start) AS alive"
 			" FROM sagaz.transfer AS t"
 			" WHERE transfer_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
 			&p, SPI_OK_SELECT);

@@ -70,7 +70,7 @@ sub stream_backlog
 	my $start = time;
 	create_stream_delivery();
 	wait_for('delivery of the backlog',
-		"(SELECT coalesce(sum(delivered), 0) FROM sagaz.worker_statistics()) >= $events");
+		"(SELECT coalesce(sum(delivered), 0) FROM sagaz_internal.worker_statistics()) >= $events");
 	my $rate = $events / (time - $start);
 	my ($added) = redis(qw(XINFO STREAM sage.outbox)) =~ /entries-added\n(\d+)/;
 	die "$added entries for $events events\n" if $added != $events;

@@ -33,7 +33,7 @@ sub wait_for
 
 sub wait_for_delivery
 {
-	wait_for('delivery', '(SELECT events FROM sagaz.group_lag($$sagaz-workers$$)) = 0');
+	wait_for('delivery', '(SELECT events FROM sagaz_internal.group_lag($$sagaz-workers$$)) = 0');
 }
 
 # A worker or a client that is ready; the pid of the client.
@@ -152,7 +152,7 @@ sub deliver_backlog
 	{
 		query($delivery);
 		wait_for('delivery of the backlog',
-			"(SELECT coalesce(sum(delivered), 0) FROM sagaz.worker_statistics()) >= $events");
+			"(SELECT coalesce(sum(delivered), 0) FROM sagaz_internal.worker_statistics()) >= $events");
 	}
 	else
 	{

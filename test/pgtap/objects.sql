@@ -1,6 +1,6 @@
 -- Facts that hold for every object of the extension.
 BEGIN;
-SELECT plan(4);
+SELECT plan(6);
 
 CREATE TEMP VIEW member AS
 	SELECT classid, objid,
@@ -33,6 +33,22 @@ SELECT is_empty($$
 	WHERE classid = 'pg_catalog.pg_class'::regclass
 		AND EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) WHERE grantee = 0)
 	$$, 'PUBLIC has no privilege on a relation');
+
+SELECT set_eq($$
+	SELECT n.nspname FROM member JOIN pg_catalog.pg_namespace n ON n.oid = objid
+	WHERE classid = 'pg_catalog.pg_namespace'::regclass
+	$$, ARRAY['sagaz', 'sagaz_internal'], 'two schemas are the extension''s');
+
+SELECT is_empty($$
+	SELECT relname FROM pg_catalog.pg_class
+	WHERE relnamespace = 'sagaz_internal'::regnamespace
+	UNION ALL
+	SELECT proname FROM pg_catalog.pg_proc
+	WHERE pronamespace = 'sagaz_internal'::regnamespace
+		AND (proname IN (SELECT proname FROM pg_catalog.pg_proc
+				WHERE pronamespace = 'sagaz'::regnamespace)
+			OR to_regclass('sagaz.' || proname) IS NOT NULL)
+	$$, 'sagaz_internal has functions alone, of names of their own');
 
 SELECT * FROM finish();
 ROLLBACK;

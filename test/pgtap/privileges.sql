@@ -1,8 +1,8 @@
 -- Who may do what: each routine and relation against each kind of access, as
 -- written here by hand.  A routine that is not in the list fails the test:
--- whoever adds one decides whose it is, here and in sagaz.access_list().
+-- whoever adds one decides whose it is, here and in sagaz_internal.access_list().
 BEGIN;
-SELECT plan(17);
+SELECT plan(19);
 
 CREATE ROLE regress_producer;
 CREATE ROLE regress_consumer;
@@ -10,7 +10,8 @@ CREATE ROLE regress_operator;
 CREATE ROLE regress_monitor;
 CREATE ROLE regress_nobody;
 
-CREATE TEMP TABLE expected_routine (name text PRIMARY KEY, kinds text);
+CREATE TEMP TABLE expected_routine (name text PRIMARY KEY, kinds text,
+	schema regnamespace DEFAULT to_regnamespace('sagaz'));
 INSERT INTO expected_routine VALUES
 	('save_saga_state',			'producer'),
 	('load_saga_state',			'operator producer'),
@@ -18,9 +19,6 @@ INSERT INTO expected_routine VALUES
 	('update_step_state',		'producer'),
 	('insert_event',			'producer'),
 	('insert_events',			'producer'),
-	('lane',					'producer'),
-	('is_event',				'producer'),
-	('next_seq',				'producer'),
 	('uuidv7',					'producer'),
 	('claim_batch',				'consumer'),
 	('finish_batch',			'consumer'),
@@ -34,16 +32,12 @@ INSERT INTO expected_routine VALUES
 	('get_events_by_saga',		'consumer monitor operator'),
 	('get_pending_count',		'consumer monitor operator'),
 	('update_event_status',		'operator'),
-	('change_event_status',		'operator'),
 	('create_storage',			'operator'),
 	('create_outbox_storage',	'operator'),
 	('drop_storage',			'operator'),
 	('export_all',				'operator'),
 	('import_record',			'operator'),
 	('import_records',			'operator'),
-	('export_page',				'operator'),
-	('merge_records',			'operator'),
-	('remove_records',			'operator'),
 	('count_records',			'monitor operator'),
 	('checksum',				'monitor operator'),
 	('transfer',				'operator'),
@@ -52,7 +46,6 @@ INSERT INTO expected_routine VALUES
 	('retry_transfer_errors',	'operator'),
 	('cancel_transfer',			'operator'),
 	('validate_transfer',		'operator'),
-	('transfer_is_alive',		'monitor operator'),
 	('backends',				'consumer monitor operator producer'),
 	('requeue_dead_letters',	'operator'),
 	('release_stuck_events',	'operator'),
@@ -69,8 +62,6 @@ INSERT INTO expected_routine VALUES
 	('pause_delivery',			'operator'),
 	('resume_delivery',			'operator'),
 	('list_sagas',				'monitor operator'),
-	('worker_statistics',		'monitor operator'),
-	('group_lag',				'monitor operator'),
 	('stuck_sagas',				'monitor operator'),
 	('get_saga_statistics',		'monitor operator'),
 	('get_outbox_statistics',	'monitor operator'),
@@ -82,6 +73,20 @@ INSERT INTO expected_routine VALUES
 	-- the owner's
 	('grant_access',			''),
 	('revoke_access',			''),
+	('adopt',					'');
+-- what only sagaz calls
+ALTER TABLE expected_routine ALTER schema SET DEFAULT to_regnamespace('sagaz_internal');
+INSERT INTO expected_routine VALUES
+	('lane',					'producer'),
+	('is_event',				'producer'),
+	('next_seq',				'producer'),
+	('change_event_status',		'operator'),
+	('export_page',				'operator'),
+	('merge_records',			'operator'),
+	('remove_records',			'operator'),
+	('transfer_is_alive',		'monitor operator'),
+	('worker_statistics',		'monitor operator'),
+	('group_lag',				'monitor operator'),
 	('events_fdw',				''),
 	('storage_fdw',				''),
 	('memory_validator',		''),
@@ -93,7 +98,6 @@ INSERT INTO expected_routine VALUES
 	('access_check',			''),
 	('access_held',				''),
 	('access_list',				''),
-	('adopt',					''),
 	('adopt_batch',				''),
 	('adopt_count_problem',		''),
 	('adopt_event_rows',		''),
@@ -126,9 +130,10 @@ INSERT INTO expected_relation VALUES
 	('sagas',				'SELECT',		'monitor operator');
 
 CREATE TEMP VIEW routine AS
-	SELECT oid, proname::text AS name, proacl, prosecdef, proconfig, prolang,
-		prosqlbody, prokind, proargtypes
-	FROM pg_catalog.pg_proc WHERE pronamespace = to_regnamespace('sagaz');
+	SELECT oid, proname::text AS name, pronamespace::regnamespace AS schema, proacl,
+		prosecdef, proconfig, prolang, prosqlbody, prokind, proargtypes
+	FROM pg_catalog.pg_proc
+	WHERE pronamespace IN (to_regnamespace('sagaz'), to_regnamespace('sagaz_internal'));
 
 -- What a grantee has been given on relations and columns; 0 is PUBLIC.
 CREATE TEMP VIEW relation_grant AS
@@ -157,7 +162,7 @@ CREATE TEMP VIEW public_grant AS
 	UNION ALL
 	SELECT n.nspname FROM pg_catalog.pg_namespace n,
 			pg_catalog.aclexplode(coalesce(nspacl, pg_catalog.acldefault('n', 10))) a
-		WHERE nspname = 'sagaz' AND a.grantee = 0;
+		WHERE nspname IN ('sagaz', 'sagaz_internal') AND a.grantee = 0;
 
 DO $$ BEGIN
 	PERFORM sagaz.grant_access('regress_' || kind, kind)
@@ -166,8 +171,8 @@ END $$;
 
 SELECT is_empty($$
 	SELECT oid::regprocedure FROM routine
-		WHERE name NOT IN (SELECT name FROM expected_routine)
-	$$, 'somebody decided about every routine');
+		WHERE (schema, name) NOT IN (SELECT schema, name FROM expected_routine)
+	$$, 'somebody decided about every routine, and whether users call it');
 
 SELECT set_eq($$
 	SELECT oid::regprocedure::text, coalesce(string_agg(kind, ' ' ORDER BY kind)
@@ -175,7 +180,7 @@ SELECT set_eq($$
 		FROM routine, unnest('{producer,consumer,operator,monitor}'::text[]) kind
 		GROUP BY oid
 	$$, $$
-	SELECT oid::regprocedure::text, kinds FROM routine JOIN expected_routine USING (name)
+	SELECT oid::regprocedure::text, kinds FROM routine JOIN expected_routine USING (schema, name)
 	$$, 'each kind of access has the routines that it should');
 
 SELECT set_eq($$
@@ -189,11 +194,13 @@ SELECT set_eq($$
 	$$, 'each kind of access has the relations that it should');
 
 SELECT is_empty($$
-	SELECT object FROM sagaz.access_list()
+	SELECT object FROM sagaz_internal.access_list()
 		WHERE object NOT IN (SELECT name FROM routine)
 			AND to_regclass('sagaz.' || object) IS NULL
+			AND to_regnamespace(object) IS NULL
 	UNION
-	SELECT name FROM expected_routine WHERE name NOT IN (SELECT name FROM routine)
+	SELECT name FROM expected_routine
+		WHERE (schema, name) NOT IN (SELECT schema, name FROM routine)
 	$$, 'what is listed is there');
 
 SELECT is_empty($$
@@ -205,8 +212,18 @@ SELECT is_empty($$
 				OR NOT has_type_privilege(oid, 'sagaz.event_status', 'USAGE'))
 	$$, 'each kind of access has the schema and its types');
 
+SELECT set_eq($$
+	SELECT rolname FROM pg_roles WHERE rolname LIKE 'regress\_%'
+		AND has_schema_privilege(oid, 'sagaz_internal', 'USAGE')
+	$$, ARRAY['regress_operator'],
+	'by name an operator alone calls what is internal: another sagaz does, in that role');
+SELECT is_empty($$
+	SELECT rolname FROM pg_roles WHERE rolname LIKE 'regress\_%'
+		AND has_schema_privilege(oid, 'sagaz_internal', 'CREATE')
+	$$, 'nobody creates there');
+
 -- A routine is refused before it looks at its arguments.
-GRANT USAGE ON SCHEMA sagaz TO regress_nobody;
+GRANT USAGE ON SCHEMA sagaz, sagaz_internal TO regress_nobody;
 CREATE FUNCTION pg_temp.call_all() RETURNS TABLE (routine text, answer text)
 	LANGUAGE plpgsql AS $$
 DECLARE
@@ -219,8 +236,8 @@ BEGIN
 		answer := 'no error';
 		SET LOCAL ROLE regress_nobody;
 		BEGIN
-			EXECUTE format('%s sagaz.%I(%s)',
-				CASE r.prokind WHEN 'p' THEN 'CALL' ELSE 'SELECT' END, r.name, r.arguments);
+			EXECUTE format('%s %s.%I(%s)', CASE r.prokind WHEN 'p' THEN 'CALL' ELSE 'SELECT' END,
+				r.schema, r.name, r.arguments);
 		EXCEPTION WHEN OTHERS THEN
 			answer := SQLSTATE;
 		END;
@@ -232,7 +249,7 @@ $$;
 SELECT is_empty('SELECT * FROM pg_temp.call_all() WHERE answer <> ''42501''',
 	'whoever has nothing is refused by every routine');
 SELECT cmp_ok((SELECT count(*) FROM routine), '>', 30::bigint, 'those were many');
-REVOKE USAGE ON SCHEMA sagaz FROM regress_nobody;
+REVOKE USAGE ON SCHEMA sagaz, sagaz_internal FROM regress_nobody;
 
 -- What is given can be taken away without a trace.
 DO $$ BEGIN
@@ -257,14 +274,13 @@ SELECT is_empty('SELECT * FROM public_grant',
 
 -- Functions with the owner's rights cannot be led astray.
 SELECT is_empty($$
-	SELECT p.oid::regprocedure FROM pg_proc p
-		WHERE pronamespace = 'sagaz'::regnamespace AND prosecdef
+	SELECT oid::regprocedure FROM routine
+		WHERE prosecdef
 			AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)
 	$$, 'SECURITY DEFINER comes with a search_path');
 SELECT is_empty($$
-	SELECT p.oid::regprocedure FROM pg_proc p JOIN pg_language l ON l.oid = prolang
-		WHERE pronamespace = 'sagaz'::regnamespace AND lanname <> 'c'
-			AND prosqlbody IS NULL
+	SELECT r.oid::regprocedure FROM routine r JOIN pg_language l ON l.oid = prolang
+		WHERE lanname <> 'c' AND prosqlbody IS NULL
 			AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)
 	$$, 'so does a body in text');
 SELECT is_empty($$

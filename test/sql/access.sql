@@ -44,14 +44,14 @@ SELECT sagaz.grant_access('public', 'consumer');
 SELECT sagaz.grant_access(NULL, 'consumer');
 SELECT sagaz.revoke_access('nobody', 'consumer');
 -- only the owner gives, even where EXECUTE was given away
-GRANT USAGE ON SCHEMA sagaz TO regress_other;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA sagaz TO regress_other;
+GRANT USAGE ON SCHEMA sagaz, sagaz_internal TO regress_other;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA sagaz, sagaz_internal TO regress_other;
 SET ROLE regress_other;
 SELECT sagaz.grant_access('regress_other', 'consumer');
 SELECT sagaz.revoke_access('regress_producer', 'producer');
 RESET ROLE;
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA sagaz FROM regress_other;
-REVOKE USAGE ON SCHEMA sagaz FROM regress_other;
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA sagaz, sagaz_internal FROM regress_other;
+REVOKE USAGE ON SCHEMA sagaz, sagaz_internal FROM regress_other;
 -- what is taken away is what no other kind of access needs
 SELECT sagaz.grant_access('regress_consumer', 'monitor');
 SELECT sagaz.revoke_access('regress_consumer', 'monitor');

@@ -27,7 +27,7 @@ INSERT INTO sagaz.emit (saga_id, event_type, payload, event_id) VALUES
 	('a', 'repeated', '1', '11111111-1111-7111-8111-111111111111') ON CONFLICT (event_id) DO NOTHING;
 
 -- the transaction is the place's, the lane is the saga's, and the order that of the rows
-SELECT count(*) FILTER (WHERE lane <> sagaz.lane(saga_id)) AS wrong_lane,
+SELECT count(*) FILTER (WHERE lane <> sagaz_internal.lane(saga_id)) AS wrong_lane,
 	count(*) FILTER (WHERE pos::text::bigint <> xmin::text::bigint) AS wrong_pos FROM sagaz.outbox;
 BEGIN;
 SAVEPOINT s;

@@ -234,7 +234,7 @@ SELECT sagaz.finish_batch(max(batch_id), 'l') FROM sagaz.outbox_batch WHERE work
 SELECT total, pending, claimed, sent, open_batches FROM sagaz.get_outbox_statistics('late');
 SELECT event_type, status FROM sagaz.get_events_by_saga('a', 'late');
 -- also when retention has removed the row that says where the group began
-SELECT count(sagaz.insert_event('lane of ' || n, 'lanes', '1')), count(DISTINCT sagaz.lane('lane of ' || n)) AS lanes
+SELECT count(sagaz.insert_event('lane of ' || n, 'lanes', '1')), count(DISTINCT sagaz_internal.lane('lane of ' || n)) AS lanes
 	FROM generate_series(1, 20) n;
 SELECT count(*), max(batch_id) AS b FROM sagaz.claim_batch('l', consumer_group => 'late') \gset
 SELECT sagaz.finish_batch(:b, 'l');

@@ -165,7 +165,7 @@ sub exact_scenarios
 		$writer->result;
 		is($other->query(claim()), 'open second', 'none is lost');
 		is( $other->query(
-				'BEGIN; SELECT sagaz.next_seq() > 0, pg_current_xact_id_if_assigned() IS NOT NULL; ROLLBACK'
+				'BEGIN; SELECT sagaz_internal.next_seq() > 0, pg_current_xact_id_if_assigned() IS NOT NULL; ROLLBACK'
 			),
 			't|t', 'who draws a place has an xid');
 	};
@@ -180,7 +180,7 @@ sub exact_scenarios
 		$session->query("SELECT sagaz.mark_failed(array_agg(event_id), 'worker', 'no luck', 'ordered') FROM sagaz.emit");
 		$session->query(emit('two'));
 		$session->query(emit('other',
-			$session->query("SELECT 'other ' || g FROM generate_series(1, 100) AS g WHERE sagaz.lane('other ' || g) = sagaz.lane('saga') LIMIT 1")
+			$session->query("SELECT 'other ' || g FROM generate_series(1, 100) AS g WHERE sagaz_internal.lane('other ' || g) = sagaz_internal.lane('saga') LIMIT 1")
 		));
 		is($session->query($claim), 'other', 'its saga waits, others do not')
 		  or return;

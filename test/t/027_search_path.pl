@@ -129,9 +129,9 @@ SELECT * FROM sagaz.backends();
 SELECT sagaz.import_record('{"saga_id": "s", "saga_name": "n", "status": "pending", "created_at": "2024-01-01", "updated_at": "2024-01-01", "steps": [{"name": "a", "executed_at": "2024-01-01T00:00:00Z"}]}', 'saga', name) FROM (VALUES ('m'), ('native')) v (name);
 SELECT sagaz.import_record('{"event_id": "44444444-4444-7444-8444-444444444444", "saga_id": "s", "event_type": "t", "payload": 1, "status": "sent", "created_at": "2024-01-01"}', 'outbox', name) FROM (VALUES ('m'), ('native')) v (name);
 SELECT sagaz.import_records('[{"saga_id": "s2", "saga_name": "n", "status": "pending"}]', 'saga', 'skip', name) FROM (VALUES ('m'), ('native')) v (name);
-SELECT (sagaz.export_page('saga', NULL, 10)).record, (sagaz.export_page('outbox', keys => '{00000000-0000-4000-8000-00000000000a}')).record;
-SELECT sagaz.merge_records('[{"saga_id": "s2", "saga_name": "other", "status": "failed"}]', 'saga', false, name) FROM (VALUES ('m'), ('native')) v (name);
-SELECT sagaz.remove_records('{s2}', 'saga', name) FROM (VALUES ('m'), ('native')) v (name);
+SELECT (sagaz_internal.export_page('saga', NULL, 10)).record, (sagaz_internal.export_page('outbox', keys => '{00000000-0000-4000-8000-00000000000a}')).record;
+SELECT sagaz_internal.merge_records('[{"saga_id": "s2", "saga_name": "other", "status": "failed"}]', 'saga', false, name) FROM (VALUES ('m'), ('native')) v (name);
+SELECT sagaz_internal.remove_records('{s2}', 'saga', name) FROM (VALUES ('m'), ('native')) v (name);
 SELECT sagaz.export_all('saga'), sagaz.export_all('saga', 'm');
 SELECT sagaz.count_records('saga'), sagaz.checksum('saga');
 SELECT * FROM sagaz.validate_transfer('native', 'm');
@@ -149,7 +149,7 @@ SQL
 is($err, '', 'every call works');
 is( $node->safe_psql('postgres', <<'SQL'), '', 'no function was left out');
 SELECT proname FROM pg_proc
-	WHERE pronamespace = 'sagaz'::regnamespace
+	WHERE pronamespace IN ('sagaz'::regnamespace, 'sagaz_internal'::regnamespace)
 		AND prolang <> (SELECT oid FROM pg_language WHERE lanname = 'internal')
 		AND prokind <> 'a' AND proname !~ '^(adopt_|access_)'
 		AND prorettype <> 'fdw_handler'::regtype AND proname !~ '_validator$'

@@ -142,7 +142,7 @@ sub fill_memory
 		cmp_ok($full // 0, '>', 40, "memory, round $round: there is room");
 		cmp_ok($full // 200, '<', 105, "memory, round $round: and an end");
 		is(scalar(grep { $save->($ids[0]) =~ /ERROR/ } 1 .. 150), 0, "memory, round $round: what is replaced makes room");
-		is($session->query("SELECT count(*), sum(sagaz.remove_records(ARRAY[r->>'saga_id'], 'saga', 'memory://limit')) FROM sagaz.export_all('saga', 'memory://limit') AS r"),
+		is($session->query("SELECT count(*), sum(sagaz_internal.remove_records(ARRAY[r->>'saga_id'], 'saga', 'memory://limit')) FROM sagaz.export_all('saga', 'memory://limit') AS r"),
 			"$full|$full", "memory, round $round: the one too many is not there");
 	}
 	$session->close;

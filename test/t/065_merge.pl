@@ -58,7 +58,7 @@ sub merge
 {
 	my ($storage, $type, $over_claims, @records) = @_;
 
-	return ask(sprintf q{SELECT concat_ws(' ', added, changed, unchanged, kept) FROM sagaz.merge_records($j$[%s]$j$, '%s', %s, '%s')},
+	return ask(sprintf q{SELECT concat_ws(' ', added, changed, unchanged, kept) FROM sagaz_internal.merge_records($j$[%s]$j$, '%s', %s, '%s')},
 		join(',', @records), $type, $over_claims ? 'true' : 'false', $storage);
 }
 
@@ -128,7 +128,7 @@ sub test_sagas
 	is($version->('two'), 8, "$name: its version rises");
 	is(merge($storage, 'saga', 0, saga('two', version => 20)), '0 1 0 0', "$name: it is changed back");
 	is($version->('two'), 20, "$name: to ours where that is higher");
-	is(ask("SELECT sagaz.remove_records('{two,four,none}', 'saga', '$storage')"), 2, "$name: sagas are removed");
+	is(ask("SELECT sagaz_internal.remove_records('{two,four,none}', 'saga', '$storage')"), 2, "$name: sagas are removed");
 	is(ask("SELECT sagaz.count_records('saga', '$storage')"), 2, "$name: and gone");
 	is(merge($storage, 'saga', 0, saga('five'), saga('five')), 'ERROR SZ009', "$name: no key twice");
 	is(merge($storage, 'saga', 0), '0 0 0 0', "$name: nothing is merged of nothing");
@@ -153,7 +153,7 @@ sub test_events
 		"$name: what is sent is kept, what differs is changed");
 	$events[0] = event(1, headers => '{"h": "w"}');
 	same($storage, 'outbox', "$name: all of it", @events);
-	is(ask("SELECT sagaz.remove_records(ARRAY['" . join("','", uuid(6), uuid(99)) . "'], 'outbox', '$storage')"), 1,
+	is(ask("SELECT sagaz_internal.remove_records(ARRAY['" . join("','", uuid(6), uuid(99)) . "'], 'outbox', '$storage')"), 1,
 		"$name: an event is removed");
 	is(claimed($storage, 'early'), 1, "$name: what is due is handed out, and nothing else");
 	is(ask("SELECT sagaz.finish_batch(batch_id, 'early', '$storage') FROM sagaz.get_event('" . uuid(1) . "', storage => '$storage')"),
@@ -182,7 +182,7 @@ sub test_on_the_way
 	my $dead = event(14, saga_id => '"way 14"', status => '"dead_letter"', retry_count => 5);
 	is(merge($storage, 'outbox', 1, $failed, $dead), '0 2 0 0', "$name: any state");
 	$same->('is taken over', $failed, $dead);
-	is(ask("SELECT sagaz.remove_records('{" . uuid(15) . "}', 'outbox', '$storage')"), 1, "$name: and one is removed");
+	is(ask("SELECT sagaz_internal.remove_records('{" . uuid(15) . "}', 'outbox', '$storage')"), 1, "$name: and one is removed");
 	is(ask("SELECT sagaz.finish_batch(batch_id, 'worker', '$storage') FROM sagaz.get_event('" . uuid(16) . "', storage => '$storage')"),
 		1, "$name: the worker finishes what it still has");
 	is(merge($storage, 'outbox', 0, event(14, saga_id => '"way 14"', last_error => '"again"')), '0 1 0 0', "$name: a dead letter that is pending here");
@@ -246,7 +246,7 @@ is(merge('native', 'outbox', 0, event(2, payload => '{"n": "new"}', event_type =
 	'an event with another content');
 is(ask("SELECT concat_ws(' ', seq = $seq, event_type, created_at) FROM sagaz.outbox WHERE event_id = '" . uuid(2) . "'"),
 	't F 2023-01-01 00:00:00+00', 'keeps its place');
-is(error_of("SELECT sagaz.merge_records('[" . event(2, saga_id => '"other"') . "]', 'outbox')"),
+is(error_of("SELECT sagaz_internal.merge_records('[" . event(2, saga_id => '"other"') . "]', 'outbox')"),
 	'SZ003: record "' . uuid(2) . '" is refused | The native outbox has it with another saga_id.', 'but not for another saga');
 is(claimed('native', 'w'), 'new', 'an event that is to wait waits');
 is(merge('native', 'outbox', 0, event(1)), '0 0 1 0', 'which is no part of it');
@@ -259,7 +259,7 @@ $session->query("UPDATE sagaz.outbox_archive SET status = 'dead_letter', sent_at
 is(merge('native', 'outbox', 0, event(1)), '0 1 0 0', 'a dead letter of the archive that is pending here');
 is(ask("SELECT count(*) FROM sagaz.outbox_archive") . claimed('native', 'w'), '01', 'is handed out');
 merge('native', 'outbox', 0, event(2, status => '"sent"'));
-is(ask("SELECT sagaz.remove_records('{" . uuid(2) . ',' . uuid(1) . "}', 'outbox')"), 2, 'events of the log and the archive are removed');
+is(ask("SELECT sagaz_internal.remove_records('{" . uuid(2) . ',' . uuid(1) . "}', 'outbox')"), 2, 'events of the log and the archive are removed');
 is(ask("SELECT count(*) FROM sagaz.outbox_archive"), 0, 'from the archive');
 like(of_event(1), qr/^sent/, 'and sent in the log');
 
@@ -291,7 +291,7 @@ sub unfit
 {
 	my ($type, $record) = @_;
 
-	return error_of("SELECT sagaz.merge_records(\$j\$[$record]\$j\$, '$type')") =~ s/.*cannot hold it: //r;
+	return error_of("SELECT sagaz_internal.merge_records(\$j\$[$record]\$j\$, '$type')") =~ s/.*cannot hold it: //r;
 }
 
 my $long = 'x' x 2601;
@@ -329,7 +329,7 @@ sub pages
 
 	while (1)
 	{
-		my @rows = split /\n/, ask("SELECT record->>0, position FROM sagaz.export_page('$type', $after, $max_rows)");
+		my @rows = split /\n/, ask("SELECT record->>0, position FROM sagaz_internal.export_page('$type', $after, $max_rows)");
 		last if !@rows;
 		is(scalar @rows, $max_rows, "a page of $max_rows is full") if @rows > $max_rows;
 		push @keys, map { s/\|.*//r } @rows;
@@ -350,19 +350,19 @@ for my $type (qw(saga outbox))
 	is(pages($type, $_), $all, "$type: pages of $_") for 1, 3;
 }
 is(ask(q{SELECT bool_and(seq > before) FROM (SELECT o.seq, lag(o.seq, 1, 0::bigint) OVER (PARTITION BY o.lane ORDER BY p.place) AS before
-	FROM sagaz.export_page('outbox') WITH ORDINALITY AS p (record, position, place) JOIN sagaz.outbox AS o ON o.event_id::text = p.record->>0) AS l}),
+	FROM sagaz_internal.export_page('outbox') WITH ORDINALITY AS p (record, position, place) JOIN sagaz.outbox AS o ON o.event_id::text = p.record->>0) AS l}),
 	't', 'the log comes in its order');
-is(ask("SELECT string_agg(record->>0, ',') FROM sagaz.export_page('saga', keys => '{saga 7,none,saga 2}')"), 'saga 7,saga 2', 'records of some keys');
-is(ask("SELECT count(*) FROM sagaz.export_page('saga', keys => '{}')"), 0, 'of none');
-is(ask(q{SELECT record->8 FROM sagaz.export_page('saga', keys => '{saga 7}')}), 1, 'a page has versions');
-is(ask("SELECT sagaz.export_page('outbox', '$_')"), 'ERROR SZ009', "\"$_\" is no position")
+is(ask("SELECT string_agg(record->>0, ',') FROM sagaz_internal.export_page('saga', keys => '{saga 7,none,saga 2}')"), 'saga 7,saga 2', 'records of some keys');
+is(ask("SELECT count(*) FROM sagaz_internal.export_page('saga', keys => '{}')"), 0, 'of none');
+is(ask(q{SELECT record->8 FROM sagaz_internal.export_page('saga', keys => '{saga 7}')}), 1, 'a page has versions');
+is(ask("SELECT sagaz_internal.export_page('outbox', '$_')"), 'ERROR SZ009', "\"$_\" is no position")
   for '', 'log', 'log 4 1', 'log -1 1', 'log 1 1x', 'archive x', 'archive';
-is(ask("SELECT sagaz.export_page('saga', max_rows => $_)"), 'ERROR SZ009', "no page of $_") for 0, 'NULL';
-is(ask("SELECT sagaz.merge_records('[{\"saga_id\": \"a\", \"saga_name\": \"b\", \"status\": \"failed\", \"version\": $_}]', 'saga')"), 'ERROR SZ003', "no version $_")
+is(ask("SELECT sagaz_internal.export_page('saga', max_rows => $_)"), 'ERROR SZ009', "no page of $_") for 0, 'NULL';
+is(ask("SELECT sagaz_internal.merge_records('[{\"saga_id\": \"a\", \"saga_name\": \"b\", \"status\": \"failed\", \"version\": $_}]', 'saga')"), 'ERROR SZ003', "no version $_")
   for 0, -1, 1.5, '"1"', '10000000000000000000';
 is(ask($_), 'ERROR SZ009', $_)
-  for "SELECT sagaz.merge_records(NULL, 'saga')", "SELECT sagaz.merge_records('{}', 'saga')", "SELECT sagaz.merge_records('[]', 'sagas')",
-  "SELECT sagaz.merge_records('[]', 'saga', NULL)", "SELECT sagaz.remove_records(NULL, 'saga')", "SELECT sagaz.remove_records('{NULL}', 'saga')";
+  for "SELECT sagaz_internal.merge_records(NULL, 'saga')", "SELECT sagaz_internal.merge_records('{}', 'saga')", "SELECT sagaz_internal.merge_records('[]', 'sagas')",
+  "SELECT sagaz_internal.merge_records('[]', 'saga', NULL)", "SELECT sagaz_internal.remove_records(NULL, 'saga')", "SELECT sagaz_internal.remove_records('{NULL}', 'saga')";
 
 # In the order of the keys' bytes, and page by page in that of the database.
 $node->safe_psql('postgres', q{CREATE DATABASE other_order TEMPLATE template0 ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'en' LOCALE 'C.UTF-8'});
@@ -375,7 +375,7 @@ is(ask(q{SELECT string_agg(e->>'saga_id', '') FROM sagaz.export_all('saga') AS e
 is(ask(q{SELECT string_agg(right(e->>'event_id', 1), '') FROM sagaz.export_all('outbox') AS e}), '12345', 'events by key');
 is(ask(q{SELECT string_agg(saga_id, '' ORDER BY saga_id) FROM sagaz.sagas}), 'aAäbBzZ', 'which is not the order there');
 is(pages('saga', 1) =~ tr/ //dr, 'aAäbBzZ', 'pages do not care');
-is(ask(q{SELECT sum(jsonb_array_length((record->3)::jsonb)) FROM sagaz.export_page('saga')}), 14, 'and each has its steps');
+is(ask(q{SELECT sum(jsonb_array_length((record->3)::jsonb)) FROM sagaz_internal.export_page('saga')}), 14, 'and each has its steps');
 $session->close;
 $session = $first;
 
@@ -390,7 +390,7 @@ for my $isolation ('read committed', 'repeatable read')
 	$session->query('BEGIN');
 	is(merge('native', 'saga', 0, saga($id, status => '"failed"')), '1 0 0 0', 'one adds a saga');
 	$second->query("BEGIN ISOLATION LEVEL $isolation; SELECT 1");
-	$second->ask("SELECT changed FROM sagaz.merge_records(\$j\$[" . saga($id) . "]\$j\$, 'saga');");
+	$second->ask("SELECT changed FROM sagaz_internal.merge_records(\$j\$[" . saga($id) . "]\$j\$, 'saga');");
 	ok( $node->poll_query_until('postgres', "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = $second->{pid} AND wait_event_type = 'Lock')"),
 		'another waits for it');
 	$session->query('COMMIT');
