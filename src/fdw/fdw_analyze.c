@@ -21,11 +21,6 @@
 #else
 #define vacuum_delay() vacuum_delay_point()
 #endif
-#if PG_VERSION_NUM >= 150000
-#define random_fraction(reservoir) sampler_random_fract(&(reservoir)->randstate)
-#else
-#define random_fraction(reservoir) sampler_random_fract((reservoir)->randstate)
-#endif
 
 /* The place where the next row goes, or -1 if it is not in the sample. */
 static int
@@ -39,7 +34,7 @@ place_in_sample(ReservoirStateData *reservoir, double seen, int kept, int target
 	if (*to_skip < 0)
 		*to_skip = reservoir_get_next_S(reservoir, seen, target);
 	if (*to_skip <= 0)
-		place = (int) (target * random_fraction(reservoir));
+		place = (int) (target * sampler_random_fract(&reservoir->randstate));
 	*to_skip -= 1;
 	return place;
 }

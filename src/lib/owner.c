@@ -19,8 +19,8 @@
 
 #include "lib/owner.h"
 
-#if PG_VERSION_NUM < 140000
-#error "PostgreSQL 14 or later is needed"
+#if PG_VERSION_NUM < 150000
+#error "PostgreSQL 15 or later is needed"
 #endif
 
 static Oid

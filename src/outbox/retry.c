@@ -13,19 +13,13 @@
 
 #include "access/stratnum.h"
 #include "access/xact.h"
+#include "common/pg_prng.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "outbox/retry.h"
 #include "wakeup/wake.h"
-
-#if PG_VERSION_NUM >= 150000
-#include "common/pg_prng.h"
-#define random_fraction() pg_prng_double(&pg_global_prng_state)
-#else
-#define random_fraction() ((double) random() / ((double) MAX_RANDOM_VALUE + 1))
-#endif
 
 /* No wait for a retry is longer. */
 #define MAX_BACKOFF_MS (3600 * INT64CONST(1000))
@@ -198,7 +192,7 @@ sagaz_next_attempt(TimestampTz now, int retry_count)
 	for (int i = 1; i < retry_count && wait_ms < MAX_BACKOFF_MS; i++)
 		wait_ms *= 2;
 	wait_ms = Min(wait_ms, MAX_BACKOFF_MS);
-	return now + (int64) (wait_ms * 1000 * (0.5 + 0.5 * random_fraction()));
+	return now + (int64) (wait_ms * 1000 * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)));
 }
 
 /* Count one more failure in the writer's row: a retry, or a dead letter. */

@@ -39,6 +39,7 @@
 
 #if PG_VERSION_NUM >= 180000
 #include "commands/explain_format.h"
+#include "commands/explain_state.h"
 #define make_path(root, rel, rows, startup, total) \
 	create_foreignscan_path(root, rel, NULL, rows, 0, startup, total, NIL, \
 							(rel)->lateral_relids, NULL, NIL, NIL)

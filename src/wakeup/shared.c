@@ -18,9 +18,7 @@ SagazWorkers *sagaz_workers = NULL;
 LWLock	   *sagaz_workers_lock = NULL;
 
 static shmem_startup_hook_type previous_startup_hook = NULL;
-#if PG_VERSION_NUM >= 150000
 static shmem_request_hook_type previous_request_hook = NULL;
-#endif
 
 static Size
 workers_size(void)
@@ -32,10 +30,8 @@ workers_size(void)
 static void
 request_shared_memory(void)
 {
-#if PG_VERSION_NUM >= 150000
 	if (previous_request_hook)
 		previous_request_hook();
-#endif
 	RequestAddinShmemSpace(add_size(MAXALIGN(sagaz_wake_size()),
 									MAXALIGN(workers_size())));
 	RequestNamedLWLockTranche(TRANCHE, 1);
@@ -75,12 +71,8 @@ start_shared_memory(void)
 void
 sagaz_shared_install(void)
 {
-#if PG_VERSION_NUM >= 150000
 	previous_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shared_memory;
-#else
-	request_shared_memory();
-#endif
 	previous_startup_hook = shmem_startup_hook;
 	shmem_startup_hook = start_shared_memory;
 }

@@ -23,21 +23,31 @@ sub available
 
 	open my $handle, '+<&=', 9 or return 0;
 	ioctl $handle, $request{lock}, $unlocked or return 0;
+	my $slave = open_slave($handle) // return 0;
+	POSIX::close($slave);
 	$master = $handle;
 	return 1;
+}
+
+# The file descriptor of a terminal's other end, or undef.
+sub open_slave
+{
+	my ($handle) = @_;
+	my $flags = POSIX::O_RDWR() | POSIX::O_NOCTTY();
+
+	return ioctl $handle, $request{peer}, $flags;
 }
 
 # Begin a call in a terminal of so many columns.  All that is shown comes to {out}.
 sub begin
 {
 	my ($class, $columns, @words) = @_;
-	my $flags = POSIX::O_RDWR() | POSIX::O_NOCTTY();
 	my $size = pack 'S4', 25, $columns, 0, 0;
 	my $self = bless { out => '', end => time + $PostgreSQL::Test::Utils::timeout_default }, $class;
 
 	available() or die 'no terminal';
-	my $fd = ioctl($master, $request{peer}, $flags)
-	  or die "slave of the terminal: $!";
+	my $fd = open_slave($master)
+	  // die "slave of the terminal: $!";
 	open $self->{slave}, '+<&=', $fd or die "slave of the terminal: $!";
 	ioctl $self->{slave}, $request{size}, $size
 	  or die "size of the terminal: $!";
