@@ -16,11 +16,16 @@ OBJS = $(patsubst %.c,%.o,$(filter-out src/cli/% $(if $(SQLITE),,backends/sqlite
 LUA_HEADERS = $(patsubst %,%.h,$(wildcard backends/*/*.lua))
 
 WARNINGS = -Wall -Wextra -Wno-unused-parameter $(STRICT)
+# Those of them that the compiler knows.
+MORE_WARNINGS := $(foreach warning,-Wshadow=compatible-local -Wmissing-variable-declarations, \
+	$(shell $(or $(CC),cc) -Werror $(warning) -E -xc /dev/null >/dev/null 2>&1 && echo $(warning)))
 PG_CPPFLAGS = -I$(srcdir) -I$(srcdir)/src \
 	-DSAGAZ_VERSION='"$(EXTVERSION)"' \
 	$(if $(SQLITE),,-DSAGAZ_WITHOUT_SQLITE) $(if $(REDIS),,-DSAGAZ_WITHOUT_REDIS) \
-	$(if $(POSTGRES),-I$(libpq_srcdir),-DSAGAZ_WITHOUT_POSTGRES)
-PG_CFLAGS = $(WARNINGS) -MMD -MP
+	$(if $(POSTGRES),-I$(libpq_srcdir),-DSAGAZ_WITHOUT_POSTGRES) \
+	'-DPGDLLEXPORT=__attribute__((visibility("default")))'
+# Only what the server looks up is seen from outside, as 16 and later have it.
+PG_CFLAGS = $(WARNINGS) $(MORE_WARNINGS) -fvisibility=hidden -MMD -MP
 SHLIB_LINK = $(LINK) $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis) $(if $(POSTGRES),$(libpq))
 EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS) $(CLI_OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) \
 	$(LUA_HEADERS) $(CLI) $(CLI_OBJS) .flags
@@ -46,7 +51,7 @@ $(error no server headers where $(PG_CONFIG) looks; "make deps" installs them)
 endif
 include $(PGXS)
 
-override BITCODE_CFLAGS += $(WARNINGS) -MMD -MP -MF $(@:=.d)
+override BITCODE_CFLAGS += $(WARNINGS) -Wmissing-variable-declarations -MMD -MP -MF $(@:=.d)
 -include $(wildcard src/*.d src/*/*.d backends/*/*.d)
 
 all: META.json

@@ -393,6 +393,13 @@ typedef struct SagazBackend
 								SagazStreamId to);
 } SagazBackend;
 
+/* each at the end of its own file; those that were left out are not there */
+extern const SagazBackend sagaz_native_backend;
+extern const SagazBackend sagaz_memory_backend;
+extern const SagazBackend sagaz_sqlite_backend;
+extern const SagazBackend sagaz_redis_backend;
+extern const SagazBackend sagaz_postgresql_backend;
+
 /* lease.c: claims over edit, for backends that have no quicker way */
 extern List *sagaz_claim_by_edit(SagazStore *store,
 								 const SagazClaimOrder *order);

@@ -7,12 +7,6 @@
 #include "commands/defrem.h"
 #include "utils/memutils.h"
 
-extern const SagazBackend sagaz_native_backend;
-extern const SagazBackend sagaz_memory_backend;
-extern const SagazBackend sagaz_sqlite_backend;
-extern const SagazBackend sagaz_redis_backend;
-extern const SagazBackend sagaz_postgresql_backend;
-
 const SagazBackend *const sagaz_backends[] = {
 	&sagaz_native_backend,
 	&sagaz_memory_backend,
