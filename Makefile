@@ -52,7 +52,7 @@ endif
 include $(PGXS)
 
 override BITCODE_CFLAGS += $(WARNINGS) -Wmissing-variable-declarations -MMD -MP -MF $(@:=.d)
--include $(wildcard src/*.d src/*/*.d backends/*/*.d)
+-include $(filter-out $(if $(filter no,$(with_llvm)),%.bc.d),$(wildcard src/*.d src/*/*.d backends/*/*.d))
 
 all: META.json
 META.json: sagaz.control
