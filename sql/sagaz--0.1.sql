@@ -1167,6 +1167,7 @@ CREATE FUNCTION sagaz_internal.access_list()
 		('export_page', 'EXECUTE', '{operator}'),
 		('merge_records', 'EXECUTE', '{operator}'),
 		('remove_records', 'EXECUTE', '{operator}'),
+		('storage_refuse_unknown', 'EXECUTE', '{operator}'),
 		('count_records', 'EXECUTE', '{operator, monitor}'),
 		('checksum', 'EXECUTE', '{operator, monitor}'),
 		('backends', 'EXECUTE', '{producer, consumer, operator, monitor}'),
@@ -1527,6 +1528,11 @@ CREATE FUNCTION sagaz.create_outbox_storage(name text, url text,
 COMMENT ON FUNCTION sagaz.create_outbox_storage(text, text, jsonb, boolean) IS
 	'give a storage that keeps events only a name';
 
+CREATE FUNCTION sagaz_internal.storage_refuse_unknown(name text) RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_storage_refuse_unknown' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION sagaz_internal.storage_refuse_unknown(text) IS
+	'raise that there is no storage of that name, which may be a URL with a secret';
+
 CREATE FUNCTION sagaz.drop_storage(name text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 	SET search_path = pg_catalog, pg_temp
@@ -1536,8 +1542,7 @@ DECLARE
 BEGIN
 	IF NOT EXISTS (SELECT FROM sagaz.storages AS s
 			WHERE s.name = drop_storage.name AND s.backend <> 'native') THEN
-		RAISE SQLSTATE 'SZ002' USING
-			MESSAGE = format('storage "%s" does not exist', name);
+		PERFORM sagaz_internal.storage_refuse_unknown(name);
 	END IF;
 	IF EXISTS (SELECT FROM sagaz.delivery AS d WHERE d.target = drop_storage.name) THEN
 		RAISE dependent_objects_still_exist USING

@@ -12,6 +12,7 @@
 #include "fmgr.h"
 
 #include "fdw/fdw.h"
+#include "storage/secrets.h"
 #include "storage/storage.h"
 
 PG_FUNCTION_INFO_V1(sagaz_memory_validator);
@@ -104,26 +105,50 @@ validate(FunctionCallInfo fcinfo, const char *name)
 	PG_RETURN_VOID();
 }
 
-Datum
-sagaz_memory_validator(PG_FUNCTION_ARGS)
+static Datum
+validate_memory(FunctionCallInfo fcinfo)
 {
 	return validate(fcinfo, "memory");
 }
 
 Datum
-sagaz_sqlite_validator(PG_FUNCTION_ARGS)
+sagaz_memory_validator(PG_FUNCTION_ARGS)
+{
+	return sagaz_hiding_statement(fcinfo, validate_memory);
+}
+
+static Datum
+validate_sqlite(FunctionCallInfo fcinfo)
 {
 	return validate(fcinfo, "sqlite");
 }
 
 Datum
-sagaz_redis_validator(PG_FUNCTION_ARGS)
+sagaz_sqlite_validator(PG_FUNCTION_ARGS)
+{
+	return sagaz_hiding_statement(fcinfo, validate_sqlite);
+}
+
+static Datum
+validate_redis(FunctionCallInfo fcinfo)
 {
 	return validate(fcinfo, "redis");
 }
 
 Datum
-sagaz_postgresql_validator(PG_FUNCTION_ARGS)
+sagaz_redis_validator(PG_FUNCTION_ARGS)
+{
+	return sagaz_hiding_statement(fcinfo, validate_redis);
+}
+
+static Datum
+validate_postgresql(FunctionCallInfo fcinfo)
 {
 	return validate(fcinfo, "postgresql");
+}
+
+Datum
+sagaz_postgresql_validator(PG_FUNCTION_ARGS)
+{
+	return sagaz_hiding_statement(fcinfo, validate_postgresql);
 }

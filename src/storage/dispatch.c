@@ -12,6 +12,7 @@
 #include "fmgr.h"
 
 #include "storage/calls.h"
+#include "storage/secrets.h"
 #include "storage/storage.h"
 
 #define DISPATCH(name, setting, kind) \

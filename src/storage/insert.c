@@ -20,6 +20,7 @@
 #include "storage/calls.h"
 #include "outbox/outbox.h"
 #include "outbox/place_number.h"
+#include "storage/secrets.h"
 #include "storage/storage.h"
 #include "lib/times.h"
 #include "lib/tuples.h"
@@ -263,13 +264,8 @@ sagaz_is_event(PG_FUNCTION_ARGS)
 	PG_RETURN_BOOL(true);
 }
 
-/*
- * insert_event(saga_id, event_type, payload, aggregate_type, aggregate_id,
- *				headers, routing_key, partition_key, event_id, available_at,
- *				storage)
- */
-Datum
-sagaz_insert_event(PG_FUNCTION_ARGS)
+static Datum
+insert_event(FunctionCallInfo fcinfo)
 {
 	NewEvent	event = {0};
 	Sink		sink;
@@ -299,6 +295,17 @@ sagaz_insert_event(PG_FUNCTION_ARGS)
 	}
 	close_sink(&sink);
 	PG_RETURN_UUID_P(event.event_id);
+}
+
+/*
+ * insert_event(saga_id, event_type, payload, aggregate_type, aggregate_id,
+ *				headers, routing_key, partition_key, event_id, available_at,
+ *				storage)
+ */
+Datum
+sagaz_insert_event(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, insert_event);
 }
 
 /* A value of insert_events(): a text, or NULL for null. */
@@ -479,9 +486,8 @@ insert_array(Jsonb *events, Sink *sink, Datum *ids)
 	return count;
 }
 
-/* insert_events(events, storage): the ids, in the order of the array */
-Datum
-sagaz_insert_events(PG_FUNCTION_ARGS)
+static Datum
+insert_events(FunctionCallInfo fcinfo)
 {
 	Jsonb	   *events;
 	Datum	   *ids;
@@ -513,4 +519,11 @@ sagaz_insert_events(PG_FUNCTION_ARGS)
 	close_sink(&sink);
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, count, UUIDOID, UUID_LEN, false,
 										  TYPALIGN_CHAR));
+}
+
+/* insert_events(events, storage): the ids, in the order of the array */
+Datum
+sagaz_insert_events(PG_FUNCTION_ARGS)
+{
+	return sagaz_with_storage(fcinfo, insert_events);
 }

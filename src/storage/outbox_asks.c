@@ -18,6 +18,7 @@
 #include "storage/event_row_out.h"
 #include "backends/record/record.h"
 #include "lib/rows.h"
+#include "storage/secrets.h"
 #include "storage/storage.h"
 
 extern Datum sagaz_health_check(PG_FUNCTION_ARGS);

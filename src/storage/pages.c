@@ -17,6 +17,7 @@
 #include "storage/records.h"
 #include "backends/record/record.h"
 #include "lib/rows.h"
+#include "storage/secrets.h"
 #include "storage/storage.h"
 
 PG_FUNCTION_INFO_V1(sagaz_export_page);

@@ -18,6 +18,7 @@
 #include "storage/calls.h"
 #include "backends/record/record.h"
 #include "lib/rows.h"
+#include "storage/secrets.h"
 #include "storage/storage.h"
 
 PG_FUNCTION_INFO_V1(sagaz_export_all);

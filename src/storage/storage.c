@@ -22,6 +22,7 @@
 
 #include "outbox/group.h"
 #include "lib/rows.h"
+#include "storage/secrets.h"
 #include "storage/storage.h"
 
 #if PG_VERSION_NUM >= 160000
@@ -205,11 +206,7 @@ find_by_name(const char *name, SagazStorage *storage)
 	if (fdw == NULL ||
 		strncmp(fdw->fdwname, WRAPPER_PREFIX, strlen(WRAPPER_PREFIX)) != 0 ||
 		strcmp(fdw->fdwname, "sagaz_events") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
-				 errmsg("storage \"%s\" does not exist", name),
-				 errhint("Make one with SELECT %s.create_storage(name, url); 'native' are the tables of this database.",
-						 SAGAZ_SCHEMA)));
+		sagaz_storage_unknown(name);
 	if (!may_use(ForeignServerRelationId, server->serverid))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -311,35 +308,6 @@ sagaz_store_of(FunctionCallInfo fcinfo, const char *setting, SagazKind kind)
 	if (strcmp(name, "native") == 0)
 		return NULL;
 	return sagaz_store_open(name, kind);
-}
-
-static void
-hide_statement(void *arg)
-{
-	errhidestmt(true);
-}
-
-/* Call a function whose statement may hold a secret: no error logs it. */
-Datum
-sagaz_hiding_statement(FunctionCallInfo fcinfo, PGFunction function)
-{
-	ErrorContextCallback hide = {error_context_stack, hide_statement, NULL};
-	Datum		result;
-
-	error_context_stack = &hide;
-	result = function(fcinfo);
-	error_context_stack = hide.previous;
-	return result;
-}
-
-/* Call a function whose last argument is a storage, which may be a URL. */
-Datum
-sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function)
-{
-	char	   *name = sagaz_optional_text(fcinfo, PG_NARGS() - 1);
-
-	return name && strstr(name, "://") ?
-		sagaz_hiding_statement(fcinfo, function) : function(fcinfo);
 }
 
 /* A foreign storage serves one group. */

@@ -34,9 +34,6 @@ extern const SagazBackend *sagaz_storage_read_url(const char *url,
 extern char *sagaz_wrapper_name(const SagazBackend *backend);
 extern bool sagaz_option_is_secret(const SagazBackend *backend,
 								   const char *name);
-extern Datum sagaz_hiding_statement(FunctionCallInfo fcinfo,
-									PGFunction function);
-extern Datum sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function);
 extern void sagaz_store_check_open(const SagazStore *store);
 extern void sagaz_store_check_group(const SagazStore *store, const char *group);
 

@@ -15,6 +15,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 
+#include "storage/secrets.h"
 #include "storage/storage.h"
 
 PG_FUNCTION_INFO_V1(sagaz_create_storage);

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "backends/record/record.h"
+#include "storage/secrets.h"
 #include "transfer/transfer.h"
 
 PG_FUNCTION_INFO_V1(sagaz_transfer);

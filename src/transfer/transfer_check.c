@@ -12,6 +12,7 @@
 #include "utils/snapmgr.h"
 
 #include "backends/record/record.h"
+#include "storage/secrets.h"
 #include "transfer/transfer.h"
 
 PG_FUNCTION_INFO_V1(sagaz_validate_transfer);

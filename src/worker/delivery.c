@@ -38,6 +38,7 @@
 #include "worker/obstacle.h"
 #include "outbox/group.h"
 #include "outbox/locks.h"
+#include "storage/secrets.h"
 #include "storage/storage.h"
 #include "wakeup/wake.h"
 #include "worker/worker.h"
@@ -397,7 +398,7 @@ set_target(FunctionCallInfo fcinfo, SagazWriter *writer, bool *to_storage)
 	char	   *target = sagaz_text_argument(fcinfo, 1, "target");
 	Oid			server;
 
-	*to_storage = strchr(target, '(') == NULL;
+	*to_storage = strchr(target, '(') == NULL || sagaz_may_hold_secret(target);
 	if (!*to_storage)
 		return set_handler(writer,
 						   DatumGetObjectId(DirectFunctionCall1(regprocedurein,
@@ -510,12 +511,18 @@ sagaz_create_delivery(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+static Datum
+create_delivery_to_storage(FunctionCallInfo fcinfo)
+{
+	create_delivery(fcinfo, true);
+	PG_RETURN_VOID();
+}
+
 /* create_delivery(name, target, consumer_group, batch_size, timeout, options) */
 Datum
 sagaz_create_delivery_to_storage(PG_FUNCTION_ARGS)
 {
-	create_delivery(fcinfo, true);
-	PG_RETURN_VOID();
+	return sagaz_hiding_argument(fcinfo, 1, create_delivery_to_storage);
 }
 
 /* The owner of a delivery may change it, and the owner of the extension. */

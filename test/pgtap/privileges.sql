@@ -84,6 +84,7 @@ INSERT INTO expected_routine VALUES
 	('export_page',				'operator'),
 	('merge_records',			'operator'),
 	('remove_records',			'operator'),
+	('storage_refuse_unknown',	'operator'),
 	('transfer_is_alive',		'monitor operator'),
 	('worker_statistics',		'monitor operator'),
 	('group_lag',				'monitor operator'),
