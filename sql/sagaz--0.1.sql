@@ -1072,17 +1072,53 @@ COMMENT ON FUNCTION sagaz.update_event_status(uuid, text, text, text, text) IS
 -- Inbox
 ---------------------------------------------------------------------------
 
+-- Where two sessions note the same event at once, the second waits for the
+-- first; if that one rolls back, the second is the first.
 CREATE FUNCTION sagaz.check_and_insert_inbox(event_id text, consumer_name text,
 		source_topic text, event_type text, payload jsonb)
 	RETURNS boolean
-	AS 'MODULE_PATHNAME', 'sagaz_check_and_insert_inbox' LANGUAGE C VOLATILE PARALLEL UNSAFE
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	fields text[] := ARRAY[event_id, consumer_name, source_topic, event_type,
+		CASE WHEN payload IS NOT NULL THEN 'given' END];
+	names text[] := '{event_id, consumer_name, source_topic, event_type, payload}';
+BEGIN
+	FOR i IN 1 .. 5 LOOP
+		IF fields[i] IS NULL OR fields[i] = '' THEN
+			RAISE SQLSTATE 'SZ009' USING MESSAGE = format('%s must not be %s', names[i],
+				CASE WHEN fields[i] IS NULL THEN 'null' ELSE 'empty' END);
+		END IF;
+	END LOOP;
+	INSERT INTO sagaz.consumer_inbox
+			(consumer_name, event_id, source_topic, event_type, payload)
+		VALUES (consumer_name, event_id, source_topic, event_type, payload)
+		ON CONFLICT ON CONSTRAINT consumer_inbox_pkey DO NOTHING;
+	RETURN NOT FOUND;
+END
+$$;
 COMMENT ON FUNCTION sagaz.check_and_insert_inbox(text, text, text, text, jsonb) IS
 	'note that a consumer works on an event; true where it did so before';
 
 CREATE FUNCTION sagaz.cleanup_inbox(older_than interval) RETURNS bigint
-	AS 'MODULE_PATHNAME', 'sagaz_cleanup_inbox' LANGUAGE C VOLATILE PARALLEL UNSAFE
-	SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	removed bigint;
+BEGIN
+	IF older_than IS NULL OR older_than NOT BETWEEN '0' AND '10000 years' THEN
+		RAISE SQLSTATE 'SZ009' USING MESSAGE = 'older_than must '
+			|| CASE WHEN older_than IS NULL THEN 'not be null' ELSE 'be between 0 and 10000 years' END;
+	END IF;
+	-- months of 30 days and days of 24 hours, whatever the time zone
+	DELETE FROM sagaz.consumer_inbox WHERE consumed_at
+		< to_timestamp(EXTRACT(epoch FROM clock_timestamp()) - EXTRACT(epoch FROM LEAST(older_than, '6000 years')));
+	GET DIAGNOSTICS removed = ROW_COUNT;
+	RETURN removed;
+END
+$$;
 COMMENT ON FUNCTION sagaz.cleanup_inbox(interval) IS
 	'forget what consumers have seen longer ago; returns how many';
 

@@ -29,5 +29,6 @@ SELECT sagaz.cleanup_inbox('7 days');
 SELECT sagaz.cleanup_inbox('7 days');
 SELECT sagaz.check_and_insert_inbox('e1', 'mailer', 'orders', 'created', '{}');
 SELECT sagaz.check_and_insert_inbox('e1', 'billing', 'orders', 'created', '{}');
+SELECT sagaz.cleanup_inbox('10000 years');
 SELECT sagaz.cleanup_inbox('-1 day');
 SELECT sagaz.cleanup_inbox(NULL);
