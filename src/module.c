@@ -7,6 +7,7 @@
 
 #include "miscadmin.h"
 
+#include "wakeup/shared.h"
 #include "worker/worker.h"
 
 PG_MODULE_MAGIC;

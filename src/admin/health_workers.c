@@ -11,7 +11,7 @@
 #include "worker/delivery.h"
 #include "worker/obstacle.h"
 #include "admin/health.h"
-#include "worker/worker.h"
+#include "wakeup/shared.h"
 
 /* What shared memory says of a delivery. */
 typedef struct WorkerLook

@@ -17,7 +17,7 @@
 #include "status/event_scan.h"
 #include "outbox/outbox.h"
 #include "lib/rows.h"
-#include "worker/worker.h"
+#include "wakeup/shared.h"
 
 /* The lag of a group is counted up to so many events. */
 #define MAX_LAG 10000

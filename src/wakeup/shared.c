@@ -1,47 +1,29 @@
 /*
  * shared.c
- *		Shared memory: who waits for events, and what workers there are.
+ *		Shared memory: what workers there are, and waking them.
  */
 #include "lib/sagaz.h"
 
-#include "miscadmin.h"
-#include "storage/ipc.h"
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
-#include "wakeup/wake.h"
-#include "worker/worker.h"
-
-#define TRANCHE "sagaz"
+#include "wakeup/shared.h"
 
 SagazWorkers *sagaz_workers = NULL;
 LWLock	   *sagaz_workers_lock = NULL;
 
-static shmem_startup_hook_type previous_startup_hook = NULL;
-static shmem_request_hook_type previous_request_hook = NULL;
-
-static Size
-workers_size(void)
+Size
+sagaz_workers_size(void)
 {
 	return add_size(offsetof(SagazWorkers, slots),
 					mul_size(sagaz_max_deliveries, sizeof(SagazWorkerSlot)));
-}
-
-static void
-request_shared_memory(void)
-{
-	if (previous_request_hook)
-		previous_request_hook();
-	RequestAddinShmemSpace(add_size(MAXALIGN(sagaz_wake_size()),
-									MAXALIGN(workers_size())));
-	RequestNamedLWLockTranche(TRANCHE, 1);
 }
 
 /* A fresh start, or one after a crash: nothing is known of any database. */
 static void
 init_workers(void)
 {
-	memset(sagaz_workers, 0, workers_size());
+	memset(sagaz_workers, 0, sagaz_workers_size());
 	sagaz_workers->nslots = sagaz_max_deliveries;
 	sagaz_workers->all_changed = true;
 	pg_atomic_init_u32(&sagaz_workers->nused, 0);
@@ -49,32 +31,14 @@ init_workers(void)
 		pg_atomic_init_u32(&sagaz_workers->slots[i].nudged, 0);
 }
 
-static void
-start_shared_memory(void)
-{
-	bool		found;
-	void	   *wake;
-
-	if (previous_startup_hook)
-		previous_startup_hook();
-	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	wake = ShmemInitStruct("sagaz wake", sagaz_wake_size(), &found);
-	sagaz_wake_attach(wake, !found);
-	sagaz_workers = ShmemInitStruct("sagaz workers", workers_size(), &found);
-	sagaz_workers_lock = &GetNamedLWLockTranche(TRANCHE)->lock;
-	if (!found)
-		init_workers();
-	LWLockRelease(AddinShmemInitLock);
-}
-
-/* Called while shared_preload_libraries are loaded. */
+/* Take the shared memory and its lock; fresh: as yet it holds nothing. */
 void
-sagaz_shared_install(void)
+sagaz_workers_attach(void *memory, LWLock *lock, bool fresh)
 {
-	previous_request_hook = shmem_request_hook;
-	shmem_request_hook = request_shared_memory;
-	previous_startup_hook = shmem_startup_hook;
-	shmem_startup_hook = start_shared_memory;
+	sagaz_workers = memory;
+	sagaz_workers_lock = lock;
+	if (fresh)
+		init_workers();
 }
 
 void

@@ -21,7 +21,7 @@
 #include "utils/wait_event.h"
 
 #include "wakeup/wake.h"
-#include "worker/worker.h"
+#include "wakeup/shared.h"
 
 typedef struct WakeState
 {

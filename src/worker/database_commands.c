@@ -27,6 +27,7 @@
 #include "utils/wait_event.h"
 
 #include "wakeup/wake.h"
+#include "wakeup/shared.h"
 #include "worker/worker.h"
 
 #if PG_VERSION_NUM >= 160000

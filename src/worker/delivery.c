@@ -41,7 +41,7 @@
 #include "storage/secrets.h"
 #include "storage/storage.h"
 #include "wakeup/wake.h"
-#include "worker/worker.h"
+#include "wakeup/shared.h"
 
 #define WORKER_POLL_MS 5
 /* as the setting sagaz.batch_size */

@@ -29,6 +29,7 @@
 #include "utils/varlena.h"
 
 #include "worker/process.h"
+#include "wakeup/shared.h"
 #include "worker/worker.h"
 
 /* Registering is tried again after so long where no process is free. */

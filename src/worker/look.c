@@ -25,7 +25,7 @@
 #include "worker/delivery.h"
 #include "worker/obstacle.h"
 #include "worker/process.h"
-#include "worker/worker.h"
+#include "wakeup/shared.h"
 
 PGDLLEXPORT void sagaz_look_main(Datum main_arg);
 

@@ -7,7 +7,7 @@
 
 #include "datatype/timestamp.h"
 
-#include "worker/worker.h"
+#include "wakeup/shared.h"
 
 extern void sagaz_process_signals(void);
 extern void sagaz_process_settings(void);

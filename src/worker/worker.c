@@ -40,7 +40,7 @@
 #include "storage/storage.h"
 #include "worker/binding.h"
 #include "worker/stream.h"
-#include "worker/worker.h"
+#include "wakeup/shared.h"
 
 #if PG_VERSION_NUM >= 170000
 #define CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
