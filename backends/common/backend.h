@@ -424,7 +424,7 @@ extern bool sagaz_is_kept(const SagazRecord *there, const SagazRecord *ours,
 #define SAGAZ_MERGES_BY_EDIT \
 	.merge = sagaz_merge_by_edit, .remove = sagaz_remove_by_edit
 
-/* registry.c: what a backend has that has none of it */
+/* store.c: what a backend has that has none of it */
 extern char *sagaz_fits(SagazStore *store, const SagazRecord *record);
 extern char *sagaz_no_position(SagazReader *reader);
 extern bool sagaz_no_call(SagazStore *store, const SagazCall *call);
@@ -467,10 +467,7 @@ struct SagazReader
 	SagazFilter filter;
 };
 
-/* registry.c: what was compiled in, and calls that check their arguments */
-extern const SagazBackend *const sagaz_backends[];
-extern const int sagaz_nbackends;
-extern const SagazBackend *sagaz_backend_find(const char *name);
+/* store.c: calls that check their arguments */
 extern const char *sagaz_store_option(const SagazStore *store, const char *name);
 extern void sagaz_store_close(SagazStore *store);
 extern SagazReader *sagaz_read_begin(SagazStore *store, SagazKind kind,

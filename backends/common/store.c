@@ -1,36 +1,11 @@
 /*
- * registry.c
- *		The backends that were compiled in.
+ * store.c
+ *		Stores and their readers, and what a backend does that has no such thing.
  */
 #include "backends/common/backend.h"
 
 #include "commands/defrem.h"
 #include "utils/memutils.h"
-
-const SagazBackend *const sagaz_backends[] = {
-	&sagaz_native_backend,
-	&sagaz_memory_backend,
-#ifndef SAGAZ_WITHOUT_SQLITE
-	&sagaz_sqlite_backend,
-#endif
-#ifndef SAGAZ_WITHOUT_REDIS
-	&sagaz_redis_backend,
-#endif
-#ifndef SAGAZ_WITHOUT_POSTGRES
-	&sagaz_postgresql_backend,
-#endif
-};
-const int	sagaz_nbackends = lengthof(sagaz_backends);
-
-/* NULL where there is none of that name. */
-const SagazBackend *
-sagaz_backend_find(const char *name)
-{
-	for (int i = 0; i < sagaz_nbackends; i++)
-		if (strcmp(sagaz_backends[i]->name, name) == 0)
-			return sagaz_backends[i];
-	return NULL;
-}
 
 /* The value of an option, or NULL. */
 const char *

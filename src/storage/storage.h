@@ -37,6 +37,11 @@ extern bool sagaz_option_is_secret(const SagazBackend *backend,
 extern void sagaz_store_check_open(const SagazStore *store);
 extern void sagaz_store_check_group(const SagazStore *store, const char *group);
 
+/* backends.c */
+extern const SagazBackend *const sagaz_backends[];
+extern const int sagaz_nbackends;
+extern const SagazBackend *sagaz_backend_find(const char *name);
+
 /* storage_cache.c */
 extern SagazStore *sagaz_storage_connect(const SagazStorage *storage,
 										 const char *name);
