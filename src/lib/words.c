@@ -1,5 +1,5 @@
 /*
- * saga_status.c
+ * words.c
  *		Words of the status types of sagas, steps and events.
  */
 #include "lib/sagaz.h"
@@ -12,7 +12,7 @@
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
-#include "saga/saga.h"
+#include "lib/words.h"
 
 static const char *const saga_words[] = {
 	"pending", "executing", "completed", "compensating", "failed",

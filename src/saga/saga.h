@@ -19,6 +19,7 @@
 #include "utils/snapshot.h"
 
 #include "lib/tuples.h"
+#include "lib/words.h"
 
 /* columns of sagaz.sagas */
 enum saga_column
@@ -97,23 +98,6 @@ saga_is_null(const SagaRow *row, int attnum)
 {
 	return row->nulls[attnum - 1];
 }
-
-/* one of the enum types of statuses, events' too, and its words in their order */
-typedef struct StatusType
-{
-	const char *name;
-	int			count;
-	const char *const *words;
-} StatusType;
-
-/* saga_status.c */
-extern const StatusType saga_statuses;
-extern const StatusType step_statuses;
-extern const StatusType event_statuses;
-extern Oid	saga_status_oid(const StatusType *type, const char *word);
-extern const char *saga_status_word(Oid status);
-extern Oid	saga_check_status(const StatusType *type, const char *word,
-							  const char *field);
 
 /* saga_delete.c */
 extern bool saga_delete(Datum saga_id);
