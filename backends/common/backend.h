@@ -18,9 +18,6 @@
  * to a context.  After an error the store is either usable or marked as
  * broken, and then opened anew.  Where an operation says that it is atomic,
  * an error leaves the storage as it was.
- *
- * Strings are in the database's encoding.  Times are 0 where there is none;
- * the instant whose number is 0, the first of 2000 in UTC, is -infinity.
  */
 #ifndef SAGAZ_BACKEND_H
 #define SAGAZ_BACKEND_H
@@ -31,138 +28,9 @@
 #include "nodes/pg_list.h"
 #include "utils/jsonb.h"
 
+#include "backends/record/filter.h"
+#include "backends/record/record.h"
 #include "lib/sagaz.h"
-
-/* ---------------------------------------------------------------------- */
-/* Records */
-
-/* A time as records have it, and back. */
-static inline TimestampTz
-sagaz_record_time(TimestampTz time)
-{
-	return time == 0 ? DT_NOBEGIN : time;
-}
-
-static inline TimestampTz
-sagaz_real_time(TimestampTz time)
-{
-	return time == DT_NOBEGIN ? 0 : time;
-}
-
-typedef enum SagazKind
-{
-	SAGAZ_SAGA,
-	SAGAZ_EVENT
-} SagazKind;
-
-/* Steps, context and metadata are as they were stored, not in normal form. */
-typedef struct SagazSaga
-{
-	char	   *saga_id;
-	char	   *saga_name;
-	char	   *status;			/* a word; a foreign store may hold any */
-	Jsonb	   *steps;			/* an array of objects */
-	Jsonb	   *context;
-	Jsonb	   *metadata;		/* NULL: none */
-	int64		version;		/* 1 where the store keeps none */
-	TimestampTz created_at;
-	TimestampTz updated_at;
-} SagazSaga;
-
-/* The 16 fields of an event, then what a lease and a retry need. */
-typedef struct SagazEvent
-{
-	char	   *event_id;		/* a UUID, except where the library wrote others */
-	char	   *saga_id;
-	char	   *aggregate_type;
-	char	   *aggregate_id;	/* NULL: the saga_id */
-	char	   *event_type;
-	Jsonb	   *payload;
-	Jsonb	   *headers;		/* an object */
-	char	   *status;
-	TimestampTz created_at;
-	TimestampTz claimed_at;
-	TimestampTz sent_at;
-	int			retry_count;
-	char	   *last_error;		/* this and what follows: NULL for none */
-	char	   *worker_id;
-	char	   *routing_key;
-	char	   *partition_key;
-
-	int64		batch_id;		/* of the claim, 0: none */
-	TimestampTz lease_until;	/* an extended lease; 0: as claims last */
-	TimestampTz next_attempt_at;	/* do not hand out earlier */
-} SagazEvent;
-
-/*
- * One of the two.  A record that is stored but that a record cannot hold has
- * a problem: then its key is set, and beyond that only what could be read.
- */
-typedef struct SagazRecord
-{
-	SagazKind	kind;
-	char	   *problem;
-	SagazSaga	saga;
-	SagazEvent	event;
-} SagazRecord;
-
-static inline const char *
-sagaz_record_key(const SagazRecord *record)
-{
-	return record->kind == SAGAZ_SAGA ? record->saga.saga_id :
-		record->event.event_id;
-}
-
-/* ---------------------------------------------------------------------- */
-/* Which records */
-
-typedef enum SagazOrder
-{
-	SAGAZ_ANY_ORDER,
-	SAGAZ_BY_KEY,				/* bytewise */
-	SAGAZ_OLDEST_FIRST,			/* by created_at, then key */
-	SAGAZ_NEWEST_FIRST,
-	SAGAZ_FOR_COPY				/* sagas in any order; the events of a saga in
-								 * that of their delivery, where that is
-								 * settled, else oldest first */
-} SagazOrder;
-
-/* What is zero or NULL does not restrict. */
-typedef struct SagazFilter
-{
-	const char *key;
-	const char *const *keys;	/* any of these */
-	int			nkeys;
-	const char *const *statuses;
-	int			nstatuses;
-	const char *name_part;		/* sagas: in saga_name, in upper or lower case */
-	const char *saga_id;		/* events */
-	const char *event_type;		/* events */
-	int64		batch_id;		/* events */
-	TimestampTz updated_before; /* sagas */
-	TimestampTz claimed_before; /* events */
-	TimestampTz sent_before;	/* events */
-	TimestampTz claimable_at;	/* events: may be claimed at that time, if
-								 * leases last for lease_us; their id is a
-								 * UUID */
-	int64		lease_us;
-	SagazOrder	order;
-	int64		limit;
-	const char *position;		/* go on behind it, see read_position; with
-								 * SAGAZ_FOR_COPY and nothing else */
-	int			chunk;			/* bring so many in one round trip, if they
-								 * come by round trips */
-} SagazFilter;
-
-/* filter.c: a backend asks this of what it could not express itself */
-extern bool sagaz_filter_matches(const SagazFilter *filter,
-								 const SagazRecord *record);
-extern bool sagaz_is_uuid(const char *text);
-extern int	sagaz_record_compare(const SagazRecord *a, const SagazRecord *b,
-								 SagazOrder order);
-
-/* ---------------------------------------------------------------------- */
-/* Operations */
 
 typedef struct SagazStore SagazStore;
 typedef struct SagazReader SagazReader;

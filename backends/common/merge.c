@@ -9,6 +9,7 @@
 #include "utils/timestamp.h"
 
 #include "backends/record/record.h"
+#include "lib/key_table.h"
 
 typedef enum Outcome
 {

@@ -15,6 +15,7 @@
 #include "utils/memutils.h"
 
 #include "backends/record/record.h"
+#include "lib/key_table.h"
 
 typedef struct MemoryEntry
 {

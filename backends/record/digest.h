@@ -5,7 +5,7 @@
 #ifndef SAGAZ_DIGEST_H
 #define SAGAZ_DIGEST_H
 
-#include "backends/common/backend.h"
+#include "backends/record/record.h"
 
 #define SAGAZ_DIGEST_SIZE 32
 

@@ -2,7 +2,7 @@
  * filter.c
  *		Which records are meant, and in which order.
  */
-#include "backends/common/backend.h"
+#include "backends/record/filter.h"
 
 #include <ctype.h>
 

@@ -1,14 +1,98 @@
 /*
  * record.h
- *		Records to and from JSON.
+ *		Records: a saga or an event as every storage has it, and to and from JSON.
+ *
+ * What a record is lies below all that makes or reads one, the engine's own
+ * tables and the interface of storages alike: this header knows neither.
+ *
+ * Strings are in the database's encoding.  Times are 0 where there is none;
+ * the instant whose number is 0, the first of 2000 in UTC, is -infinity.
  */
 #ifndef SAGAZ_RECORD_H
 #define SAGAZ_RECORD_H
 
-#include "backends/common/backend.h"
+#include "lib/sagaz.h"
 
+#include "datatype/timestamp.h"
 #include "lib/stringinfo.h"
-#include "utils/hsearch.h"
+#include "utils/jsonb.h"
+
+/* A time as records have it, and back. */
+static inline TimestampTz
+sagaz_record_time(TimestampTz time)
+{
+	return time == 0 ? DT_NOBEGIN : time;
+}
+
+static inline TimestampTz
+sagaz_real_time(TimestampTz time)
+{
+	return time == DT_NOBEGIN ? 0 : time;
+}
+
+typedef enum SagazKind
+{
+	SAGAZ_SAGA,
+	SAGAZ_EVENT
+} SagazKind;
+
+/* Steps, context and metadata are as they were stored, not in normal form. */
+typedef struct SagazSaga
+{
+	char	   *saga_id;
+	char	   *saga_name;
+	char	   *status;			/* a word; a foreign store may hold any */
+	Jsonb	   *steps;			/* an array of objects */
+	Jsonb	   *context;
+	Jsonb	   *metadata;		/* NULL: none */
+	int64		version;		/* 1 where the store keeps none */
+	TimestampTz created_at;
+	TimestampTz updated_at;
+} SagazSaga;
+
+/* The 16 fields of an event, then what a lease and a retry need. */
+typedef struct SagazEvent
+{
+	char	   *event_id;		/* a UUID, except where the library wrote others */
+	char	   *saga_id;
+	char	   *aggregate_type;
+	char	   *aggregate_id;	/* NULL: the saga_id */
+	char	   *event_type;
+	Jsonb	   *payload;
+	Jsonb	   *headers;		/* an object */
+	char	   *status;
+	TimestampTz created_at;
+	TimestampTz claimed_at;
+	TimestampTz sent_at;
+	int			retry_count;
+	char	   *last_error;		/* this and what follows: NULL for none */
+	char	   *worker_id;
+	char	   *routing_key;
+	char	   *partition_key;
+
+	int64		batch_id;		/* of the claim, 0: none */
+	TimestampTz lease_until;	/* an extended lease; 0: as claims last */
+	TimestampTz next_attempt_at;	/* do not hand out earlier */
+} SagazEvent;
+
+/*
+ * One of the two.  A record that is stored but that a record cannot hold has
+ * a problem: then its key is set, and beyond that only what could be read.
+ */
+typedef struct SagazRecord
+{
+	SagazKind	kind;
+	char	   *problem;
+	SagazSaga	saga;
+	SagazEvent	event;
+} SagazRecord;
+
+static inline const char *
+sagaz_record_key(const SagazRecord *record)
+{
+	return record->kind == SAGAZ_SAGA ? record->saga.saga_id :
+		record->event.event_id;
+}
 
 extern const char *const sagaz_saga_words[];
 extern const char *const sagaz_event_words[];
@@ -18,8 +102,6 @@ extern Jsonb *sagaz_record_to_json(const SagazRecord *record);
 extern void sagaz_record_check(SagazRecord *record);
 extern void sagaz_record_copy(const SagazRecord *from, SagazRecord *to);
 extern bool sagaz_record_same(const SagazRecord *a, const SagazRecord *b);
-extern HTAB *sagaz_key_table(const char *name, long count, Size entry_size,
-							 MemoryContext context);
 extern bool sagaz_saga_same(const SagazSaga *a, const SagazSaga *b);
 
 extern Jsonb *sagaz_normal_json(Jsonb *json);

@@ -26,6 +26,7 @@
 
 #include "fdw/fdw.h"
 #include "backends/record/record.h"
+#include "lib/key_table.h"
 
 #if PG_VERSION_NUM >= 180000
 #include "commands/explain_format.h"

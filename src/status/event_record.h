@@ -7,7 +7,7 @@
 
 #include "executor/tuptable.h"
 
-#include "backends/common/backend.h"
+#include "backends/record/record.h"
 
 extern void sagaz_event_of_columns(const Datum *values, const bool *nulls,
 								   SagazEvent *event);

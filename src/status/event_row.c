@@ -7,7 +7,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "backends/common/backend.h"
+#include "backends/record/record.h"
 #include "status/event_scan.h"
 #include "outbox/outbox.h"
 

@@ -15,7 +15,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "backends/common/backend.h"
+#include "backends/record/record.h"
 #include "outbox/batch.h"
 #include "status/event_state.h"
 #include "outbox/outbox.h"

@@ -14,7 +14,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "backends/common/backend.h"
+#include "backends/record/record.h"
 #include "outbox/batch.h"
 #include "status/event_scan.h"
 #include "status/event_walk.h"

@@ -20,7 +20,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "backends/common/backend.h"
+#include "backends/record/record.h"
 #include "outbox/place.h"
 #include "outbox/locks.h"
 #include "outbox/outbox.h"

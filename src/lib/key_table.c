@@ -6,7 +6,7 @@
 
 #include "common/hashfn.h"
 
-#include "backends/record/record.h"
+#include "lib/key_table.h"
 
 static uint32
 hash_key(const void *key, Size size)
