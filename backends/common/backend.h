@@ -277,7 +277,6 @@ extern void sagaz_event_claimed(SagazEvent *event, const SagazClaimOrder *order)
 extern void sagaz_event_sent(SagazEvent *event, TimestampTz now);
 extern void sagaz_check_holder(const SagazEvent *event, int64 batch_id,
 							   const char *worker_id);
-extern void sagaz_lost_lease(int64 batch_id, const char *detail);
 
 /* merge.c: merging and removing over put and edit, for backends that have no
  * quicker way */

@@ -8,6 +8,7 @@
 #include "backends/common/backend.h"
 
 #include "backends/record/record.h"
+#include "outbox/batch.h"
 
 typedef struct Claim
 {
@@ -22,17 +23,6 @@ typedef struct Finish
 	TimestampTz now;
 	int			events;
 } Finish;
-
-/* What was claimed is not the caller's any more. */
-void
-sagaz_lost_lease(int64 batch_id, const char *detail)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
-			 errmsg("batch " INT64_FORMAT " is not this worker's any more", batch_id),
-			 errdetail_internal("%s", detail),
-			 errhint("Its events are finished, or another worker has them or will get them: drop the work.")));
-}
 
 /* The event is in that batch now. */
 void

@@ -10,6 +10,7 @@
 #include "backends/record/record.h"
 #include "backends/redis/redis_scripts.h"
 #include "lib/times.h"
+#include "outbox/batch.h"
 
 static char *
 time_text(TimestampTz time)

@@ -16,7 +16,6 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "backends/common/backend.h"
 #include "outbox/batch.h"
 #include "outbox/locks.h"
 #include "outbox/outbox.h"
@@ -28,6 +27,17 @@
 PG_FUNCTION_INFO_V1(sagaz_finish_batch);
 PG_FUNCTION_INFO_V1(sagaz_release_batch);
 PG_FUNCTION_INFO_V1(sagaz_extend_batch);
+
+/* What was claimed is not the caller's any more. */
+void
+sagaz_lost_lease(int64 batch_id, const char *detail)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
+			 errmsg("batch " INT64_FORMAT " is not this worker's any more", batch_id),
+			 errdetail_internal("%s", detail),
+			 errhint("Its events are finished, or another worker has them or will get them: drop the work.")));
+}
 
 /* When a lease runs out that was last extended to "extended", 0 for never. */
 TimestampTz

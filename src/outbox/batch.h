@@ -22,6 +22,7 @@ typedef struct SagazLease
 	Snapshot	snapshot;		/* taken under the lock; registered */
 } SagazLease;
 
+extern void sagaz_lost_lease(int64 batch_id, const char *detail);
 extern TimestampTz sagaz_lease_end(TimestampTz claimed_at, TimestampTz extended);
 extern void sagaz_lease_open(int64 batch_id, const char *worker_id,
 							 SagazLease *lease);

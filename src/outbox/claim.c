@@ -25,7 +25,6 @@
 #include "utils/wait_event.h"
 
 #include "outbox/claim.h"
-#include "status/event_scan.h"
 #include "outbox/locks.h"
 #include "outbox/outbox.h"
 #include "lib/rows.h"

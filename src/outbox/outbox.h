@@ -96,6 +96,33 @@ enum retry_state_code
 	RETRY_SCHEDULED
 };
 
+/* An event as it is handed out: the columns of type outbox_event. */
+enum event_column
+{
+	event_event_id,
+	event_saga_id,
+	event_aggregate_type,
+	event_aggregate_id,
+	event_event_type,
+	event_payload,
+	event_headers,
+	event_status,
+	event_created_at,
+	event_claimed_at,
+	event_sent_at,
+	event_retry_count,
+	event_last_error,
+	event_worker_id,
+	event_routing_key,
+	event_partition_key,
+	event_batch_id,
+	event_consumer_group,
+	event_columns
+};
+
+/* The columns before this one are the record as other storages have it. */
+#define event_record_columns event_batch_id
+
 /* A batch_id is a number of sagaz.batch_seq and below it the group's. */
 #define SAGAZ_GROUP_BITS 10
 #define SAGAZ_MAX_GROUP ((1 << SAGAZ_GROUP_BITS) - 1)

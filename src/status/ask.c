@@ -15,6 +15,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "outbox/outbox.h"
 #include "status/event_scan.h"
 #include "lib/rows.h"
 

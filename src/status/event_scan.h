@@ -30,33 +30,7 @@ extern SagazEventScan *sagaz_scan_by_saga(SagazStates *states, int statuses,
 extern const SagazFoundEvent *sagaz_event_scan_next(SagazEventScan *scan);
 extern void sagaz_event_scan_end(SagazEventScan *scan);
 
-/* event_row.c: the record of an event, columns as in type outbox_event */
-enum event_column
-{
-	event_event_id,
-	event_saga_id,
-	event_aggregate_type,
-	event_aggregate_id,
-	event_event_type,
-	event_payload,
-	event_headers,
-	event_status,
-	event_created_at,
-	event_claimed_at,
-	event_sent_at,
-	event_retry_count,
-	event_last_error,
-	event_worker_id,
-	event_routing_key,
-	event_partition_key,
-	event_batch_id,
-	event_consumer_group,
-	event_columns
-};
-
-/* The columns before this one are the record as other storages have it. */
-#define event_record_columns event_batch_id
-
+/* event_row.c */
 extern void sagaz_event_row(const SagazStates *states,
 							const SagazFoundEvent *event, Datum *values,
 							bool *nulls);

@@ -35,6 +35,7 @@
 #include "utils/syscache.h"
 #include "utils/uuid.h"
 
+#include "outbox/outbox.h"
 #include "status/event_scan.h"
 
 #if PG_VERSION_NUM >= 180000

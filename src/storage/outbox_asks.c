@@ -13,6 +13,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "outbox/outbox.h"
 #include "status/event_scan.h"
 #include "storage/calls.h"
 #include "storage/event_row_out.h"
