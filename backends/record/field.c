@@ -7,6 +7,7 @@
 #include "backends/record/record.h"
 
 #include "mb/pg_wchar.h"
+#include "utils/fmgrprotos.h"
 
 #include "lib/times.h"
 
@@ -46,6 +47,45 @@ sagaz_field_text(const char *bytes, size_t length, const char *field,
 	}
 	sagaz_complain(record, psprintf("%s is not UTF-8", field));
 	return pstrdup("");
+}
+
+/*
+ * JSON text of a foreign store; NULL, with the problem, where a jsonb cannot
+ * hold it.  Parsing allocates memory and nothing else, so its error can be
+ * caught without a subtransaction.
+ */
+Jsonb *
+sagaz_json_from_text(const char *text, int length, char **problem)
+{
+	MemoryContext context = CurrentMemoryContext;
+	char	   *copy = pnstrdup(text, length);
+	Jsonb	   *volatile json = NULL;
+
+	*problem = NULL;
+	PG_TRY();
+	{
+		(void) pg_verifymbstr(copy, length, false);
+		json = DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(copy)));
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		if (ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_OPERATOR_INTERVENTION ||
+			error->sqlerrcode == ERRCODE_OUT_OF_MEMORY)
+			PG_RE_THROW();
+		FlushErrorState();
+		/* whoever shows it ends the sentence */
+		if (error->detail && error->detail[strlen(error->detail) - 1] == '.')
+			error->detail[strlen(error->detail) - 1] = '\0';
+		*problem = psprintf("%s%s%s", error->message,
+							error->detail ? ": " : "",
+							error->detail ? error->detail : "");
+	}
+	PG_END_TRY();
+	return json;
 }
 
 /* A document, from such a text. */

@@ -109,8 +109,6 @@ extern Jsonb *sagaz_normal_steps(Jsonb *steps);
 extern JsonbValue *sagaz_step_value(JsonbContainer *step, const char *key,
 									JsonbValue *buffer);
 extern bool sagaz_step_has_more(JsonbContainer *step);
-extern Jsonb *sagaz_json_from_text(const char *text, int length,
-								   char **problem);
 extern Jsonb *sagaz_empty_object(void);
 extern Jsonb *sagaz_empty_array(void);
 
@@ -137,6 +135,8 @@ extern char *sagaz_native_unfit(const SagazRecord *record);
 extern void sagaz_complain(SagazRecord *record, char *problem);
 extern char *sagaz_field_text(const char *bytes, size_t length,
 							  const char *field, SagazRecord *record);
+extern Jsonb *sagaz_json_from_text(const char *text, int length,
+								   char **problem);
 extern Jsonb *sagaz_field_json(const char *text, const char *field,
 							   SagazRecord *record);
 extern TimestampTz sagaz_field_time(const char *text, const char *field,
