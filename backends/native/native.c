@@ -152,7 +152,7 @@ native_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 static char *
 native_unfit(SagazStore *store, const SagazRecord *record)
 {
-	return sagaz_native_unfit(record);
+	return sagaz_unfit(record);
 }
 
 static int64

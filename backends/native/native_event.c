@@ -206,7 +206,7 @@ look_at_event(EventPut *put, MemoryContext item, const SagazRecord *record)
 	SagazFoundEvent found;
 	MemoryContext outer;
 
-	native_check_fit(record);
+	sagaz_check_fit(record);
 	event_id = native_uuid(record->event.event_id);
 	if (!find_event(put, event_id, &found))
 	{

@@ -1,6 +1,6 @@
 /*
  * native_record.c
- *		Rows of the native tables as records, and records that fit no row.
+ *		Rows of the native tables as records.
  *
  * A record is made of the columns directly; its documents are as they are
  * stored.
@@ -16,12 +16,6 @@
 #include "backends/native/native_store.h"
 #include "outbox/outbox.h"
 #include "backends/record/record.h"
-
-/*
- * An entry of an index has to fit into a third of a page.  Ids and names of
- * up to so many bytes do, with what else is in the entry.
- */
-#define KEY_LENGTH 2600
 
 /* ---------------------------------------------------------------------- */
 /* Sagas */
@@ -145,132 +139,6 @@ native_event_same(const SagazEvent *a, const SagazEvent *b)
 		same_text(a->routing_key, b->routing_key) &&
 		same_text(a->partition_key, b->partition_key) &&
 		same_json(a->payload, b->payload) && same_json(a->headers, b->headers);
-}
-
-/* ---------------------------------------------------------------------- */
-/* What fits no row */
-
-static char *
-too_long(const char *field, size_t length)
-{
-	return psprintf("%s is too long: it has %zu bytes; the limit is %d", field,
-					length, KEY_LENGTH);
-}
-
-/* A message of the parser without what ends it as a sentence. */
-static char *
-complaint_of(const ErrorData *error)
-{
-	size_t		length = error->detail ? strlen(error->detail) : 0;
-
-	if (length == 0)
-		return pstrdup(error->message);
-	return psprintf("%s: %.*s", error->message,
-					(int) (error->detail[length - 1] == '.' ? length - 1 : length),
-					error->detail);
-}
-
-/*
- * What is wrong with the steps.  Parsing allocates memory and nothing else,
- * so its error can be caught without a subtransaction.
- */
-static char *
-unfit_steps(const SagazSaga *saga)
-{
-	MemoryContext context = CurrentMemoryContext;
-	char	   *volatile why = NULL;
-	SagaSteps	steps = {0};
-
-	PG_TRY();
-	{
-		steps = saga_parse_steps((Datum) 0, saga->steps);
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		if (error->sqlerrcode != ERRCODE_SAGAZ_INPUT)
-			PG_RE_THROW();
-		FlushErrorState();
-		why = complaint_of(error);
-	}
-	PG_END_TRY();
-	for (int i = 0; why == NULL && i < steps.count; i++)
-	{
-		size_t		length = strlen(saga->saga_id) +
-			VARSIZE_ANY_EXHDR(DatumGetPointer(saga_get(&steps.rows[i], step_step_name)));
-
-		if (length > KEY_LENGTH)
-			return too_long(psprintf("saga_id with steps[%d].name",
-									 DatumGetInt32(saga_get(&steps.rows[i], step_ordinal))),
-							length);
-	}
-	return why;
-}
-
-static char *
-unfit_saga(const SagazSaga *saga)
-{
-	int			i = 0;
-
-	while (i < saga_statuses.count && strcmp(saga_statuses.words[i], saga->status) != 0)
-		i++;
-	if (i == saga_statuses.count)
-		return psprintf("status is not a status: \"%s\"", saga->status);
-	if (strlen(saga->saga_id) > KEY_LENGTH)
-		return too_long("saga_id", strlen(saga->saga_id));
-	if (strlen(saga->saga_name) > KEY_LENGTH)
-		return too_long("saga_name", strlen(saga->saga_name));
-	return unfit_steps(saga);
-}
-
-static char *
-unfit_event(const SagazEvent *event)
-{
-	if (!sagaz_is_uuid(event->event_id))
-		return "event_id is not a UUID";
-	if (event->saga_id[0] == '\0')
-		return "saga_id is empty";
-	if (strlen(event->saga_id) > KEY_LENGTH)
-		return too_long("saga_id", strlen(event->saga_id));
-	return NULL;
-}
-
-static char *
-unfit(const SagazRecord *record)
-{
-	return record->kind == SAGAZ_SAGA ? unfit_saga(&record->saga) :
-		unfit_event(&record->event);
-}
-
-/*
- * Why the tables cannot hold a record as it is; NULL if they can.  A copy that
- * has its key in other letters is another record, of which there may be two.
- */
-char *
-sagaz_native_unfit(const SagazRecord *record)
-{
-	char	   *why = unfit(record);
-
-	if (why == NULL && record->kind == SAGAZ_EVENT &&
-		strpbrk(record->event.event_id, "ABCDEF") != NULL)
-		return "event_id is not in lower case";
-	return why;
-}
-
-/* An error if the tables cannot hold it, be its key in whatever letters. */
-void
-native_check_fit(const SagazRecord *record)
-{
-	char	   *why = unfit(record);
-
-	if (why)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
-				 errmsg("record \"%s\" is refused", sagaz_record_key(record)),
-				 errdetail("The native tables cannot hold it: %s.", why)));
 }
 
 void

@@ -152,7 +152,7 @@ merge_saga(SagaPut *put)
 static void
 put_saga(SagaPut *put, const SagazRecord *record)
 {
-	native_check_fit(record);
+	sagaz_check_fit(record);
 	make_rows(put, record);
 	if (insert_saga(put))
 		return;

@@ -57,13 +57,12 @@ extern bool native_read_next(SagazReader *reader, SagazRecord *record);
 extern void native_read_end(SagazReader *reader);
 extern char *native_read_position(SagazReader *reader);
 
-/* native_record.c: rows as records, and records that fit no row */
+/* native_record.c: rows as records */
 extern void native_saga_of_row(const SagaRow *row, const SagaSteps *steps,
 							   SagazSaga *saga);
 extern void native_event_of(const SagazStates *states,
 							const SagazFoundEvent *found, SagazEvent *event);
 extern bool native_event_same(const SagazEvent *a, const SagazEvent *b);
-extern void native_check_fit(const SagazRecord *record);
 extern void native_refuse_twin(const SagazRecord *record);
 
 /* native_saga.c */

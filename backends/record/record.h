@@ -128,8 +128,9 @@ extern void sagaz_record_from_wire(SagazKind kind, Jsonb *json,
 /* A page of them ends early where they are large. */
 #define SAGAZ_PAGE_BYTES (16 * 1024 * 1024)
 
-/* native_record.c: why the tables of sagaz cannot hold a record, or NULL */
-extern char *sagaz_native_unfit(const SagazRecord *record);
+/* fit.c: why the tables of sagaz cannot hold a record, or NULL */
+extern char *sagaz_unfit(const SagazRecord *record);
+extern void sagaz_check_fit(const SagazRecord *record);
 
 /* field.c: fields of foreign stores */
 extern void sagaz_complain(SagazRecord *record, char *problem);
