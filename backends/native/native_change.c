@@ -71,6 +71,16 @@ native_status_of(const SagazEvent *event)
 	return (SagazStatus) status;
 }
 
+/* Does the row in the log say all there is to say? */
+bool
+native_is_plain(const SagazEvent *event)
+{
+	return native_status_of(event) == STATUS_PENDING &&
+		event->retry_count == 0 && event->last_error == NULL &&
+		event->worker_id == NULL && event->claimed_at == 0 &&
+		event->sent_at == 0;
+}
+
 /* Bring the state that a record has into a retry row. */
 void
 native_set_retry(SagazWriter *row, const SagazEvent *event, TimestampTz now,

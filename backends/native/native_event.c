@@ -70,16 +70,6 @@ native_uuid(const char *event_id)
 	return DirectFunctionCall1(uuid_in, CStringGetDatum(event_id));
 }
 
-/* Does the row in the log say all there is to say? */
-bool
-native_is_plain(const SagazEvent *event)
-{
-	return native_status_of(event) == STATUS_PENDING &&
-		event->retry_count == 0 && event->last_error == NULL &&
-		event->worker_id == NULL && event->claimed_at == 0 &&
-		event->sent_at == 0;
-}
-
 /* ---------------------------------------------------------------------- */
 /* What is there */
 

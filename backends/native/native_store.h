@@ -74,7 +74,6 @@ extern void native_put_events(NativePut *put, SagazRecord *records, int count);
 extern int64 native_remove_events(SagazStore *store, const char *const *keys,
 								  int nkeys);
 extern Datum native_uuid(const char *event_id);
-extern bool native_is_plain(const SagazEvent *event);
 
 /* native_change.c: events of the log */
 typedef enum NativeOutcome
@@ -89,6 +88,7 @@ extern NativeOutcome native_change_event(NativePut *put,
 										 Datum event_id);
 extern bool native_finish_event(SagazStore *store, Datum event_id);
 extern SagazStatus native_status_of(const SagazEvent *event);
+extern bool native_is_plain(const SagazEvent *event);
 extern void native_set_content(SagazWriter *row, const SagazEvent *event);
 extern void native_set_retry(SagazWriter *row, const SagazEvent *event,
 							 TimestampTz now, int64 batch_id);
