@@ -1,15 +1,18 @@
 /*
- * seq.h
+ * place_number.h
  *		Places in the outbox log.
  */
-#ifndef SAGAZ_SEQ_H
-#define SAGAZ_SEQ_H
+#ifndef SAGAZ_PLACE_NUMBER_H
+#define SAGAZ_PLACE_NUMBER_H
 
 #define SAGAZ_LANES 4
+#define SAGAZ_SEQUENCE "outbox_seq"
 
 extern int64 sagaz_draw_seq(void);
-extern int64 sagaz_last_seq(void);
-extern void sagaz_check_sequence_cache(void);
 extern int16 sagaz_lane_of(const char *saga_id, int length);
 
-#endif							/* SAGAZ_SEQ_H */
+/* last_seq.c */
+extern int64 sagaz_last_seq(void);
+extern void sagaz_check_sequence_cache(void);
+
+#endif							/* SAGAZ_PLACE_NUMBER_H */
