@@ -27,10 +27,8 @@
 #include "utils/timestamp.h"
 
 #include "outbox/cluster.h"
-#include "worker/delivery.h"
 #include "outbox/place_number.h"
 #include "lib/tuples.h"
-#include "wakeup/wake.h"
 #include "outbox/window.h"
 
 enum cluster_column
@@ -46,8 +44,6 @@ enum cluster_column
 
 /* Relation in which a committed row for this database has been seen. */
 static Oid	seen_in = InvalidOid;
-
-PG_FUNCTION_INFO_V1(sagaz_activate);
 
 /*
  * A row says which transaction wrote it.  One that was copied, into this very
@@ -269,18 +265,20 @@ sagaz_cluster_active(Snapshot snapshot)
 }
 
 /*
- * Begin an epoch here.  All inserting transactions have ended once the lock
- * is ours, so the boundary is the last place drawn; an epoch that inserts
- * began in this database keeps its own.
+ * Begin an epoch here, unless there is an active one: then false.  Takes a
+ * lock that keeps inserts and claims out until the transaction ends.
+ *
+ * All inserting transactions have ended once the lock is ours, so the boundary
+ * is the last place drawn; an epoch that inserts began in this database keeps
+ * its own.
  */
-Datum
-sagaz_activate(PG_FUNCTION_ARGS)
+bool
+sagaz_cluster_activate(void)
 {
 	SagazCluster *cluster;
 	Snapshot	snapshot;
 	bool		anew = true;
 
-	PreventCommandDuringRecovery("sagaz.activate()");
 	LockRelationOid(sagaz_relation_id("outbox"), ShareRowExclusiveLock);
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	cluster = sagaz_cluster_read(snapshot);
@@ -292,7 +290,5 @@ sagaz_activate(PG_FUNCTION_ARGS)
 	else
 		anew = false;
 	UnregisterSnapshot(snapshot);
-	sagaz_deliveries_activate(anew);
-	sagaz_deliveries_changed();
-	PG_RETURN_VOID();
+	return anew;
 }
