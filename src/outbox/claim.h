@@ -54,6 +54,8 @@ typedef struct SagazClaim
 } SagazClaim;
 
 extern void sagaz_claim(SagazClaim *claim, const char *consumer_group);
+
+/* claim_rows.c */
 extern int64 sagaz_claim_batch_id(SagazClaim *claim);
 extern void sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
 							 TupleTableSlot *retry,
