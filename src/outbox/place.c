@@ -1,5 +1,5 @@
 /*
- * holder.c
+ * place.c
  *		Which batch holds an event: where the event stands for one group.
  */
 #include "lib/sagaz.h"
@@ -29,18 +29,6 @@ sagaz_event_fetch(SagazScan **scan, Datum event_id, Snapshot snapshot)
 	else
 		sagaz_scan_again(*scan, &key, 1);
 	return sagaz_scan_next(*scan) ? (*scan)->slot : NULL;
-}
-
-/* A scan for the retry row of a place; it has at most one row. */
-SagazScan *
-sagaz_retry_row_of(int16 group_no, int64 seq, Snapshot snapshot)
-{
-	ScanKeyData keys[2];
-
-	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, group_no);
-	sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, seq);
-	return sagaz_scan_begin("outbox_retry", "outbox_retry_pkey", snapshot,
-							keys, 2, ForwardScanDirection);
 }
 
 /* Is the event one of those that the entry owes? */

@@ -1,9 +1,9 @@
 /*
- * holder.h
+ * place.h
  *		Which batch holds an event.
  */
-#ifndef SAGAZ_HOLDER_H
-#define SAGAZ_HOLDER_H
+#ifndef SAGAZ_PLACE_H
+#define SAGAZ_PLACE_H
 
 #include "outbox/cursor.h"
 #include "outbox/group.h"
@@ -28,12 +28,10 @@ typedef struct SagazPlace
 
 extern TupleTableSlot *sagaz_event_fetch(SagazScan **scan, Datum event_id,
 										 Snapshot snapshot);
-extern SagazScan *sagaz_retry_row_of(int16 group_no, int64 seq,
-									 Snapshot snapshot);
 extern void sagaz_place_find(const SagazGroup *group, TupleTableSlot *event,
 							 Snapshot snapshot, SagazPlace *place);
 extern bool sagaz_owed_covers(const SagazOwed *owed, int16 group_no,
 							  int16 lane, uint64 pos, int64 seq,
 							  const SagazCluster *cluster, Snapshot snapshot);
 
-#endif							/* SAGAZ_HOLDER_H */
+#endif							/* SAGAZ_PLACE_H */

@@ -148,6 +148,18 @@ sagaz_retry_scan_batch(int64 batch_id, Snapshot snapshot)
 							&key, 1, ForwardScanDirection);
 }
 
+/* A scan for the retry row of a place; it has at most one row. */
+SagazScan *
+sagaz_retry_row_of(int16 group_no, int64 seq, Snapshot snapshot)
+{
+	ScanKeyData keys[2];
+
+	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, group_no);
+	sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, seq);
+	return sagaz_scan_begin("outbox_retry", "outbox_retry_pkey", snapshot,
+							keys, 2, ForwardScanDirection);
+}
+
 /* Start a row for an event of the log. */
 void
 sagaz_retry_row_of_event(SagazWriter *writer, int16 group_no,

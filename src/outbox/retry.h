@@ -32,6 +32,8 @@ extern SagazScan *sagaz_retry_scan_due(int16 group_no, int16 lane,
 extern SagazScan *sagaz_retry_scan_saga(int16 group_no, Datum saga_id,
 										int64 after, Snapshot snapshot);
 extern SagazScan *sagaz_retry_scan_batch(int64 batch_id, Snapshot snapshot);
+extern SagazScan *sagaz_retry_row_of(int16 group_no, int64 seq,
+									 Snapshot snapshot);
 extern void sagaz_retry_row_of_event(SagazWriter *writer, int16 group_no,
 									 TupleTableSlot *event, int state);
 extern void sagaz_retry_row_copy(SagazWriter *writer, TupleTableSlot *old);
