@@ -112,6 +112,7 @@ typedef struct SagazStates
 	MemoryContext work_context;
 } SagazStates;
 
+/* states.c */
 extern SagazStates *sagaz_states_open(const char *group, Snapshot snapshot);
 extern void sagaz_states_close(SagazStates *states);
 extern const SagazCursor *sagaz_states_cursor(SagazStates *states, int16 lane);
@@ -122,6 +123,11 @@ extern bool sagaz_states_is_its(const SagazStates *states,
 								TupleTableSlot *event);
 extern TupleTableSlot *sagaz_states_batch_from(SagazStates *states, int16 lane,
 											   int64 batch_id);
+extern bool sagaz_states_counts(const SagazStates *states,
+								const SagazWindow *window, int64 last_seq,
+								uint64 pos, int64 seq);
+
+/* event_state.c */
 extern void sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 						   SagazEventState *state);
 extern void sagaz_state_of_retry(TupleTableSlot *retry,
