@@ -42,16 +42,6 @@ typedef struct Tally
 	TimestampTz oldest;			/* of those that could be handed out; or 0 */
 } Tally;
 
-/* Say what is wrong; grade is the health's unhealthy or degraded. */
-void
-sagaz_health_complain(SagazHealth *health, bool *grade, const char *complaint)
-{
-	*grade = true;
-	if (health->message.len > 0)
-		appendStringInfoString(&health->message, "; ");
-	appendStringInfoString(&health->message, complaint);
-}
-
 static void
 look_at_event(const SagazHealth *health, const SagazFoundEvent *event, Tally *tally)
 {

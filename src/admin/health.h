@@ -19,6 +19,7 @@ typedef struct SagazHealth
 	StringInfoData details;		/* JSON text */
 } SagazHealth;
 
+/* complaint.c */
 extern void sagaz_health_complain(SagazHealth *health, bool *grade,
 								  const char *complaint);
 
