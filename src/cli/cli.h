@@ -128,8 +128,6 @@ extern const CliCommand cli_commands[];
 /* options.c */
 extern int	cli_parse(const CliCommand *command, const char *group, int argc,
 					  char **argv, bool permute);
-CLI_NORETURN extern void cli_usage_error(const char *format,...)
-			pg_attribute_printf(1, 2);
 
 /* help.c */
 CLI_NORETURN extern void cli_help(const CliCommand *command, const char *group);
@@ -166,12 +164,18 @@ extern void cli_show_one(PGconn *conn, const char *sql, int nvalues,
 						 const char *const *values);
 extern void cli_done(const char *what, int n, char **names, const char *done);
 extern void cli_print_safely(FILE *to, const char *text);
+
+/* fail.c */
 extern void cli_server_error(const PGresult *result, PGconn *conn);
 extern void cli_json_error(const PGresult *result, PGconn *conn);
 extern void cli_notice(void *unused, const char *message);
 extern void cli_warn(const char *format,...) pg_attribute_printf(1, 2);
 CLI_NORETURN extern void cli_fail(int status, const char *format,...)
 			pg_attribute_printf(2, 3);
+extern void cli_print_json(const char *text);
+extern void cli_usage_of(const CliCommand *command, const char *group);
+CLI_NORETURN extern void cli_usage_error(const char *format,...)
+			pg_attribute_printf(1, 2);
 
 /* progress.c */
 extern void cli_progress_begin(void);

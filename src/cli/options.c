@@ -106,30 +106,6 @@ const CliOption cli_option_table[] = {
 	{NULL, 0, OPTION_FLAG, NULL, 0, 0, NULL}
 };
 
-/* What --help is about, and where to look after a mistake. */
-static const CliCommand *this_command;
-static const char *this_group;
-
-/* Say what is wrong, unless getopt_long has done so, and end. */
-void
-cli_usage_error(const char *format,...)
-{
-	va_list		args;
-
-	if (format != NULL)
-	{
-		fputs("sagaz: ", stderr);
-		va_start(args, format);
-		vfprintf(stderr, format, args);
-		va_end(args);
-		putc('\n', stderr);
-	}
-	fprintf(stderr, "Try \"sagaz%s%s%s%s --help\" for more information.\n",
-			this_group ? " " : "", this_group ? this_group : "",
-			this_command ? " " : "", this_command ? this_command->name : "");
-	exit(CLI_USAGE);
-}
-
 /* Is the word one of "a|b|c"? */
 static bool
 is_one_of(const char *word, const char *list)
@@ -263,8 +239,7 @@ cli_parse(const CliCommand *command, const char *group, int argc, char **argv,
 	char		letters[2 * lengthof(cli_option_table) + 3] = "+";
 	int			code;
 
-	this_command = command;
-	this_group = group;
+	cli_usage_of(command, group);
 	make_getopt(command ? command->bit : CLI_ALL, longs, letters + (permute ? 0 : 1));
 	argv[0] = "sagaz";
 	optind = 0;
