@@ -95,18 +95,6 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 }
 
 /*
- * The role that the delivery runs as; InvalidOid if that is gone, or was
- * renamed: another role that got its name has no part in it.
- */
-Oid
-sagaz_delivery_owner(const SagazDelivery *delivery)
-{
-	Oid			role = get_role_oid(delivery->owner, true);
-
-	return role == delivery->owner_id ? role : InvalidOid;
-}
-
-/*
  * In a restored copy, owners are the roles that have their names here, and
  * what a delivery goes to is what has the name here, if it is trusted; else
  * the delivery's owner has to confirm it.

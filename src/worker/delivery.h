@@ -46,7 +46,6 @@ typedef struct SagazDelivery
 	TimestampTz confirmed_at;	/* made, or resumed for the last time */
 } SagazDelivery;
 
-extern Oid	sagaz_delivery_owner(const SagazDelivery *delivery);
 extern void sagaz_deliveries_activate(bool anew);
 extern void sagaz_delivery_rename(SagazDelivery *delivery);
 extern void sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery);

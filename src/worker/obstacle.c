@@ -58,6 +58,18 @@ sagaz_role_may_use(Oid role, bool to_storage, Oid object)
 	return to_storage ? may_use_server(object, role) : may_execute(object, role);
 }
 
+/*
+ * The role that the delivery runs as; InvalidOid if that is gone, or was
+ * renamed: another role that got its name has no part in it.
+ */
+Oid
+sagaz_delivery_owner(const SagazDelivery *delivery)
+{
+	Oid			role = get_role_oid(delivery->owner, true);
+
+	return role == delivery->owner_id ? role : InvalidOid;
+}
+
 /* What is wrong with the owner as such. */
 static char *
 owner_obstacle(const SagazDelivery *delivery)
