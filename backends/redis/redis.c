@@ -395,19 +395,6 @@ redis_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
 		redis_event_edit(store, filter, create, edit, arg);
 }
 
-/* Somebody else writes the same records all the time. */
-void
-redis_check_patience(RedisStore *store, TimestampTz since)
-{
-	CHECK_FOR_INTERRUPTS();
-	if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), sagaz_command_timeout))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_CONCURRENCY),
-				 errmsg("storage \"%s\" is busy", store->base.name),
-				 errdetail("Others changed the same records all the time, for longer than sagaz.command_timeout."),
-				 errhint("Try again.")));
-}
-
 /* All are counted by their keys, others by reading them. */
 static int64
 redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)

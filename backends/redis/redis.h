@@ -69,9 +69,6 @@ typedef struct RedisStore
 	int64		saga_ttl;		/* and of finished sagas */
 } RedisStore;
 
-/* redis.c */
-extern void redis_check_patience(RedisStore *store, TimestampTz since);
-
 /* redis_connection.c */
 extern void redis_connect(RedisStore *store);
 extern void redis_ready(RedisStore *store);
@@ -82,6 +79,9 @@ extern RedisReply **redis_exchange(RedisStore *store, int *count);
 extern uint64 redis_request(RedisStore *store);
 extern RedisReply **redis_collect(RedisStore *store, uint64 request, int *count);
 extern const char *redis_client_version(void);
+extern void redis_queue_words(RedisStore *store, const char *name,...);
+extern RedisReply *redis_call(RedisStore *store, RedisCommand *command);
+extern void redis_check_patience(RedisStore *store, TimestampTz since);
 
 /* redis_command.c: commands, and what may be expected of replies */
 extern RedisCommand *redis_command(const char *name);
@@ -90,18 +90,18 @@ extern void redis_add_bytes(RedisCommand *command, const char *bytes,
 extern void redis_add(RedisCommand *command, const char *utf8);
 extern void redis_add_text(RedisCommand *command, const char *text);
 extern void redis_add_int(RedisCommand *command, int64 value);
-extern void redis_queue_words(RedisStore *store, const char *name,...);
-extern RedisReply *redis_call(RedisStore *store, RedisCommand *command);
-extern void redis_queue_script(RedisStore *store, const RedisScript *script,
-							   const RedisCommand *arguments);
-extern RedisReply *redis_run_script(RedisStore *store, const RedisScript *script,
-									const RedisCommand *arguments);
 extern void redis_check(RedisStore *store, const RedisReply *reply);
 extern void redis_expect(RedisStore *store, const RedisReply *reply,
 						 RedisType type);
 extern void redis_refuse_reply(RedisStore *store);
 extern bool redis_is_error(const RedisReply *reply, const char *code);
 extern char *redis_utf8(const char *text);
+
+/* redis_script.c */
+extern void redis_queue_script(RedisStore *store, const RedisScript *script,
+							   const RedisCommand *arguments);
+extern RedisReply *redis_run_script(RedisStore *store, const RedisScript *script,
+									const RedisCommand *arguments);
 
 /* redis_scan.c: keys, and what is read of them in batches */
 typedef struct RedisId

@@ -7,8 +7,6 @@
  */
 #include "backends/redis/redis.h"
 
-#include <stdarg.h>
-
 #include "mb/pg_wchar.h"
 
 /* So many bytes of an error of the server are shown. */
@@ -64,34 +62,6 @@ void
 redis_add_int(RedisCommand *command, int64 value)
 {
 	redis_add(command, psprintf(INT64_FORMAT, value));
-}
-
-/* Queue a command of UTF-8 words; NULL ends them. */
-void
-redis_queue_words(RedisStore *store, const char *name,...)
-{
-	RedisCommand *command = redis_command(name);
-	const char *word;
-	va_list		words;
-
-	va_start(words, name);
-	while ((word = va_arg(words, const char *)) != NULL)
-		redis_add(command, word);
-	va_end(words);
-	redis_queue(store, command);
-}
-
-/* Send a command alone; an error that the server answers is raised. */
-RedisReply *
-redis_call(RedisStore *store, RedisCommand *command)
-{
-	RedisReply **replies;
-	int			count;
-
-	redis_queue(store, command);
-	replies = redis_exchange(store, &count);
-	redis_check(store, replies[0]);
-	return replies[0];
 }
 
 /* ---------------------------------------------------------------------- */
@@ -187,60 +157,4 @@ redis_expect(RedisStore *store, const RedisReply *reply, RedisType type)
 	redis_check(store, reply);
 	if (reply->type != type)
 		redis_refuse_reply(store);
-}
-
-/* ---------------------------------------------------------------------- */
-/* Scripts */
-
-static void
-load_script(RedisStore *store, const RedisScript *script)
-{
-	RedisCommand *command = redis_command("SCRIPT");
-	RedisReply *reply;
-
-	redis_add(command, "LOAD");
-	redis_add(command, script->text);
-	reply = redis_call(store, command);
-	redis_expect(store, reply, REDIS_STRING);
-	store->digests[script->no] = MemoryContextStrdup(store->base.context, reply->str);
-}
-
-/*
- * Queue a script for the next exchange; the words of the command, its name
- * included, are its arguments.
- */
-void
-redis_queue_script(RedisStore *store, const RedisScript *script,
-				   const RedisCommand *arguments)
-{
-	RedisCommand *command;
-
-	if (store->digests[script->no] == NULL)
-		load_script(store, script);
-	command = redis_command("EVALSHA");
-	redis_add(command, store->digests[script->no]);
-	redis_add(command, "0");
-	for (int i = 0; i < arguments->count; i++)
-		redis_add_bytes(command, arguments->words[i], arguments->lengths[i]);
-	redis_queue(store, command);
-}
-
-/* Run a script that the server may have forgotten, as when it is restarted. */
-RedisReply *
-redis_run_script(RedisStore *store, const RedisScript *script,
-				 const RedisCommand *arguments)
-{
-	RedisReply **replies;
-	int			count;
-
-	redis_queue_script(store, script, arguments);
-	replies = redis_exchange(store, &count);
-	if (redis_is_error(replies[0], "NOSCRIPT"))
-	{
-		load_script(store, script);
-		redis_queue_script(store, script, arguments);
-		replies = redis_exchange(store, &count);
-	}
-	redis_check(store, replies[0]);
-	return replies[0];
 }

@@ -14,6 +14,7 @@
  */
 #include "backends/redis/redis.h"
 
+#include <stdarg.h>
 #include <sys/socket.h>
 #include <hiredis/hiredis.h>
 
@@ -513,4 +514,45 @@ redis_collect(RedisStore *store, uint64 request, int *count)
 	if (request == 0 || store->connection->requested != request)
 		return NULL;
 	return redis_exchange(store, count);
+}
+
+/* Queue a command of UTF-8 words; NULL ends them. */
+void
+redis_queue_words(RedisStore *store, const char *name,...)
+{
+	RedisCommand *command = redis_command(name);
+	const char *word;
+	va_list		words;
+
+	va_start(words, name);
+	while ((word = va_arg(words, const char *)) != NULL)
+		redis_add(command, word);
+	va_end(words);
+	redis_queue(store, command);
+}
+
+/* Send a command alone; an error that the server answers is raised. */
+RedisReply *
+redis_call(RedisStore *store, RedisCommand *command)
+{
+	RedisReply **replies;
+	int			count;
+
+	redis_queue(store, command);
+	replies = redis_exchange(store, &count);
+	redis_check(store, replies[0]);
+	return replies[0];
+}
+
+/* Somebody else writes the same records all the time. */
+void
+redis_check_patience(RedisStore *store, TimestampTz since)
+{
+	CHECK_FOR_INTERRUPTS();
+	if (TimestampDifferenceExceeds(since, GetCurrentTimestamp(), sagaz_command_timeout))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CONCURRENCY),
+				 errmsg("storage \"%s\" is busy", store->base.name),
+				 errdetail("Others changed the same records all the time, for longer than sagaz.command_timeout."),
+				 errhint("Try again.")));
 }
