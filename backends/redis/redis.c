@@ -372,15 +372,19 @@ redis_unfit(SagazStore *base, const SagazRecord *record)
 	return NULL;
 }
 
+static const RedisKind *
+kind_of(SagazKind kind)
+{
+	return kind == SAGAZ_SAGA ? &redis_sagas : &redis_events;
+}
+
 static int64
 redis_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
 {
 	RedisStore *store = (RedisStore *) base;
 
 	redis_ready(store);
-	return records[0].kind == SAGAZ_SAGA ?
-		redis_saga_put(store, records, count, mode) :
-		redis_event_put(store, records, count, mode);
+	return kind_of(records[0].kind)->put(store, records, count, mode);
 }
 
 static int64
@@ -390,9 +394,13 @@ redis_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
 	RedisStore *store = (RedisStore *) base;
 
 	redis_ready(store);
-	return kind == SAGAZ_SAGA ?
-		redis_saga_edit(store, filter, create, edit, arg) :
-		redis_event_edit(store, filter, create, edit, arg);
+	return kind_of(kind)->edit(store, filter, create, edit, arg);
+}
+
+static void
+read_begin(SagazReader *reader)
+{
+	redis_read_begin(reader, kind_of(reader->kind));
 }
 
 /* All are counted by their keys, others by reading them. */
@@ -405,8 +413,7 @@ redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
 	if (memcmp(filter, &everything, sizeof(SagazFilter)) != 0)
 		return sagaz_count_by_reading(base, kind, filter);
 	redis_ready(store);
-	return redis_scan_count(kind == SAGAZ_SAGA ? redis_saga_scan(store, filter) :
-							redis_event_scan(store, filter));
+	return redis_scan_count(kind_of(kind)->scan(store, filter));
 }
 
 const SagazBackend sagaz_redis_backend = {
@@ -426,7 +433,7 @@ const SagazBackend sagaz_redis_backend = {
 	.put = redis_put,
 	.edit = redis_edit,
 	SAGAZ_MERGES_BY_EDIT,
-	.read_begin = redis_read_begin,
+	.read_begin = read_begin,
 	.read_next = redis_read_next,
 	.read_end = redis_read_end,
 	.read_position = sagaz_no_position,

@@ -137,38 +137,41 @@ typedef struct RedisFound
 	char	   *stamp;			/* changes with each change of the event */
 } RedisFound;
 
-/* False where the key is not one of a record. */
-typedef bool (*RedisRead) (const RedisId *id, const RedisReply *reply,
-						   RedisFound *found);
+/*
+ * One kind of records.  Reading is the same for both, and is handed what
+ * differs; read is false where the key is not one of a record.
+ */
+typedef struct RedisKind
+{
+	SagazKind	kind;
+	RedisScan  *(*scan) (RedisStore *store, const SagazFilter *filter);
+	bool		(*read) (const RedisId *id, const RedisReply *reply,
+						 RedisFound *found);
+	int64		(*put) (RedisStore *store, SagazRecord *records, int count,
+						SagazPutMode mode);
+	int64		(*edit) (RedisStore *store, const SagazFilter *filter,
+						 bool create, SagazEdit edit, void *arg);
+} RedisKind;
 
-extern RedisScan *redis_saga_scan(RedisStore *store, const SagazFilter *filter);
-extern bool redis_saga_read(const RedisId *id, const RedisReply *reply,
-							RedisFound *found);
-extern int64 redis_saga_put(RedisStore *store, SagazRecord *records, int count,
-							SagazPutMode mode);
-extern int64 redis_saga_edit(RedisStore *store, const SagazFilter *filter,
-							 bool create, SagazEdit edit, void *arg);
-extern RedisScan *redis_event_scan(RedisStore *store, const SagazFilter *filter);
+extern const RedisKind redis_sagas; /* redis_saga.c */
+extern const RedisKind redis_events;	/* redis_event.c */
 extern bool redis_event_read(const RedisId *id, const RedisReply *reply,
 							 RedisFound *found);
-extern int64 redis_event_put(RedisStore *store, SagazRecord *records, int count,
-							 SagazPutMode mode);
-extern int64 redis_event_edit(RedisStore *store, const SagazFilter *filter,
-							  bool create, SagazEdit edit, void *arg);
 
 /* redis_read.c: reading, the same for both kinds */
 typedef struct RedisReader
 {
 	SagazReader base;
+	const RedisKind *kind;
 	RedisScan  *scan;
 	int64		count;			/* returned */
 	List	   *sorted;			/* RedisFound, where an order is asked for */
 	MemoryContext kept;
 } RedisReader;
 
-extern List *redis_find(RedisStore *store, SagazKind kind,
+extern List *redis_find(RedisStore *store, const RedisKind *kind,
 						const SagazFilter *filter);
-extern void redis_read_begin(SagazReader *reader);
+extern void redis_read_begin(SagazReader *reader, const RedisKind *kind);
 extern bool redis_read_next(SagazReader *reader, SagazRecord *record);
 extern void redis_read_end(SagazReader *reader);
 

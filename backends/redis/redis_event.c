@@ -27,7 +27,7 @@ static const char *const fetch_event[] = {"HGETALL", NULL};
 /* ---------------------------------------------------------------------- */
 /* Reading */
 
-RedisScan *
+static RedisScan *
 redis_event_scan(RedisStore *store, const SagazFilter *filter)
 {
 	RedisScan  *scan = redis_scan_begin(store, psprintf("%s:meta:", store->outbox_prefix),
@@ -401,7 +401,7 @@ put_missing(RedisStore *store, const SagazRecord *records, int count)
 	return written;
 }
 
-int64
+static int64
 redis_event_put(RedisStore *store, SagazRecord *records, int count,
 				SagazPutMode mode)
 {
@@ -443,7 +443,7 @@ edit_one(RedisCommand *writes, SagazRecord *record, const char *stamp,
 	return false;
 }
 
-int64
+static int64
 redis_event_edit(RedisStore *store, const SagazFilter *filter, bool create,
 				 SagazEdit edit, void *arg)
 {
@@ -453,7 +453,7 @@ redis_event_edit(RedisStore *store, const SagazFilter *filter, bool create,
 	for (;;)
 	{
 		RedisCommand *writes = begin_writes(store);
-		List	   *found = redis_find(store, SAGAZ_EVENT, filter);
+		List	   *found = redis_find(store, &redis_events, filter);
 		bool		any = false;
 		ListCell   *cell;
 
@@ -476,3 +476,11 @@ redis_event_edit(RedisStore *store, const SagazFilter *filter, bool create,
 		redis_check_patience(store, since);
 	}
 }
+
+const RedisKind redis_events = {
+	.kind = SAGAZ_EVENT,
+	.scan = redis_event_scan,
+	.read = redis_event_read,
+	.put = redis_event_put,
+	.edit = redis_event_edit
+};

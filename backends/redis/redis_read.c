@@ -14,10 +14,9 @@
 
 /* The next record that matches, in the present memory context. */
 static bool
-next_match(RedisScan *scan, SagazKind kind, const SagazFilter *filter,
+next_match(RedisScan *scan, const RedisKind *kind, const SagazFilter *filter,
 		   bool stamped, RedisFound *found)
 {
-	RedisRead	read = kind == SAGAZ_SAGA ? redis_saga_read : redis_event_read;
 	RedisReply *reply;
 	const RedisId *id;
 
@@ -25,22 +24,15 @@ next_match(RedisScan *scan, SagazKind kind, const SagazFilter *filter,
 	{
 		CHECK_FOR_INTERRUPTS();
 		memset(found, 0, sizeof(RedisFound));
-		found->record.kind = kind;
+		found->record.kind = kind->kind;
 		found->stamped = stamped;
-		if (!read(id, reply, found))
+		if (!kind->read(id, reply, found))
 			continue;
 		sagaz_record_check(&found->record);
 		if (sagaz_filter_matches(filter, &found->record))
 			return true;
 	}
 	return false;
-}
-
-static RedisScan *
-begin_scan(RedisStore *store, SagazKind kind, const SagazFilter *filter)
-{
-	return kind == SAGAZ_SAGA ? redis_saga_scan(store, filter) :
-		redis_event_scan(store, filter);
 }
 
 static int
@@ -91,10 +83,10 @@ sort_and_cut(List *list, const SagazFilter *filter, MemoryContext *kept)
 }
 
 static List *
-find_sorted(RedisStore *store, SagazKind kind, const SagazFilter *filter,
+find_sorted(RedisStore *store, const RedisKind *kind, const SagazFilter *filter,
 			bool stamped, MemoryContext *kept)
 {
-	RedisScan  *scan = begin_scan(store, kind, filter);
+	RedisScan  *scan = kind->scan(store, filter);
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz redis record", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(part);
@@ -123,7 +115,7 @@ is_by_time(const SagazFilter *filter)
 
 /* All that matches, to be edited: a list of RedisFound. */
 List *
-redis_find(RedisStore *store, SagazKind kind, const SagazFilter *filter)
+redis_find(RedisStore *store, const RedisKind *kind, const SagazFilter *filter)
 {
 	MemoryContext kept = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz redis records", ALLOCSET_DEFAULT_SIZES);
@@ -133,7 +125,7 @@ redis_find(RedisStore *store, SagazKind kind, const SagazFilter *filter)
 
 	if (is_by_time(filter))
 		return find_sorted(store, kind, filter, true, &kept);
-	scan = begin_scan(store, kind, filter);
+	scan = kind->scan(store, filter);
 	while ((filter->limit == 0 || list_length(list) < filter->limit) &&
 		   next_match(scan, kind, filter, true, &found))
 		list = lappend(list, memcpy(palloc(sizeof(RedisFound)), &found,
@@ -142,21 +134,22 @@ redis_find(RedisStore *store, SagazKind kind, const SagazFilter *filter)
 }
 
 void
-redis_read_begin(SagazReader *base)
+redis_read_begin(SagazReader *base, const RedisKind *kind)
 {
 	RedisReader *reader = (RedisReader *) base;
 	RedisStore *store = (RedisStore *) base->store;
 
+	reader->kind = kind;
 	redis_ready(store);
 	if (is_by_time(&base->filter))
 	{
 		reader->kept = AllocSetContextCreate(base->context, "sagaz redis records",
 											 ALLOCSET_DEFAULT_SIZES);
-		reader->sorted = find_sorted(store, base->kind, &base->filter, false,
+		reader->sorted = find_sorted(store, kind, &base->filter, false,
 									 &reader->kept);
 	}
 	else
-		reader->scan = begin_scan(store, base->kind, &base->filter);
+		reader->scan = kind->scan(store, &base->filter);
 	if (base->filter.order == SAGAZ_FOR_COPY)
 		redis_scan_read_ahead(reader->scan);
 }
@@ -171,7 +164,7 @@ redis_read_next(SagazReader *base, SagazRecord *record)
 		return false;
 	if (reader->scan)
 	{
-		if (!next_match(reader->scan, base->kind, &base->filter, false, &found))
+		if (!next_match(reader->scan, reader->kind, &base->filter, false, &found))
 			return false;
 		*record = found.record;
 	}

@@ -64,7 +64,7 @@ saga_key(const RedisStore *store, const char *utf8_id)
 /* ---------------------------------------------------------------------- */
 /* Reading */
 
-RedisScan *
+static RedisScan *
 redis_saga_scan(RedisStore *store, const SagazFilter *filter)
 {
 	RedisScan  *scan = redis_scan_begin(store, store->saga_prefix, fetch_saga);
@@ -110,7 +110,7 @@ read_data(const RedisReply *data, SagazRecord *record)
 		sagaz_record_from_json(SAGAZ_SAGA, json, record);
 }
 
-bool
+static bool
 redis_saga_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
 {
 	SagazRecord *record = &found->record;
@@ -417,7 +417,7 @@ saves_for_put(RedisStore *store, SagazRecord *records, int count,
 	}
 	filter.keys = keys;
 	watch(store, watched);
-	found = redis_find(store, SAGAZ_SAGA, &filter);
+	found = redis_find(store, &redis_sagas, &filter);
 	for (int i = 0; i < count; i++)
 	{
 		RedisFound *before = found_of(found, keys[i]);
@@ -436,7 +436,7 @@ saves_for_put(RedisStore *store, SagazRecord *records, int count,
 	return saves;
 }
 
-int64
+static int64
 redis_saga_put(RedisStore *store, SagazRecord *records, int count,
 			   SagazPutMode mode)
 {
@@ -489,7 +489,7 @@ find_watched(RedisStore *store, const SagazFilter *filter)
 		redis_add(watched, saga_key(store, redis_utf8(filter->key)));
 	else
 	{
-		found = redis_find(store, SAGAZ_SAGA, filter);
+		found = redis_find(store, &redis_sagas, filter);
 		keys = palloc((list_length(found) + 1) * sizeof(char *));
 		again.nkeys = 0;
 		foreach(cell, found)
@@ -504,10 +504,10 @@ find_watched(RedisStore *store, const SagazFilter *filter)
 			return NIL;
 	}
 	watch(store, watched);
-	return redis_find(store, SAGAZ_SAGA, &again);
+	return redis_find(store, &redis_sagas, &again);
 }
 
-int64
+static int64
 redis_saga_edit(RedisStore *store, const SagazFilter *filter, bool create,
 				SagazEdit edit, void *arg)
 {
@@ -542,3 +542,11 @@ redis_saga_edit(RedisStore *store, const SagazFilter *filter, bool create,
 		redis_check_patience(store, since);
 	}
 }
+
+const RedisKind redis_sagas = {
+	.kind = SAGAZ_SAGA,
+	.scan = redis_saga_scan,
+	.read = redis_saga_read,
+	.put = redis_saga_put,
+	.edit = redis_saga_edit
+};
