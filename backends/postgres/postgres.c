@@ -1,7 +1,7 @@
 /*
  * postgres.c
- *		Storages in another PostgreSQL database: options, URLs, which tables
- *		are there, and the table of operations.
+ *		Storages in another PostgreSQL database: options, URLs and the table of
+ *		operations.
  *
  * postgres_connect.c and postgres_connection.c talk to the server.  What the
  * records look like there is known to postgres_sagaz.c, for a database with
@@ -19,7 +19,6 @@
 #include "backends/postgres/postgres_library.h"
 #include "backends/record/record.h"
 
-#define DEFAULT_SCHEMA "public"
 /* Records of one round trip, at first and at most, and how much they should be. */
 #define FIRST_CHUNK 32
 #define READ_CHUNK 500
@@ -181,111 +180,6 @@ postgres_read_url(const char *scheme, const char *rest)
 	return list_concat(options, own);
 }
 
-/* ---------------------------------------------------------------------- */
-/* Layouts */
-
-/* What the Python library's tables must have, and whether ours are beside. */
-#define LAYOUT_QUERY \
-	"SELECT wanted.part, count(*) = count(a.attname), count(c.oid) > 0," \
-	" (SELECT extversion FROM pg_catalog.pg_extension WHERE extname = 'sagaz')" \
-	" FROM (VALUES (0, 'sagas', '{saga_id,saga_name,status,context,metadata,created_at,updated_at}'::text[])," \
-	" (0, 'saga_steps', '{id,saga_id,step_name,status,result,error,executed_at,compensated_at,retry_count}')," \
-	" (1, 'saga_outbox', '{event_id,saga_id,aggregate_type,aggregate_id,event_type,payload,headers,status," \
-	"created_at,claimed_at,sent_at,retry_count,last_error,worker_id}')," \
-	" (2, 'sagaz_saga', '{saga_id}')," \
-	" (3, 'sagaz_event', '{event_id}'))" \
-	" AS wanted (part, relation, columns)" \
-	" CROSS JOIN LATERAL pg_catalog.unnest(wanted.columns) AS w (name)" \
-	" LEFT JOIN (pg_catalog.pg_class AS c" \
-	" JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace AND n.nspname = $1)" \
-	" ON c.relname = wanted.relation" \
-	" LEFT JOIN pg_catalog.pg_attribute AS a" \
-	" ON a.attrelid = c.oid AND a.attname = w.name AND NOT a.attisdropped" \
-	" GROUP BY wanted.part ORDER BY wanted.part"
-
-static bool
-wants_layout(const PostgresStore *store, const char *layout)
-{
-	const char *option = sagaz_store_option(&store->base, "layout");
-
-	return strcmp(option ? option : "auto", layout) == 0;
-}
-
-static void
-check_version(const PostgresStore *store, const char *version)
-{
-	if (version && strcmp(version, SAGAZ_VERSION) == 0)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_STORAGE),
-			 version ?
-			 errmsg("storage \"%s\" has version %s of sagaz, and this is %s",
-					store->base.name, version, SAGAZ_VERSION) :
-			 errmsg("storage \"%s\" has no extension sagaz", store->base.name),
-			 errhint("%s", version ? "Update the older one." :
-					 "Create it there.")));
-}
-
-/* Does the part of the answer say that these tables are there, and whole? */
-static bool
-has_tables(const PostgresStore *store, const PostgresResult *answer, int part,
-		   const char *tables)
-{
-	bool		whole = strcmp(postgres_value(answer, part, 1), "t") == 0;
-	bool		any = strcmp(postgres_value(answer, part, 2), "t") == 0;
-
-	if (any && !whole)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_STORAGE),
-				 errmsg("storage \"%s\" has other tables than the library's", store->base.name),
-				 errdetail("In its schema %s, %s has not all of the library's columns.",
-						   store->schema, tables),
-				 errhint("Name another one with the option schema.")));
-	return whole;
-}
-
-/* Ask which tables are there. */
-static void
-look_for_layout(PostgresStore *store)
-{
-	const char *schema = sagaz_store_option(&store->base, "schema");
-	PostgresResult *answer;
-	const char *version;
-
-	if (schema == NULL)
-		schema = DEFAULT_SCHEMA;
-	answer = postgres_query(store, LAYOUT_QUERY, 1, NULL, &schema);
-	version = postgres_value(answer, 0, 3);
-	if (wants_layout(store, "sagaz") || (version && wants_layout(store, "auto")))
-	{
-		check_version(store, version);
-		store->layout = LAYOUT_SAGAZ;
-		return;
-	}
-	store->has[SAGAZ_SAGA] = has_tables(store, answer, 0, "sagas or saga_steps");
-	store->has[SAGAZ_EVENT] = has_tables(store, answer, 1, "saga_outbox");
-	store->has_side[SAGAZ_SAGA] = has_tables(store, answer, 2, "sagaz_saga");
-	store->has_side[SAGAZ_EVENT] = has_tables(store, answer, 3, "sagaz_event");
-	store->layout = store->has[SAGAZ_SAGA] || store->has[SAGAZ_EVENT] ?
-		LAYOUT_LIBRARY : LAYOUT_EMPTY;
-}
-
-/*
- * Which layout has the storage?  It is asked as long as tables are missing,
- * because anybody may make them.
- */
-PostgresLayout
-postgres_layout(PostgresStore *store)
-{
-	bool		is_whole = store->has[SAGAZ_SAGA] && store->has[SAGAZ_EVENT] &&
-		store->has_side[SAGAZ_SAGA] && store->has_side[SAGAZ_EVENT];
-
-	if (store->layout == LAYOUT_UNKNOWN ||
-		(store->layout != LAYOUT_SAGAZ && !is_whole))
-		look_for_layout(store);
-	return store->layout;
-}
-
 static const PostgresOperations *
 operations_in(PostgresLayout layout)
 {
@@ -310,7 +204,7 @@ postgres_open(SagazStore *base)
 	PostgresStore *store = (PostgresStore *) base;
 	const char *schema = sagaz_store_option(base, "schema");
 
-	store->schema = pstrdup(quote_identifier(schema ? schema : DEFAULT_SCHEMA));
+	store->schema = pstrdup(quote_identifier(schema ? schema : POSTGRES_DEFAULT_SCHEMA));
 	postgres_connect(store);
 }
 
@@ -320,7 +214,7 @@ postgres_ping(SagazStore *base)
 	PostgresStore *store = (PostgresStore *) base;
 
 	postgres_ready(store);
-	look_for_layout(store);
+	postgres_look_for_layout(store);
 }
 
 static void
@@ -440,14 +334,6 @@ postgres_read_begin(SagazReader *base)
 	reader->give_up.func = give_up_request;
 	reader->give_up.arg = reader;
 	MemoryContextRegisterResetCallback(base->context, &reader->give_up);
-}
-
-/* Can a page of records begin behind the last one's key? */
-bool
-postgres_reads_by_key(SagazKind kind, const SagazFilter *filter)
-{
-	return filter->order == SAGAZ_ANY_ORDER || filter->order == SAGAZ_BY_KEY ||
-		(filter->order == SAGAZ_FOR_COPY && kind == SAGAZ_SAGA);
 }
 
 /* More or fewer records next time, by what these have taken up. */

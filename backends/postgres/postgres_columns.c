@@ -233,3 +233,26 @@ postgres_queue_columns(PostgresStore *store, PostgresColumn *columns, int count)
 	pfree(values);
 	pfree(lengths);
 }
+
+/* Without the type's own function: a worker has no transaction here. */
+char *
+postgres_text_array(const char *const *texts, int count)
+{
+	StringInfoData array;
+
+	initStringInfo(&array);
+	appendStringInfoChar(&array, '{');
+	for (int i = 0; i < count; i++)
+	{
+		appendStringInfoString(&array, i > 0 ? ",\"" : "\"");
+		for (const char *c = texts[i]; *c; c++)
+		{
+			if (*c == '"' || *c == '\\')
+				appendStringInfoChar(&array, '\\');
+			appendStringInfoChar(&array, *c);
+		}
+		appendStringInfoChar(&array, '"');
+	}
+	appendStringInfoChar(&array, '}');
+	return array.data;
+}

@@ -44,4 +44,7 @@ extern void postgres_prepare_columns(PostgresStore *store, const char *sql,
 extern void postgres_queue_columns(PostgresStore *store, PostgresColumn *columns,
 								   int count);
 
+/* An array of text, as its type spells it. */
+extern char *postgres_text_array(const char *const *texts, int count);
+
 #endif							/* SAGAZ_POSTGRES_COLUMNS_H */

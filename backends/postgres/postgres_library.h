@@ -16,11 +16,8 @@
 	" 'retry_count', coalesce(p.retry_count, 0)) ORDER BY p.id), '[]') AS steps" \
 	" FROM @.saga_steps AS p WHERE p.saga_id = " row ".saga_id"
 
-/* postgres_library.c: a statement's text, with the schema for each "@" */
+/* postgres_library_sql.c: a statement's text, with the schema for each "@" */
 extern char *library_sql(const PostgresStore *store, const char *sql);
-
-/* An array of text, as its type spells it. */
-extern char *library_array(const char *const *texts, int count);
 
 /* See to it that all tables are there. */
 extern void library_make_tables(PostgresStore *store);

@@ -3,6 +3,7 @@
  *		The Python library's tables in another PostgreSQL database: reading.
  */
 #include "backends/postgres/postgres_library.h"
+#include "backends/postgres/postgres_columns.h"
 
 #include <limits.h>
 
@@ -120,7 +121,7 @@ keys_array(SagazKind kind, const char *const *keys, int count)
 	for (int i = 0; i < count; i++)
 		if (kind == SAGAZ_SAGA || sagaz_is_uuid(keys[i]))
 			possible[npossible++] = keys[i];
-	return library_array(possible, npossible);
+	return postgres_text_array(possible, npossible);
 }
 
 static void
@@ -173,7 +174,7 @@ add_conditions(LibraryQuery *query, SagazKind kind, const SagazFilter *filter)
 					  keys_array(kind, filter->keys, filter->nkeys));
 	if (filter->nstatuses > 0)
 		add_condition(query, "m.status = ANY ($%d::text[])",
-					  library_array(filter->statuses, filter->nstatuses));
+					  postgres_text_array(filter->statuses, filter->nstatuses));
 	if (kind == SAGAZ_EVENT)
 		add_event_conditions(query, filter);
 	else if (filter->updated_before != 0)

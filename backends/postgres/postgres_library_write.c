@@ -69,7 +69,7 @@ queue_key_column(PostgresStore *store, const char *sql, PostgresColumn *keys)
 static void
 queue_keys(PostgresStore *store, const char *sql, const char *const *keys, int count)
 {
-	const char *value = library_array(keys, count);
+	const char *value = postgres_text_array(keys, count);
 
 	if (count > 0)
 		postgres_queue(store, library_sql(store, sql), 1, NULL, &value);

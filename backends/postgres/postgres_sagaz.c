@@ -14,6 +14,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "backends/postgres/postgres_library.h"
+#include "backends/postgres/postgres_columns.h"
 #include "backends/record/record.h"
 
 /* Records of a call, where a batch can have several. */
@@ -119,7 +120,7 @@ sagaz_layout_remove(PostgresStore *store, SagazKind kind,
 					const char *const *keys, int nkeys)
 {
 	static const Oid types[] = {TEXTARRAYOID, TEXTOID};
-	const char *values[] = {library_array(keys, nkeys), type_word(kind)};
+	const char *values[] = {postgres_text_array(keys, nkeys), type_word(kind)};
 
 	return number(postgres_query(store, "SELECT sagaz_internal.remove_records($1, $2, 'native')",
 								 lengthof(values), types, values), 0);
@@ -203,7 +204,7 @@ fetch_keys(PostgresReader *reader)
 	int			nkeys = filter->key ? 1 : filter->nkeys;
 	const char *values[] = {
 		type_word(reader->base.kind),
-		library_array(keys + reader->next_key, nkeys - reader->next_key)
+		postgres_text_array(keys + reader->next_key, nkeys - reader->next_key)
 	};
 	PostgresResult *result;
 

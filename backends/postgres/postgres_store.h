@@ -107,7 +107,10 @@ extern PostgresResult *postgres_query(PostgresStore *store, const char *sql,
 									  const char *const *values);
 extern void postgres_roll_back(PostgresStore *store);	/* in a PG_CATCH block */
 
-/* postgres.c */
+/* postgres_layout.c */
+#define POSTGRES_DEFAULT_SCHEMA "public"
+
+extern void postgres_look_for_layout(PostgresStore *store);
 extern PostgresLayout postgres_layout(PostgresStore *store);
 extern bool postgres_reads_by_key(SagazKind kind, const SagazFilter *filter);
 
