@@ -122,7 +122,7 @@ typedef struct CliOptions
 
 extern CliOptions cli;
 
-/* main.c */
+/* commands.c */
 extern const CliCommand cli_commands[];
 
 /* options.c */
