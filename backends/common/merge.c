@@ -54,16 +54,6 @@ sagaz_is_kept(const SagazRecord *there, const SagazRecord *ours,
 		strcmp(ours->event.status, "sent") != 0;
 }
 
-/* Are they the same in normal form? */
-bool
-sagaz_record_same(const SagazRecord *a, const SagazRecord *b)
-{
-	Jsonb	   *x = sagaz_record_to_json(a);
-	Jsonb	   *y = sagaz_record_to_json(b);
-
-	return compareJsonbContainers(&x->root, &y->root) == 0;
-}
-
 static SagazVerdict
 merge_edit(SagazRecord *record, bool exists, void *arg)
 {

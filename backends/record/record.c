@@ -247,3 +247,13 @@ sagaz_saga_same(const SagazSaga *a, const SagazSaga *b)
 		same_json(sagaz_normal_steps(a->steps), sagaz_normal_steps(b->steps)) &&
 		same_json(a->context, b->context) && same_json(a->metadata, b->metadata);
 }
+
+/* Are they the same in normal form? */
+bool
+sagaz_record_same(const SagazRecord *a, const SagazRecord *b)
+{
+	Jsonb	   *x = sagaz_record_to_json(a);
+	Jsonb	   *y = sagaz_record_to_json(b);
+
+	return compareJsonbContainers(&x->root, &y->root) == 0;
+}
