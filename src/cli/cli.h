@@ -125,7 +125,7 @@ extern CliOptions cli;
 /* commands.c */
 extern const CliCommand cli_commands[];
 
-/* options.c */
+/* parse.c */
 extern int	cli_parse(const CliCommand *command, const char *group, int argc,
 					  char **argv, bool permute);
 

@@ -1,6 +1,6 @@
 /*
  * options.h
- *		The table of options; options.c and help.c know it, nobody else.
+ *		The table of options; parse.c and help.c know it, nobody else.
  */
 #ifndef SAGAZ_CLI_OPTIONS_H
 #define SAGAZ_CLI_OPTIONS_H
@@ -29,6 +29,8 @@ typedef struct CliOption
 
 /* Marks the options of the connection, which all commands take. */
 #define CLI_CONNECTION 0x100000
+
+#define CLI_MAX_OPTIONS 64
 
 extern const CliOption cli_option_table[];
 
