@@ -106,7 +106,8 @@ typedef struct SagazClaimOrder
  */
 typedef struct SagazCall
 {
-	const char *function;		/* its name, without schema */
+	const char *schema;			/* the function's, the same at both ends */
+	const char *function;
 	int			nargs;
 	const Oid  *types;			/* of the arguments; built in ones only */
 	const char *const *values;

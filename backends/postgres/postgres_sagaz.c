@@ -34,7 +34,8 @@ postgres_sagaz_call(PostgresStore *store, const SagazCall *call)
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT * FROM sagaz.%s(", quote_identifier(call->function));
+	appendStringInfo(&sql, "SELECT * FROM %s(",
+					 quote_qualified_identifier(call->schema, call->function));
 	for (int i = 0; i < call->nargs; i++)
 		appendStringInfo(&sql, "$%d, ", i + 1);
 	appendStringInfoString(&sql, "'native')");

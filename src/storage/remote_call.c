@@ -138,6 +138,7 @@ sagaz_call_there(FunctionCallInfo fcinfo, SagazStore *store, Datum *value)
 		sagaz_rows_begin(fcinfo);
 	if (result.class == TYPEFUNC_COMPOSITE)
 		result.input = TupleDescGetAttInMetadata(BlessTupleDesc(row_type));
+	call.schema = get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid));
 	call.function = get_func_name(fcinfo->flinfo->fn_oid);
 	level = fix_spelling();
 	write_arguments(fcinfo, &call);
