@@ -471,6 +471,13 @@ CREATE FUNCTION sagaz_internal.adopt_batch(events integer[], claimed_at timestam
 COMMENT ON FUNCTION sagaz_internal.adopt_batch(integer[], timestamptz) IS
 	'part of adopt(): make the default group, and in it a batch of nobody with so many retries in each lane';
 
+CREATE FUNCTION sagaz_internal.adopt_trust(schema text, tables text[])
+	RETURNS void
+	AS 'MODULE_PATHNAME', 'sagaz_adopt_trust' LANGUAGE C VOLATILE PARALLEL UNSAFE
+	SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION sagaz_internal.adopt_trust(text, text[]) IS
+	'part of adopt(): refuse tables that could run somebody else''s code';
+
 CREATE FUNCTION sagaz_internal.adopt_text_problem(field text, value text) RETURNS text
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE
 	RETURN CASE WHEN value IS NULL THEN field || ' is null'
@@ -866,6 +873,9 @@ BEGIN
 	has_inbox := sagaz_internal.adopt_open(schema, 'consumer_inbox', ARRAY['event_id',
 		'consumer_name', 'source_topic', 'event_type', 'payload', 'consumed_at',
 		'processing_duration_ms']);
+	-- as they are now that they are locked
+	PERFORM sagaz_internal.adopt_trust(schema, ARRAY['sagas', 'saga_steps', 'saga_outbox',
+		'saga_outbox_archive', 'consumer_inbox']);
 	IF has_sagas <> has_steps
 		OR NOT (has_sagas OR has_outbox OR has_archive OR has_inbox) THEN
 		RAISE SQLSTATE 'SZ009' USING
@@ -1144,7 +1154,7 @@ CREATE FUNCTION sagaz_internal.access_list()
 	AS $$
 	VALUES
 		('save_saga_state', 'EXECUTE', '{producer}'::text[]),
-		('load_saga_state', 'EXECUTE', '{producer, operator}'),
+		('load_saga_state', 'EXECUTE', '{producer, operator, auditor}'),
 		('delete_saga_state', 'EXECUTE', '{producer, operator}'),
 		('update_step_state', 'EXECUTE', '{producer}'),
 		('insert_event', 'EXECUTE', '{producer}'),
@@ -1165,9 +1175,9 @@ CREATE FUNCTION sagaz_internal.access_list()
 		('mark_failed', 'EXECUTE', '{consumer}'),
 		('wait_for_events', 'EXECUTE', '{consumer}'),
 		('check_and_insert_inbox', 'EXECUTE', '{consumer}'),
-		('get_event', 'EXECUTE', '{consumer, operator, monitor}'),
-		('get_events_by_saga', 'EXECUTE', '{consumer, operator, monitor}'),
-		('get_pending_count', 'EXECUTE', '{consumer, operator, monitor}'),
+		('get_event', 'EXECUTE', '{consumer, operator, auditor}'),
+		('get_events_by_saga', 'EXECUTE', '{consumer, operator, auditor}'),
+		('get_pending_count', 'EXECUTE', '{consumer, operator, auditor, monitor}'),
 
 		('update_event_status', 'EXECUTE', '{operator}'),
 		('change_event_status', 'EXECUTE', '{operator}'),
@@ -1191,11 +1201,11 @@ CREATE FUNCTION sagaz_internal.access_list()
 		('retry_transfer_errors', 'EXECUTE', '{operator}'),
 		('cancel_transfer', 'EXECUTE', '{operator}'),
 		('validate_transfer', 'EXECUTE', '{operator}'),
-		('transfers', 'SELECT', '{operator, monitor}'),
-		('transfer_error', 'SELECT', '{operator}'),
+		('transfers', 'SELECT', '{operator, auditor, monitor}'),
+		('transfer_error', 'SELECT', '{operator, auditor}'),
 		-- what a SELECT from transfers calls runs as the selecting user
-		('transfer_is_alive', 'EXECUTE', '{operator, monitor}'),
-		('export_all', 'EXECUTE', '{operator}'),
+		('transfer_is_alive', 'EXECUTE', '{operator, auditor, monitor}'),
+		('export_all', 'EXECUTE', '{operator, auditor}'),
 		('import_record', 'EXECUTE', '{operator}'),
 		('import_records', 'EXECUTE', '{operator}'),
 		-- what a sagaz elsewhere calls by name, connected as this role
@@ -1204,34 +1214,37 @@ CREATE FUNCTION sagaz_internal.access_list()
 		('merge_records', 'EXECUTE', '{operator}'),
 		('remove_records', 'EXECUTE', '{operator}'),
 		('storage_refuse_unknown', 'EXECUTE', '{operator}'),
-		('count_records', 'EXECUTE', '{operator, monitor}'),
-		('checksum', 'EXECUTE', '{operator, monitor}'),
-		('backends', 'EXECUTE', '{producer, consumer, operator, monitor}'),
-		('storages', 'SELECT', '{producer, consumer, operator, monitor}'),
+		('count_records', 'EXECUTE', '{operator, auditor, monitor}'),
+		('checksum', 'EXECUTE', '{operator, auditor, monitor}'),
+		('backends', 'EXECUTE', '{producer, consumer, operator, auditor, monitor}'),
+		('storages', 'SELECT', '{producer, consumer, operator, auditor, monitor}'),
 		('drop_delivery', 'EXECUTE', '{operator}'),
 		('pause_delivery', 'EXECUTE', '{operator}'),
 		('resume_delivery', 'EXECUTE', '{operator}'),
 
-		('list_sagas', 'EXECUTE', '{operator, monitor}'),
-		('stuck_sagas', 'EXECUTE', '{operator, monitor}'),
-		('get_saga_statistics', 'EXECUTE', '{operator, monitor}'),
-		('get_outbox_statistics', 'EXECUTE', '{operator, monitor}'),
-		('get_stuck_events', 'EXECUTE', '{operator, monitor}'),
-		('get_dead_letter_events', 'EXECUTE', '{operator, monitor}'),
-		('explain_event', 'EXECUTE', '{operator, monitor}'),
-		('new_events', 'EXECUTE', '{operator, monitor}'),
-		('health_check', 'EXECUTE', '{operator, monitor}'),
-		('outbox_events', 'SELECT', '{operator, monitor}'),
-		('outbox_debezium', 'SELECT', '{consumer, operator, monitor}'),
-		('sagas', 'SELECT', '{operator, monitor}'),
-		('saga_steps', 'SELECT', '{operator, monitor}'),
-		('consumer_group', 'SELECT', '{operator, monitor}'),
-		('consumer_inbox', 'SELECT', '{operator, monitor}'),
-		('delivery', 'SELECT', '{operator, monitor}'),
-		('stat_delivery', 'SELECT', '{operator, monitor}'),
+		('list_sagas', 'EXECUTE', '{operator, auditor, monitor}'),
+		('stuck_sagas', 'EXECUTE', '{operator, auditor, monitor}'),
+		('get_saga_statistics', 'EXECUTE', '{operator, auditor, monitor}'),
+		('get_outbox_statistics', 'EXECUTE', '{operator, auditor, monitor}'),
+		('get_stuck_events', 'EXECUTE', '{operator, auditor}'),
+		('get_dead_letter_events', 'EXECUTE', '{operator, auditor}'),
+		('explain_event', 'EXECUTE', '{operator, auditor, monitor}'),
+		('new_events', 'EXECUTE', '{operator, auditor}'),
+		('health_check', 'EXECUTE', '{operator, auditor, monitor}'),
+		('outbox_events', 'SELECT (event_id, saga_id, aggregate_type, aggregate_id, event_type, status, created_at, claimed_at, sent_at, retry_count, worker_id)', '{monitor}'),
+		('outbox_events', 'SELECT', '{operator, auditor}'),
+		('outbox_debezium', 'SELECT', '{consumer, operator, auditor}'),
+		('sagas', 'SELECT (saga_id, saga_name, status, version, created_at, updated_at)', '{monitor}'),
+		('sagas', 'SELECT', '{operator, auditor}'),
+		('saga_steps', 'SELECT (saga_id, step_name, ordinal, status, executed_at, compensated_at, retry_count)', '{monitor}'),
+		('saga_steps', 'SELECT', '{operator, auditor}'),
+		('consumer_group', 'SELECT', '{operator, auditor, monitor}'),
+		('consumer_inbox', 'SELECT', '{operator, auditor}'),
+		('delivery', 'SELECT', '{operator, auditor, monitor}'),
+		('stat_delivery', 'SELECT', '{operator, auditor, monitor}'),
 		-- what a SELECT from stat_delivery calls runs as the selecting user
-		('worker_statistics', 'EXECUTE', '{operator, monitor}'),
-		('group_lag', 'EXECUTE', '{operator, monitor}')
+		('worker_statistics', 'EXECUTE', '{operator, auditor, monitor}'),
+		('group_lag', 'EXECUTE', '{operator, auditor, monitor}')
 	$$;
 COMMENT ON FUNCTION sagaz_internal.access_list() IS
 	'what grant_access() gives: the privileges on each routine and relation, and the kinds of access that have them';
@@ -1246,11 +1259,11 @@ BEGIN
 		RAISE insufficient_privilege USING
 			MESSAGE = 'must be owner of extension sagaz';
 	END IF;
-	IF access IS NULL OR access NOT IN ('producer', 'consumer', 'operator', 'monitor') THEN
+	IF access IS NULL OR access NOT IN ('producer', 'consumer', 'operator', 'auditor', 'monitor') THEN
 		RAISE SQLSTATE 'SZ009' USING
 			MESSAGE = CASE WHEN access IS NULL THEN 'access must not be null'
 				ELSE format('access "%s" is unknown', access) END,
-			HINT = 'Say ''producer'', ''consumer'', ''operator'' or ''monitor''.';
+			HINT = 'Say ''producer'', ''consumer'', ''operator'', ''auditor'' or ''monitor''.';
 	END IF;
 	IF role IS NULL OR NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role) THEN
 		RAISE SQLSTATE 'SZ009' USING
@@ -1347,7 +1360,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION sagaz.grant_access(text, text) IS
-	'give a role what a producer, consumer, operator or monitor needs';
+	'give a role what a producer, consumer, operator, auditor or monitor needs';
 
 CREATE FUNCTION sagaz.revoke_access(role text, access text) RETURNS void
 	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -1358,9 +1371,12 @@ DECLARE
 BEGIN
 	PERFORM sagaz_internal.access_check(role, access);
 	kept := array_remove(sagaz_internal.access_held(role), access);
-	-- an operator has all that a monitor has
-	IF access = 'operator' THEN
+	-- an operator has all that an auditor has, who has all that a monitor has
+	IF access IN ('operator', 'auditor') THEN
 		kept := array_remove(kept, 'monitor');
+	END IF;
+	IF access = 'operator' THEN
+		kept := array_remove(kept, 'auditor');
 	END IF;
 	PERFORM sagaz_internal.access_apply('REVOKE', role, access);
 	IF kept = '{}' THEN

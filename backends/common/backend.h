@@ -316,7 +316,7 @@ struct SagazStore
 	MemoryContext context;
 	char	   *name;			/* for messages: a storage's name, or its kind */
 	Oid			owner;			/* role whose rights decide */
-	bool		is_superusers;	/* both of who owns it and who uses it */
+	bool		is_superusers;	/* who owns it, who uses it and whose session it is */
 	char	   *user;			/* who uses it */
 	List	   *options;		/* DefElem, checked */
 	char	   *consumer_group; /* the group that its events are for */

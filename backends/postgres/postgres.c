@@ -51,6 +51,13 @@ check_schema(const char *value)
 		refuse_option("schema", "Give the name of a schema.");
 }
 
+static void
+check_role(const char *value)
+{
+	if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
+		refuse_option("trusted_owner", "Give the name of a role there.");
+}
+
 /* Those that libpq knows, too, it gets as they are. */
 static const SagazOption postgres_options[] = {
 	{.name = "host"},
@@ -74,6 +81,7 @@ static const SagazOption postgres_options[] = {
 	{.name = "target_session_attrs"},
 	{.name = "layout",.check = check_layout},
 	{.name = "schema",.check = check_schema},
+	{.name = "trusted_owner",.check = check_role},
 	SAGAZ_COMMON_OPTIONS
 };
 
@@ -108,7 +116,7 @@ refuse_url(const char *why)
 static bool
 take_own_option(const char *part, size_t length, List **options)
 {
-	static const char *const own[] = {"layout", "schema"};
+	static const char *const own[] = {"layout", "schema", "trusted_owner"};
 
 	for (int i = 0; i < (int) lengthof(own); i++)
 	{
@@ -119,7 +127,7 @@ take_own_option(const char *part, size_t length, List **options)
 			continue;
 		value = pnstrdup(part + name + 1, length - name - 1);
 		if (strchr(value, '%'))
-			refuse_url("layout and schema are written as they are");
+			refuse_url(psprintf("%s is written as it is", own[i]));
 		find_option(own[i])->check(value);
 		*options = lappend(*options, makeDefElem(pstrdup(own[i]),
 												 (Node *) makeString(value), -1));

@@ -15,6 +15,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "backends/common/server_file.h"
+
 const char *
 postgres_client_version(void)
 {
@@ -42,6 +44,38 @@ close_connection(void *arg)
 	postgres_disconnect(arg);
 }
 
+/* An empty one is none: libpq would look for another. */
+static const char *
+own_password(const PostgresStore *store)
+{
+	const char *password = sagaz_store_option(&store->base, "password");
+
+	return password && password[0] ? password : NULL;
+}
+
+/*
+ * What keeps this server's own logins from those who are not superusers: the
+ * certificate and the Kerberos tickets in the home of the server's user.  The
+ * path is in no directory, so that libpq goes on as if there were no file;
+ * releases of it that know require_auth do not even try another login.
+ */
+static const char *
+no_login_of_ours(const char *option)
+{
+	static const char *const values[][2] = {
+		{"sslcert", "/dev/null/none"},
+		{"sslkey", "/dev/null/none"},
+		{"sslcertmode", "disable"},
+		{"require_auth", "password,md5,scram-sha-256"},
+		{"gssdelegation", "0"}
+	};
+
+	for (int i = 0; i < (int) lengthof(values); i++)
+		if (strcmp(values[i][0], option) == 0)
+			return values[i][1];
+	return NULL;
+}
+
 /*
  * The value of an option that the storage does not have; NULL leaves it to
  * libpq.  This server's environment is not for those who are not superusers,
@@ -65,6 +99,8 @@ default_value(const PostgresStore *store, const PQconninfoOption *option)
 		return DEF_PGPORT_STR;
 	if (strcmp(name, "user") == 0 || strcmp(name, "dbname") == 0)
 		return user ? user : store->base.user;
+	if (!store->base.is_superusers && no_login_of_ours(name))
+		return no_login_of_ours(name);
 	if (option->envvar == NULL || getenv(option->envvar) == NULL)
 		return NULL;
 	/* libpq takes an empty value for none; options of spaces are no options */
@@ -83,7 +119,7 @@ default_value(const PostgresStore *store, const PQconninfoOption *option)
 /*
  * Only superusers may reach what asks for no password, as there it is this
  * server's own user who is let in; of others both who owns the storage and
- * who uses it could misuse that.
+ * who uses it could misuse that, and so could who calls a superuser's function.
  */
 static void
 require_password(PostgresStore *store, bool is_there)
@@ -93,8 +129,34 @@ require_password(PostgresStore *store, bool is_there)
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 			 errmsg("password is required for storage \"%s\"", store->base.name),
-			 errdetail("Without one, only a superuser may use it, and one that a superuser owns."),
+			 errdetail("Without one, only a superuser may use it, in a session of his own and outside of functions with their definer's rights, and one that a superuser owns."),
 			 errhint("Give a password to the user mapping, and let the other server ask for it.")));
+}
+
+/* The password that let us in must be the one of the user mapping. */
+static bool
+used_own_password(const PostgresStore *store)
+{
+	const char *password = own_password(store);
+	const char *used = PQpass(store->connection->conn);
+
+	return PQconnectionUsedPassword(store->connection->conn) &&
+		password && used && strcmp(password, used) == 0;
+}
+
+/* The files that an option names are read as the server's user. */
+static void
+check_files(PostgresStore *store)
+{
+	static const char *const options[] = {"sslrootcert", "sslcrl"};
+
+	for (int i = 0; i < (int) lengthof(options); i++)
+	{
+		const char *path = sagaz_store_option(&store->base, options[i]);
+
+		if (path && path[0] && strcmp(path, "system") != 0)
+			sagaz_check_server_file(&store->base, options[i], false);
+	}
 }
 
 static void
@@ -105,7 +167,8 @@ start_connecting(PostgresConnection *connection)
 	const char **values;
 	int			count = 0;
 
-	require_password(store, sagaz_store_option(&store->base, "password") != NULL);
+	require_password(store, own_password(store) != NULL);
+	check_files(store);
 	connection->known = PQconninfoParse("", NULL);
 	if (connection->known == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -160,7 +223,8 @@ ignore_notice(void *arg, const PGresult *result)
 
 /*
  * What an administrator set for the user or the database there must not
- * change what we read and write.  Encoding and name are options already.
+ * change what we read and write.  Encoding and name are options already.  This
+ * is the one statement that meets a search_path of others.
  */
 static void
 pin_settings(PostgresStore *store)
@@ -175,8 +239,9 @@ pin_settings(PostgresStore *store)
 		" ('statement_timeout', $1), ('lock_timeout', $1),"
 		" ('idle_in_transaction_session_timeout', $1),"
 		" ('client_connection_check_interval', '1s'),"
-		" ('synchronous_commit', CASE pg_catalog.current_setting('synchronous_commit')"
-		" WHEN 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END)"
+		" ('synchronous_commit', CASE"
+		" WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'"
+		" THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END)"
 		") AS pinned (name, value)"
 		" WHERE pg_catalog.current_setting(name, true) IS NOT NULL";
 	const char *timeout = psprintf("%d", sagaz_command_timeout);
@@ -196,7 +261,7 @@ reconnect(PostgresStore *store)
 	store->base.broken = true;
 	start_connecting(connection);
 	wait_until_connected(connection);
-	require_password(store, PQconnectionUsedPassword(connection->conn));
+	require_password(store, used_own_password(store));
 	(void) PQsetNoticeReceiver(connection->conn, ignore_notice, NULL);
 	if (PQsetnonblocking(connection->conn, 1) != 0 ||
 		!PQenterPipelineMode(connection->conn))

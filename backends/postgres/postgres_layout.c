@@ -4,6 +4,8 @@
  */
 #include "backends/postgres/postgres_store.h"
 
+#include "backends/common/library_tables.h"
+
 /* What the Python library's tables must have, and whether ours are beside. */
 #define LAYOUT_QUERY \
 	"SELECT wanted.part, count(*) = count(a.attname), count(c.oid) > 0," \
@@ -64,17 +66,40 @@ has_tables(const PostgresStore *store, const PostgresResult *answer, int part,
 	return whole;
 }
 
-/* Ask which tables are there. */
+/* An error if the tables, or the schema for them, could run somebody else's code. */
+static void
+check_trust(const PostgresStore *store, const PostgresResult *problems)
+{
+	if (problems->nrows == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("tables of storage \"%s\" are not to be trusted", store->base.name),
+			 errdetail("There, %s %s.", postgres_value(problems, 0, 0),
+					   postgres_value(problems, 0, 1)),
+			 errhint("They and their schema must belong to the user who logs in, a superuser, the owner of the database, or the role that the option trusted_owner names.")));
+}
+
+/* Ask which tables are there, and whose they are. */
 void
 postgres_look_for_layout(PostgresStore *store)
 {
-	const char *schema = sagaz_store_option(&store->base, "schema");
+	const char *values[] = {
+		sagaz_store_option(&store->base, "schema"),
+		sagaz_store_option(&store->base, "trusted_owner"),
+		"{sagas,saga_steps,saga_outbox,sagaz_saga,sagaz_event}"
+	};
+	PostgresResult **answers;
 	PostgresResult *answer;
 	const char *version;
+	int			count;
 
-	if (schema == NULL)
-		schema = POSTGRES_DEFAULT_SCHEMA;
-	answer = postgres_query(store, LAYOUT_QUERY, 1, NULL, &schema);
+	if (values[0] == NULL)
+		values[0] = POSTGRES_DEFAULT_SCHEMA;
+	postgres_queue(store, LAYOUT_QUERY, 1, NULL, values);
+	postgres_queue(store, LIBRARY_TABLES_CHECK, lengthof(values), NULL, values);
+	answers = postgres_exchange(store, &count);
+	answer = answers[0];
 	version = postgres_value(answer, 0, 3);
 	if (wants_layout(store, "sagaz") || (version && wants_layout(store, "auto")))
 	{
@@ -82,6 +107,7 @@ postgres_look_for_layout(PostgresStore *store)
 		store->layout = LAYOUT_SAGAZ;
 		return;
 	}
+	check_trust(store, answers[1]);
 	store->has[SAGAZ_SAGA] = has_tables(store, answer, 0, "sagas or saga_steps");
 	store->has[SAGAZ_EVENT] = has_tables(store, answer, 1, "saga_outbox");
 	store->has_side[SAGAZ_SAGA] = has_tables(store, answer, 2, "sagaz_saga");

@@ -25,6 +25,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "backends/common/server_file.h"
+
 #if HIREDIS_MAJOR >= 1
 #define ElementCount size_t
 #else
@@ -236,6 +238,8 @@ open_socket(RedisConnection *connection)
 	const char *host = sagaz_store_option(&store->base, "host");
 	const char *port = sagaz_store_option(&store->base, "port");
 
+	if (path)
+		sagaz_check_server_file(&store->base, "path", true);
 	if (!AcquireExternalFD())
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_CAPACITY),

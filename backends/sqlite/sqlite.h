@@ -14,6 +14,7 @@ typedef struct SqliteStore
 	SagazStore	base;
 	const char *path;
 	sqlite3    *db;
+	bool		may_write;
 	bool		is_stand_in;	/* which is empty, for a file not made as yet */
 	List	   *statements;		/* prepared ones */
 	bool		has_fd;			/* counted as one of our descriptors */

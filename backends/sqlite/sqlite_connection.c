@@ -21,6 +21,12 @@
 
 #include "backends/sqlite/sqlite_file.h"
 
+#ifdef SQLITE_OPEN_NOFOLLOW
+#define NO_LINKS SQLITE_OPEN_NOFOLLOW
+#else
+#define NO_LINKS 0
+#endif
+
 #define BUSY_WAIT_MS 5
 #define PROGRESS_STEPS 10000
 
@@ -273,14 +279,28 @@ may_be_made(const char *path)
 static void
 open_file(SqliteStore *store)
 {
-	bool		may_write = sagaz_sqlite_may_write(store->path, store->base.owner);
+	SqliteFile	file;
 
+	sqlite_file_find(store->path, store->base.owner, &file);
 	close_database(store);
 	store->base.broken = true;
-	open_database(store, store->path,
-				  may_write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE :
-				  SQLITE_OPEN_READONLY);
+	open_database(store, file.path,
+				  (file.may_write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE :
+				   SQLITE_OPEN_READONLY) | (file.no_links ? NO_LINKS : 0));
+	store->may_write = file.may_write;
 	store->base.broken = store->is_stand_in = false;
+}
+
+/* The rights to a file that is open may have gone since. */
+static void
+check_rights(SqliteStore *store)
+{
+	SqliteFile	file;
+
+	sqlite_file_find(store->path, store->base.owner, &file);
+	if (!store->is_stand_in && file.may_write != store->may_write &&
+		sqlite3_get_autocommit(store->db))
+		open_file(store);
 }
 
 /* Who only reads makes no file. */
@@ -288,14 +308,14 @@ void
 sqlite_open(SagazStore *base)
 {
 	SqliteStore *store = (SqliteStore *) base;
-	bool		may_write;
+	SqliteFile	file;
 
 	store->path = sagaz_store_option(base, "path");
 	if (store->path == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("storage \"%s\" has no option \"path\"", base->name)));
-	may_write = sagaz_sqlite_may_write(store->path, base->owner);
+	sqlite_file_find(store->path, base->owner, &file);
 	store->close.func = close_store;
 	store->close.arg = store;
 	MemoryContextRegisterResetCallback(base->context, &store->close);
@@ -304,7 +324,7 @@ sqlite_open(SagazStore *base)
 				(errcode(ERRCODE_SAGAZ_CAPACITY),
 				 errmsg("too many files are open for another storage")));
 	store->has_fd = true;
-	store->is_stand_in = may_write && !is_there(store->path) &&
+	store->is_stand_in = file.may_write && !is_there(store->path) &&
 		may_be_made(store->path);
 	if (store->is_stand_in)
 		open_database(store, ":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
@@ -382,9 +402,11 @@ sqlite_look(SqliteStore *store)
 		store->has_side[SAGAZ_SAGA] && store->has_side[SAGAZ_EVENT];
 }
 
+/* Before each operation. */
 void
 sqlite_look_once(SqliteStore *store)
 {
+	check_rights(store);
 	if (!store->looked)
 		sqlite_look(store);
 }
@@ -411,7 +433,8 @@ void
 sqlite_commit(SqliteStore *store)
 {
 	sqlite_run(store, "COMMIT");
-	sqlite_look_once(store);
+	if (!store->looked)
+		sqlite_look(store);
 }
 
 /* In a PG_CATCH block. */

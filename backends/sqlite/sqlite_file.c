@@ -3,9 +3,10 @@
  *		Who may use which file as a SQLite storage.
  *
  * The file is the server's user's, so the rule is that of server-side file
- * access: pg_read_server_files to read, and pg_write_server_files to write.
- * Under sagaz.sqlite_directory everybody may who may use the storage; links
- * out of it do not count as being in it.
+ * access.  Under sagaz.sqlite_directory everybody may who may use the storage,
+ * but for the server's own data.  What was found to be there is opened by its
+ * path without links, and SQLite follows none, neither to the file nor to its
+ * journals: so nobody who can make links there has one opened after the look.
  */
 #include "backends/common/backend.h"
 
@@ -13,21 +14,21 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#include "catalog/pg_authid.h"
 #include "common/file_utils.h"
 #include "miscadmin.h"
-#include "utils/acl.h"
 
+#include "backends/common/server_file.h"
 #include "backends/sqlite/sqlite_file.h"
 
-/* The directory of a path without links, in malloc'd memory; or NULL. */
+/* The directory of a path without links, or NULL. */
 static char *
 real_directory(const char *path)
 {
 	char	   *directory = pstrdup(path);
+	char		real[MAXPGPATH];
 
 	get_parent_directory(directory);
-	return realpath(directory[0] ? directory : "/", NULL);
+	return realpath(directory[0] ? directory : "/", real) ? pstrdup(real) : NULL;
 }
 
 static bool
@@ -38,48 +39,56 @@ is_link(const char *path)
 	return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
 }
 
-/* Is the file in the directory that is free to use? */
+/* Is the directory, which has no links, the other one or below it? */
 static bool
-is_in_free_directory(const char *path)
+is_below(const char *directory, const char *other)
 {
-	char	   *free_directory;
+	char		real[MAXPGPATH];
+	size_t		length;
+
+	if (realpath(other, real) == NULL)
+		return false;
+	length = strlen(real);
+	return strncmp(directory, real, length) == 0 &&
+		(directory[length] == '\0' || directory[length] == '/' || length == 1);
+}
+
+/* The path without links of a file that is free to use, else NULL. */
+static char *
+free_path(const char *path)
+{
 	char	   *directory;
-	bool		inside = false;
 
 	if (sagaz_sqlite_directory == NULL || sagaz_sqlite_directory[0] == '\0' ||
 		is_link(path))
-		return false;
-	free_directory = realpath(sagaz_sqlite_directory, NULL);
+		return NULL;
 	directory = real_directory(path);
-	if (free_directory && directory)
-	{
-		size_t		length = strlen(free_directory);
-
-		inside = strncmp(directory, free_directory, length) == 0 &&
-			(directory[length] == '\0' || directory[length] == '/');
-	}
-	free(free_directory);
-	free(directory);
-	return inside;
+	if (directory == NULL || !is_below(directory, sagaz_sqlite_directory) ||
+		is_below(directory, DataDir))
+		return NULL;
+	return psprintf("%s/%s", directory, last_dir_separator(path) + 1);
 }
 
 /*
- * May the role read the file, and write it, too?  An error if it may not even
- * read it.
+ * How may the role use the file?  An error if it may not even read it.  Called
+ * before each operation, as rights and links change.
  */
-bool
-sagaz_sqlite_may_write(const char *path, Oid role)
+void
+sqlite_file_find(const char *path, Oid role, SqliteFile *file)
 {
+	char	   *real;
+
 	if (!is_absolute_path(path))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("path of a SQLite storage must be absolute")));
-	if (is_in_free_directory(path))
-		return true;
-	if (!has_privs_of_role(role, ROLE_PG_READ_SERVER_FILES))
+	real = free_path(path);
+	file->no_links = real != NULL;
+	file->path = real ? real : path;
+	file->may_write = real || sagaz_may_use_server_file(role, true);
+	if (real == NULL && !sagaz_may_use_server_file(role, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for a SQLite file outside of sagaz.sqlite_directory"),
 				 errhint("The role needs the privileges of pg_read_server_files and, to write, pg_write_server_files.")));
-	return has_privs_of_role(role, ROLE_PG_WRITE_SERVER_FILES);
 }

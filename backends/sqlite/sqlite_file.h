@@ -5,6 +5,13 @@
 #ifndef SAGAZ_SQLITE_FILE_H
 #define SAGAZ_SQLITE_FILE_H
 
-extern bool sagaz_sqlite_may_write(const char *path, Oid role);
+typedef struct SqliteFile
+{
+	const char *path;
+	bool		may_write;
+	bool		no_links;		/* the path has none, and must not get any */
+} SqliteFile;
+
+extern void sqlite_file_find(const char *path, Oid role, SqliteFile *file);
 
 #endif							/* SAGAZ_SQLITE_FILE_H */

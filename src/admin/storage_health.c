@@ -37,7 +37,7 @@ try_storage(FunctionCallInfo fcinfo, StorageHealth *health)
 
 	PG_TRY();
 	{
-		health->store = sagaz_store_of(fcinfo, sagaz_outbox_storage, SAGAZ_EVENT);
+		health->store = sagaz_store_of(fcinfo, SAGAZ_EVENT);
 		if (health->store)
 			health->store->backend->ping(health->store);
 	}

@@ -43,6 +43,9 @@
 #define ERRCODE_SAGAZ_TRANSITION		MAKE_SQLSTATE('S', 'Z', '0', '0', '8')
 #define ERRCODE_SAGAZ_INPUT				MAKE_SQLSTATE('S', 'Z', '0', '0', '9')
 
+#define SAGAZ_SAGA_STORAGE "sagaz.saga_storage"
+#define SAGAZ_OUTBOX_STORAGE "sagaz.outbox_storage"
+
 /* settings.c; times in milliseconds unless the name says otherwise */
 extern char *sagaz_saga_storage;
 extern char *sagaz_outbox_storage;
@@ -63,6 +66,7 @@ extern int	sagaz_connect_timeout;
 extern int	sagaz_command_timeout;
 
 extern void sagaz_settings_define(bool with_worker);
+extern bool sagaz_settings_may_set(const char *setting, Oid role);
 
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);

@@ -1,12 +1,18 @@
 /*
  * settings.c
  *		The settings: their defaults, bounds, and who may set them.
+ *
+ * A setting of the caller's session holds in functions that run with another
+ * role's rights, too.  So what anybody may set bounds only the time and the
+ * memory that the session takes; what says where data go, or which files may
+ * be used, is for superusers and for those whom they grant SET on it.
  */
 #include "lib/sagaz.h"
 
 #include <limits.h>
 
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/guc.h"
 #include "utils/varlena.h"
 
@@ -28,17 +34,44 @@ int			sagaz_connect_timeout;
 int			sagaz_command_timeout;
 char	   *sagaz_sqlite_directory;
 
+/*
+ * A storage that a setting names must have a name: a URL is opened with the
+ * rights of whoever is there when it is used, who may be a function's definer.
+ * The message does not quote it, as there may be a secret in it.
+ */
+static bool
+check_storage_name(char **newval, void **extra, GucSource source)
+{
+	if (strstr(*newval, "://") == NULL)
+		return true;
+	GUC_check_errmsg("a storage that is a setting must be one with a name");
+	GUC_check_errdetail("This is a URL.");
+	GUC_check_errhint("Give it a name with SELECT sagaz.create_storage(name, url).");
+	return false;
+}
+
 static void
 define_storage_settings(void)
 {
-	DefineCustomStringVariable("sagaz.saga_storage",
+	DefineCustomStringVariable(SAGAZ_SAGA_STORAGE,
 							   "Storage that saga functions use when none is named.",
 							   NULL, &sagaz_saga_storage, "native",
-							   PGC_USERSET, 0, NULL, NULL, NULL);
-	DefineCustomStringVariable("sagaz.outbox_storage",
+							   PGC_SUSET, 0, check_storage_name, NULL, NULL);
+	DefineCustomStringVariable(SAGAZ_OUTBOX_STORAGE,
 							   "Storage that outbox functions use when none is named.",
 							   NULL, &sagaz_outbox_storage, "native",
-							   PGC_USERSET, 0, NULL, NULL, NULL);
+							   PGC_SUSET, 0, check_storage_name, NULL, NULL);
+}
+
+/* May the role say, for a session or a database, what a PGC_SUSET setting is? */
+bool
+sagaz_settings_may_set(const char *setting, Oid role)
+{
+#if PG_VERSION_NUM >= 150000
+	return pg_parameter_aclcheck(setting, role, ACL_SET) == ACLCHECK_OK;
+#else
+	return superuser_arg(role);
+#endif
 }
 
 static void

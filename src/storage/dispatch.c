@@ -15,13 +15,13 @@
 #include "storage/secrets.h"
 #include "storage/storage.h"
 
-#define DISPATCH(name, setting, kind) \
+#define DISPATCH(name, kind) \
 	extern Datum sagaz_##name(PG_FUNCTION_ARGS); \
 	PG_FUNCTION_INFO_V1(sagaz_any_##name); \
 	static Datum \
 	dispatch_##name(PG_FUNCTION_ARGS) \
 	{ \
-		SagazStore *store = sagaz_store_of(fcinfo, setting, kind); \
+		SagazStore *store = sagaz_store_of(fcinfo, kind); \
 		Datum		value; \
 		\
 		if (store && sagaz_foreign_##name == sagaz_foreign_claim_batch) \
@@ -38,8 +38,8 @@
 		return sagaz_with_storage(fcinfo, dispatch_##name); \
 	}
 
-#define DISPATCH_SAGA(name) DISPATCH(name, sagaz_saga_storage, SAGAZ_SAGA)
-#define DISPATCH_EVENT(name) DISPATCH(name, sagaz_outbox_storage, SAGAZ_EVENT)
+#define DISPATCH_SAGA(name) DISPATCH(name, SAGAZ_SAGA)
+#define DISPATCH_EVENT(name) DISPATCH(name, SAGAZ_EVENT)
 
 SAGAZ_SAGA_FUNCTIONS(DISPATCH_SAGA)
 SAGAZ_EVENT_FUNCTIONS(DISPATCH_EVENT)

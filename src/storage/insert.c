@@ -226,7 +226,7 @@ open_sink(FunctionCallInfo fcinfo, int max_events)
 {
 	Sink		sink = {0};
 
-	sink.store = sagaz_store_of(fcinfo, sagaz_outbox_storage, SAGAZ_EVENT);
+	sink.store = sagaz_store_of(fcinfo, SAGAZ_EVENT);
 	if (sink.store)
 		sink.records = palloc(max_events * sizeof(SagazRecord));
 	else

@@ -34,8 +34,7 @@ sagaz_exchange_store(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
 	SagazStore *store;
 
 	*kind = sagaz_kind_of(sagaz_text_argument(fcinfo, type_argno, "type"));
-	store = sagaz_store_of(fcinfo, *kind == SAGAZ_SAGA ? sagaz_saga_storage :
-						   sagaz_outbox_storage, *kind);
+	store = sagaz_store_of(fcinfo, *kind);
 	return store ? store : sagaz_native_store();
 }
 

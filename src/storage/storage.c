@@ -5,9 +5,15 @@
  * A storage with a name is a foreign server of one of our foreign data
  * wrappers; who may use it is who has USAGE on the server.  A URL in place of
  * a name needs USAGE on the wrapper.
+ *
+ * Who asks for a storage may be a function that runs with other rights than
+ * those of whoever calls it: so what a superuser may use without a password is
+ * asked of the session, too, and a storage that a setting names must be one of
+ * somebody who could have set that.
  */
 #include "lib/sagaz.h"
 
+#include "catalog/pg_database.h"
 #include "catalog/pg_foreign_data_wrapper.h"
 #include "catalog/pg_foreign_server.h"
 #include "catalog/pg_user_mapping.h"
@@ -24,6 +30,13 @@
 #include "lib/rows.h"
 #include "storage/secrets.h"
 #include "storage/storage.h"
+
+#if PG_VERSION_NUM >= 160000
+#define owns_database(role) \
+	object_ownercheck(DatabaseRelationId, MyDatabaseId, role)
+#else
+#define owns_database(role) pg_database_ownercheck(MyDatabaseId, role)
+#endif
 
 #if PG_VERSION_NUM >= 160000
 #define may_use(class, object) \
@@ -215,10 +228,26 @@ find_by_name(const char *name, SagazStorage *storage)
 	take_server(server, fdw, storage);
 }
 
+/*
+ * Is it a superuser who is at work here, by himself?  Not so in a function
+ * with its definer's rights, and not in what maintenance commands run with the
+ * rights of a table's owner.
+ */
+static bool
+is_superusers_session(void)
+{
+	Oid			user;
+	int			context;
+
+	GetUserIdAndSecContext(&user, &context);
+	return superuser_arg(user) && superuser_arg(GetSessionUserId()) &&
+		(context & (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION)) == 0;
+}
+
 static void
 note_user(SagazStorage *storage)
 {
-	storage->is_superusers = superuser() && superuser_arg(storage->owner);
+	storage->is_superusers = is_superusers_session() && superuser_arg(storage->owner);
 	storage->user = GetUserNameFromId(GetUserId(), false);
 }
 
@@ -294,20 +323,63 @@ sagaz_store_open(const char *name, SagazKind kind)
 	return sagaz_storage_open(&storage, name, kind);
 }
 
+static const char *
+default_setting(SagazKind kind)
+{
+	return kind == SAGAZ_SAGA ? SAGAZ_SAGA_STORAGE : SAGAZ_OUTBOX_STORAGE;
+}
+
+/*
+ * Whoever owns a server says where it is.  So one that a setting names, for
+ * everybody in the session, must belong to the present user, or to somebody
+ * who decides about the setting anyway.
+ */
+bool
+sagaz_storage_may_be_default(const SagazStorage *storage, SagazKind kind)
+{
+	return storage->owner == GetUserId() || owns_database(storage->owner) ||
+		sagaz_settings_may_set(default_setting(kind), storage->owner);
+}
+
+static void
+check_default(const SagazStorage *storage, SagazKind kind)
+{
+	if (sagaz_storage_may_be_default(storage, kind))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("storage \"%s\" cannot be the default", storage->name),
+			 errdetail("Its owner may not set %s.", default_setting(kind)),
+			 errhint("Name it in the call; or let its server belong to the owner of the database.")));
+}
+
+/* Open the storage that the setting names; NULL is the native one. */
+static SagazStore *
+open_default(SagazKind kind)
+{
+	const char *name = kind == SAGAZ_SAGA ? sagaz_saga_storage : sagaz_outbox_storage;
+	SagazStorage storage;
+
+	if (strcmp(name, "native") == 0)
+		return NULL;
+	find_by_name(name, &storage);
+	note_user(&storage);
+	check_default(&storage, kind);
+	return sagaz_storage_open(&storage, name, kind);
+}
+
 /*
  * The storage that a function's last argument names, or else the setting;
  * NULL is the native one.
  */
 SagazStore *
-sagaz_store_of(FunctionCallInfo fcinfo, const char *setting, SagazKind kind)
+sagaz_store_of(FunctionCallInfo fcinfo, SagazKind kind)
 {
 	char	   *name = sagaz_optional_text(fcinfo, PG_NARGS() - 1);
 
 	if (name == NULL)
-		name = unconstify(char *, setting);
-	if (strcmp(name, "native") == 0)
-		return NULL;
-	return sagaz_store_open(name, kind);
+		return open_default(kind);
+	return strcmp(name, "native") == 0 ? NULL : sagaz_store_open(name, kind);
 }
 
 /* A foreign storage serves one group. */

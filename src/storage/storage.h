@@ -15,20 +15,21 @@ typedef struct SagazStorage
 	const SagazBackend *backend;
 	Oid			server;			/* InvalidOid: given by a URL */
 	Oid			owner;			/* whose rights decide */
-	bool		is_superusers;	/* both of who owns it and who uses it */
+	bool		is_superusers;	/* who owns it, who uses it and whose session it is */
 	char	   *user;			/* who uses it */
 	char	   *name;			/* for messages; holds no secret */
 	List	   *options;
 } SagazStorage;
 
 extern void sagaz_storage_find(const char *name, SagazStorage *storage);
+extern bool sagaz_storage_may_be_default(const SagazStorage *storage,
+										 SagazKind kind);
 extern void sagaz_storage_of_server(Oid server, SagazStorage *storage);
 extern SagazStore *sagaz_native_store(void);
 extern SagazStore *sagaz_storage_open(const SagazStorage *storage,
 									  const char *name, SagazKind kind);
 extern SagazStore *sagaz_store_open(const char *name, SagazKind kind);
-extern SagazStore *sagaz_store_of(FunctionCallInfo fcinfo, const char *setting,
-								  SagazKind kind);
+extern SagazStore *sagaz_store_of(FunctionCallInfo fcinfo, SagazKind kind);
 extern const SagazBackend *sagaz_storage_read_url(const char *url,
 												  List **options);
 extern char *sagaz_wrapper_name(const SagazBackend *backend);

@@ -3,7 +3,8 @@
  *		The stores that this session has open.
  *
  * A store stays open for the session, for a server and a user, or for a URL
- * and a user.  It is opened anew where its options have changed, where it is
+ * and a user; what a superuser opened for himself is not what his functions
+ * get when others call them.  It is opened anew where its options have changed, where it is
  * broken, and where it was idle for longer than sagaz.idle_timeout; a store
  * whose data would go with it is never closed for idleness.
  */
@@ -24,6 +25,8 @@ typedef struct StoreKey
 	Oid			server;
 	Oid			user;
 	uint64		url;			/* hash of a URL, else 0 */
+	bool		is_superusers;	/* where the login depends on that */
+	char		padding[7];
 } StoreKey;
 
 typedef struct StoreEntry
@@ -120,6 +123,9 @@ sagaz_storage_connect(const SagazStorage *storage, const char *name)
 	StoreKey	key = {.server = storage->server,.user = GetUserId()};
 	StoreEntry *entry;
 
+	/* what is only in the session's memory is the same whoever's session it is */
+	key.is_superusers = storage->is_superusers &&
+		(storage->backend->capabilities & SAGAZ_OUTLIVES_SESSION) != 0;
 	if (!OidIsValid(storage->server))
 		key.url = DatumGetUInt64(hash_any_extended((const unsigned char *) name,
 												   strlen(name), 0));
@@ -133,7 +139,6 @@ sagaz_storage_connect(const SagazStorage *storage, const char *name)
 	entry = hash_search(stores, &key, HASH_FIND, NULL);
 	if (entry && entry->store &&
 		(entry->store->broken || entry->store->owner != storage->owner ||
-		 entry->store->is_superusers != storage->is_superusers ||
 		 entry->store->backend != storage->backend ||
 		 !equal(entry->store->options, storage->options)))
 		close_entry(entry);

@@ -339,8 +339,8 @@ change_default(SagazTransfer *transfer)
 {
 	if (!transfer->target.is_native)
 		set_closed(&transfer->target, false);
-	make_default("sagaz.saga_storage", transfer->target.name);
-	make_default("sagaz.outbox_storage", transfer->target.name);
+	make_default(SAGAZ_SAGA_STORAGE, transfer->target.name);
+	make_default(SAGAZ_OUTBOX_STORAGE, transfer->target.name);
 	transfer->phase = PHASE_SWITCH;
 	sagaz_transfer_save(transfer);
 }
@@ -348,7 +348,8 @@ change_default(SagazTransfer *transfer)
 static void
 use_in_session(const char *setting, const char *storage)
 {
-	(void) set_config_option(setting, storage, PGC_USERSET, PGC_S_SESSION,
+	(void) set_config_option(setting, storage,
+							 superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SET, true, 0, false);
 }
 
@@ -387,8 +388,8 @@ switch_storages(SagazTransfer *transfer, bool is_compared)
 	sagaz_insist(transfer, change_default);
 	transfer->holds_commit = false;
 	sagaz_transfer_commit(transfer);
-	use_in_session("sagaz.saga_storage", transfer->target.name);
-	use_in_session("sagaz.outbox_storage", transfer->target.name);
+	use_in_session(SAGAZ_SAGA_STORAGE, transfer->target.name);
+	use_in_session(SAGAZ_OUTBOX_STORAGE, transfer->target.name);
 }
 
 /*

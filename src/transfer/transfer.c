@@ -287,18 +287,24 @@ sagaz_transfer(PG_FUNCTION_ARGS)
 	return sagaz_hiding_statement(fcinfo, transfer_records);
 }
 
-/* Only what has a name can be made the default, or be closed. */
+/* Before the first record is moved: can the switch be made in the end? */
 static void
 check_switch(const SagazTransfer *transfer)
 {
-	if (!transfer->switches ||
-		(strstr(transfer->source.name, "://") == NULL &&
-		 strstr(transfer->target.name, "://") == NULL))
+	if (!transfer->switches)
 		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_INPUT),
-			 errmsg("switch needs storages that have names"),
-			 errhint("Give them names with sagaz.create_storage().")));
+	if (strstr(transfer->source.name, "://") || strstr(transfer->target.name, "://"))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("switch needs storages that have names"),
+				 errhint("Give them names with sagaz.create_storage().")));
+	if (sagaz_switch_problem(transfer))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg_internal("%s", sagaz_switch_problem(transfer)),
+				 errdetail("switch makes the target the default of the database."),
+				 errhint("It needs the database, both servers, and SET on %s and %s; or migrate without switch.",
+						 SAGAZ_SAGA_STORAGE, SAGAZ_OUTBOX_STORAGE)));
 }
 
 /* migrate(source, target, switch, batch_size, on_error, INOUT transfer_id) */
@@ -384,6 +390,7 @@ resume_transfer(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("transfer " INT64_FORMAT " is completed", transfer->id),
 				 errhint("Begin another with CALL %s.transfer(source, target).", SAGAZ_SCHEMA)));
+	check_switch(transfer);
 	look_at_ends(transfer);
 	sagaz_transfer_take(transfer);
 	sagaz_transfer_run(transfer, run);

@@ -195,6 +195,9 @@ extern void sagaz_refuse(SagazTransfer *transfer, const SagazRecord *record,
 /* transfer_verify.c: comparing both sides */
 extern bool sagaz_transfer_verify(SagazTransfer *transfer);
 
+/* switch_rights.c */
+extern char *sagaz_switch_problem(const SagazTransfer *transfer);
+
 /* migrate.c: a source that changes meanwhile */
 extern void sagaz_migrate_choose(SagazTransfer *transfer);
 extern void sagaz_migrate_forget(SagazTransfer *transfer, SagazKind kind,

@@ -233,6 +233,21 @@ check_kind(SagazTransfer *transfer, SagazKind kind, Findings *findings)
 		check_records(transfer, kind, findings);
 }
 
+/* Only migrate(switch => true) would meet it; ends with URLs it cannot be meant for. */
+static void
+check_switch(const SagazTransfer *transfer, Findings *findings)
+{
+	char	   *problem;
+
+	if (strcmp(transfer->type, "both") != 0 ||
+		strstr(transfer->source.name, "://") || strstr(transfer->target.name, "://"))
+		return;
+	problem = sagaz_switch_problem(transfer);
+	if (problem)
+		add_issue(findings, "warning", "switch",
+				  psprintf("migrate() could not switch: %s", problem));
+}
+
 static void
 check_transfer(SagazTransfer *transfer, Findings *findings)
 {
@@ -250,6 +265,7 @@ check_transfer(SagazTransfer *transfer, Findings *findings)
 		(transfer->target.storage.backend->capabilities & SAGAZ_OUTLIVES_SESSION) == 0)
 		add_issue(findings, "warning", "not_durable",
 				  "what the target holds goes with this session");
+	check_switch(transfer, findings);
 }
 
 /* validate_transfer(source, target, type) */

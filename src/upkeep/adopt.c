@@ -10,12 +10,14 @@
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "fmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "backends/common/library_tables.h"
 #include "upkeep/adopt.h"
 #include "outbox/cursor.h"
 #include "outbox/group.h"
@@ -23,6 +25,36 @@
 #include "outbox/place_number.h"
 
 PG_FUNCTION_INFO_V1(sagaz_adopt_batch);
+PG_FUNCTION_INFO_V1(sagaz_adopt_trust);
+
+/*
+ * adopt_trust(schema, tables): an error if reading one of the tables could run
+ * somebody else's code, or would not show all of its rows.
+ */
+Datum
+sagaz_adopt_trust(PG_FUNCTION_ARGS)
+{
+	Oid			types[] = {TEXTOID, NAMEOID, TEXTARRAYOID};
+	Datum		values[] = {
+		CStringGetTextDatum(sagaz_text_argument(fcinfo, 0, "schema")), (Datum) 0,
+		PG_ARGISNULL(1) ? (Datum) 0 : PG_GETARG_DATUM(1)
+	};
+
+	SPI_connect();
+	if (SPI_execute_with_args(LIBRARY_TABLES_CHECK, lengthof(types), types, values,
+							  PG_ARGISNULL(1) ? " nn" : " n ", false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not look at the library's tables");
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("the tables are not to be trusted"),
+				 errdetail("%s %s.",
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1),
+						   SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2)),
+				 errhint("They and their schema must belong to you, a superuser or the owner of the database.")));
+	SPI_finish();
+	PG_RETURN_VOID();
+}
 
 /* Events of the batch in each lane. */
 static void

@@ -7,6 +7,7 @@ SELECT plan(19);
 CREATE ROLE regress_producer;
 CREATE ROLE regress_consumer;
 CREATE ROLE regress_operator;
+CREATE ROLE regress_auditor;
 CREATE ROLE regress_monitor;
 CREATE ROLE regress_nobody;
 
@@ -14,7 +15,7 @@ CREATE TEMP TABLE expected_routine (name text PRIMARY KEY, kinds text,
 	schema regnamespace DEFAULT to_regnamespace('sagaz'));
 INSERT INTO expected_routine VALUES
 	('save_saga_state',			'producer'),
-	('load_saga_state',			'operator producer'),
+	('load_saga_state',			'auditor operator producer'),
 	('delete_saga_state',		'operator producer'),
 	('update_step_state',		'producer'),
 	('insert_event',			'producer'),
@@ -28,25 +29,25 @@ INSERT INTO expected_routine VALUES
 	('mark_failed',				'consumer'),
 	('wait_for_events',			'consumer'),
 	('check_and_insert_inbox',	'consumer'),
-	('get_event',				'consumer monitor operator'),
-	('get_events_by_saga',		'consumer monitor operator'),
-	('get_pending_count',		'consumer monitor operator'),
+	('get_event',				'auditor consumer operator'),
+	('get_events_by_saga',		'auditor consumer operator'),
+	('get_pending_count',		'auditor consumer monitor operator'),
 	('update_event_status',		'operator'),
 	('create_storage',			'operator'),
 	('create_outbox_storage',	'operator'),
 	('drop_storage',			'operator'),
-	('export_all',				'operator'),
+	('export_all',				'auditor operator'),
 	('import_record',			'operator'),
 	('import_records',			'operator'),
-	('count_records',			'monitor operator'),
-	('checksum',				'monitor operator'),
+	('count_records',			'auditor monitor operator'),
+	('checksum',				'auditor monitor operator'),
 	('transfer',				'operator'),
 	('migrate',					'operator'),
 	('resume_transfer',			'operator'),
 	('retry_transfer_errors',	'operator'),
 	('cancel_transfer',			'operator'),
 	('validate_transfer',		'operator'),
-	('backends',				'consumer monitor operator producer'),
+	('backends',				'auditor consumer monitor operator producer'),
 	('requeue_dead_letters',	'operator'),
 	('release_stuck_events',	'operator'),
 	('create_consumer_group',	'operator'),
@@ -61,15 +62,15 @@ INSERT INTO expected_routine VALUES
 	('drop_delivery',			'operator'),
 	('pause_delivery',			'operator'),
 	('resume_delivery',			'operator'),
-	('list_sagas',				'monitor operator'),
-	('stuck_sagas',				'monitor operator'),
-	('get_saga_statistics',		'monitor operator'),
-	('get_outbox_statistics',	'monitor operator'),
-	('get_stuck_events',		'monitor operator'),
-	('get_dead_letter_events',	'monitor operator'),
-	('explain_event',			'monitor operator'),
-	('new_events',				'monitor operator'),
-	('health_check',			'monitor operator'),
+	('list_sagas',				'auditor monitor operator'),
+	('stuck_sagas',				'auditor monitor operator'),
+	('get_saga_statistics',		'auditor monitor operator'),
+	('get_outbox_statistics',	'auditor monitor operator'),
+	('get_stuck_events',		'auditor operator'),
+	('get_dead_letter_events',	'auditor operator'),
+	('explain_event',			'auditor monitor operator'),
+	('new_events',				'auditor operator'),
+	('health_check',			'auditor monitor operator'),
 	-- the owner's
 	('grant_access',			''),
 	('revoke_access',			''),
@@ -85,9 +86,9 @@ INSERT INTO expected_routine VALUES
 	('merge_records',			'operator'),
 	('remove_records',			'operator'),
 	('storage_refuse_unknown',	'operator'),
-	('transfer_is_alive',		'monitor operator'),
-	('worker_statistics',		'monitor operator'),
-	('group_lag',				'monitor operator'),
+	('transfer_is_alive',		'auditor monitor operator'),
+	('worker_statistics',		'auditor monitor operator'),
+	('group_lag',				'auditor monitor operator'),
 	('events_fdw',				''),
 	('storage_fdw',				''),
 	('memory_validator',		''),
@@ -110,25 +111,36 @@ INSERT INTO expected_routine VALUES
 	('adopt_sagas',				''),
 	('adopt_text_problem',		''),
 	('adopt_time_problem',		''),
+	('adopt_trust',				''),
 	('adopt_unfinished',		''),
 	('adopt_word_problem',		'');
 
 CREATE TEMP TABLE expected_relation (name text, privilege text, kinds text);
 INSERT INTO expected_relation VALUES
-	('consumer_group',		'SELECT',		'monitor operator'),
-	('consumer_inbox',		'SELECT',		'monitor operator'),
-	('delivery',			'SELECT',		'monitor operator'),
-	('stat_delivery',		'SELECT',		'monitor operator'),
+	('consumer_group',		'SELECT',		'auditor monitor operator'),
+	('consumer_inbox',		'SELECT',		'auditor operator'),
+	('delivery',			'SELECT',		'auditor monitor operator'),
+	('stat_delivery',		'SELECT',		'auditor monitor operator'),
 	('emit',				'INSERT',		'producer'),
 	('emit.created_at',		'SELECT',		'producer'),
 	('emit.event_id',		'SELECT',		'producer'),
-	('outbox_events',		'SELECT',		'monitor operator'),
-	('outbox_debezium',	'SELECT',		'consumer monitor operator'),
-	('storages',			'SELECT',		'consumer monitor operator producer'),
-	('saga_steps',			'SELECT',		'monitor operator'),
-	('transfers',			'SELECT',		'monitor operator'),
-	('transfer_error',		'SELECT',		'operator'),
-	('sagas',				'SELECT',		'monitor operator');
+	('outbox_events',		'SELECT',		'auditor operator'),
+	('outbox_debezium',	'SELECT',		'auditor consumer operator'),
+	('storages',			'SELECT',		'auditor consumer monitor operator producer'),
+	('saga_steps',			'SELECT',		'auditor operator'),
+	('transfers',			'SELECT',		'auditor monitor operator'),
+	('transfer_error',		'SELECT',		'auditor operator'),
+	('sagas',				'SELECT',		'auditor operator');
+-- who monitors sees where things stand, and not what is in them
+INSERT INTO expected_relation
+	SELECT 'outbox_events.' || name, 'SELECT', 'monitor' FROM unnest('{event_id,saga_id,aggregate_type,
+		aggregate_id,event_type,status,created_at,claimed_at,sent_at,retry_count,worker_id}'::text[]) AS name
+	UNION ALL
+	SELECT 'sagas.' || name, 'SELECT', 'monitor'
+		FROM unnest('{saga_id,saga_name,status,version,created_at,updated_at}'::text[]) AS name
+	UNION ALL
+	SELECT 'saga_steps.' || name, 'SELECT', 'monitor'
+		FROM unnest('{saga_id,step_name,ordinal,status,executed_at,compensated_at,retry_count}'::text[]) AS name;
 
 CREATE TEMP VIEW routine AS
 	SELECT oid, proname::text AS name, pronamespace::regnamespace AS schema, proacl,
@@ -167,7 +179,7 @@ CREATE TEMP VIEW public_grant AS
 
 DO $$ BEGIN
 	PERFORM sagaz.grant_access('regress_' || kind, kind)
-		FROM unnest('{producer,consumer,operator,monitor}'::text[]) kind;
+		FROM unnest('{producer,consumer,operator,auditor,monitor}'::text[]) kind;
 END $$;
 
 SELECT is_empty($$
@@ -178,7 +190,7 @@ SELECT is_empty($$
 SELECT set_eq($$
 	SELECT oid::regprocedure::text, coalesce(string_agg(kind, ' ' ORDER BY kind)
 			FILTER (WHERE has_function_privilege('regress_' || kind, oid, 'EXECUTE')), '')
-		FROM routine, unnest('{producer,consumer,operator,monitor}'::text[]) kind
+		FROM routine, unnest('{producer,consumer,operator,auditor,monitor}'::text[]) kind
 		GROUP BY oid
 	$$, $$
 	SELECT oid::regprocedure::text, kinds FROM routine JOIN expected_routine USING (schema, name)
@@ -206,7 +218,7 @@ SELECT is_empty($$
 
 SELECT is_empty($$
 	SELECT rolname FROM pg_roles
-		WHERE rolname IN ('regress_producer', 'regress_consumer', 'regress_operator', 'regress_monitor')
+		WHERE rolname IN ('regress_producer', 'regress_consumer', 'regress_operator', 'regress_auditor', 'regress_monitor')
 			AND (NOT has_schema_privilege(oid, 'sagaz', 'USAGE')
 				OR has_schema_privilege(oid, 'sagaz', 'CREATE')
 				OR NOT has_type_privilege(oid, 'sagaz.outbox_event', 'USAGE')
@@ -255,7 +267,7 @@ REVOKE USAGE ON SCHEMA sagaz, sagaz_internal FROM regress_nobody;
 -- What is given can be taken away without a trace.
 DO $$ BEGIN
 	PERFORM sagaz.revoke_access('regress_' || kind, kind)
-		FROM unnest('{producer,consumer,operator,monitor}'::text[]) kind;
+		FROM unnest('{producer,consumer,operator,auditor,monitor}'::text[]) kind;
 END $$;
 SELECT is_empty($$
 	SELECT classid::regclass, objid FROM pg_shdepend

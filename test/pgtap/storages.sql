@@ -87,7 +87,7 @@ RESET sagaz.memory_limit;
 -- somebody else's and with a URL.
 CREATE ROLE regress_app;
 SELECT sagaz.grant_access('regress_app', kind)
-	FROM unnest('{producer,consumer,operator,monitor}'::text[]) AS kind;
+	FROM unnest('{producer,consumer,operator,auditor,monitor}'::text[]) AS kind;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA sagaz TO regress_app;
 CREATE TEMP TABLE call AS
 	SELECT p.proname AS name, format('SELECT * FROM sagaz.%I(%s storage => %%L)', p.proname,
