@@ -25,7 +25,7 @@ static char *
 real_directory(const char *path)
 {
 	char	   *directory = pstrdup(path);
-	char		real[MAXPGPATH];
+	char		real[PATH_MAX];
 
 	get_parent_directory(directory);
 	return realpath(directory[0] ? directory : "/", real) ? pstrdup(real) : NULL;
@@ -43,7 +43,7 @@ is_link(const char *path)
 static bool
 is_below(const char *directory, const char *other)
 {
-	char		real[MAXPGPATH];
+	char		real[PATH_MAX];
 	size_t		length;
 
 	if (realpath(other, real) == NULL)

@@ -320,8 +320,8 @@ SELECT is(pg_temp.adopt(), '', 'so is a partitioned table');
 ROLLBACK TO one;
 -- row level security would show less than there is
 CREATE ROLE regress_owner CREATEROLE;
-GRANT USAGE ON SCHEMA sagaz TO regress_owner;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA sagaz TO regress_owner;
+GRANT USAGE ON SCHEMA sagaz, sagaz_internal TO regress_owner;
+GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA sagaz, sagaz_internal TO regress_owner;
 GRANT USAGE, CREATE ON SCHEMA regress_lib TO regress_owner;
 GRANT ALL ON regress_lib.saga_outbox TO regress_owner;
 ALTER TABLE regress_lib.saga_outbox ENABLE ROW LEVEL SECURITY;

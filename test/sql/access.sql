@@ -60,7 +60,7 @@ SELECT count(*) FROM sagaz.claim_batch('w');
 SELECT sagaz.get_pending_count();
 SELECT count(*) FROM sagaz.outbox_events;
 RESET ROLE;
--- a monitor sees all and changes nothing, an operator does both
+-- a monitor sees where things stand and changes nothing, an operator does both
 SELECT sagaz.grant_access('regress_other', 'monitor');
 SET ROLE regress_other;
 SELECT status, count(*) FROM sagaz.outbox_events GROUP BY 1;
