@@ -4,7 +4,7 @@
  */
 #include "backends/postgres/postgres_store.h"
 
-#include "backends/common/library_tables.h"
+#include "lib/library_tables.h"
 
 /* What the Python library's tables must have, and whether ours are beside. */
 #define LAYOUT_QUERY \

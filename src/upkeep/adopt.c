@@ -17,7 +17,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "backends/common/library_tables.h"
+#include "lib/library_tables.h"
 #include "upkeep/adopt.h"
 #include "outbox/cursor.h"
 #include "outbox/group.h"
