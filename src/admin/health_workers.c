@@ -10,44 +10,16 @@
 
 #include "worker/delivery.h"
 #include "worker/obstacle.h"
+#include "worker/shares.h"
 #include "admin/health.h"
 #include "wakeup/shared.h"
 
-/* What shared memory says of a delivery. */
-typedef struct WorkerLook
-{
-	bool		known;
-	bool		wanted;
-	int			pid;
-	SagazWorkerState state;
-} WorkerLook;
-
-static WorkerLook
-look_at_worker(const char *name)
-{
-	WorkerLook	look = {0};
-	SagazWorkerSlot *slot;
-
-	if (sagaz_workers == NULL)
-		return look;
-	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
-	slot = sagaz_worker_slot(MyDatabaseId, name);
-	if (slot)
-	{
-		look.known = slot->exists;
-		look.wanted = slot->wanted;
-		look.pid = slot->pid;
-		look.state = slot->state;
-	}
-	LWLockRelease(sagaz_workers_lock);
-	return look;
-}
-
 /* What is wrong with the delivery, or NULL. */
 static const char *
-complaint_about(const SagazDelivery *delivery, const WorkerLook *look)
+complaint_about(const SagazDelivery *delivery, const SagazWorkerSlot *slot)
 {
 	const char *obstacle;
+	const char *reason;
 
 	if (delivery->paused)
 		return psprintf("delivery \"%s\" is paused", delivery->name);
@@ -56,12 +28,15 @@ complaint_about(const SagazDelivery *delivery, const WorkerLook *look)
 		return psprintf("delivery \"%s\" stands still: %s", delivery->name, obstacle);
 	if (sagaz_workers == NULL)
 		return NULL;
-	if (look->state == WORKER_BACKING_OFF)
+	reason = sagaz_shares_reason(slot);
+	if (slot->pid == 0 && reason)
+		return psprintf("delivery \"%s\" waits for a process: %s", delivery->name, reason);
+	if (slot->state == WORKER_BACKING_OFF)
 		return psprintf("delivery \"%s\" fails, see sagaz.stat_delivery",
 						delivery->name);
-	if (look->pid == 0)
+	if (slot->pid == 0)
 		return psprintf("delivery \"%s\" has no worker%s", delivery->name,
-						look->wanted ? "" : " and gets none");
+						slot->wanted ? "" : " and gets none");
 	return NULL;
 }
 
@@ -79,20 +54,20 @@ check_deliveries(SagazHealth *health)
 	while (sagaz_scan_next(scan))
 	{
 		SagazDelivery delivery;
-		WorkerLook	look;
+		SagazWorkerSlot slot;
 		const char *complaint;
 
 		count++;
 		sagaz_delivery_read(scan->slot, &delivery);
-		look = look_at_worker(delivery.name);
-		complaint = RecoveryInProgress() ? NULL : complaint_about(&delivery, &look);
+		slot = sagaz_shares_read(delivery.name);
+		complaint = RecoveryInProgress() ? NULL : complaint_about(&delivery, &slot);
 		if (complaint)
 			sagaz_health_complain(health, &health->degraded, complaint);
 		appendStringInfo(&health->details, "%s{\"name\": ", comma);
 		escape_json(&health->details, delivery.name);
 		appendStringInfo(&health->details, ", \"paused\": %s, \"running\": %s}",
 						 delivery.paused ? "true" : "false",
-						 look.pid != 0 ? "true" : "false");
+						 slot.pid != 0 ? "true" : "false");
 		comma = ", ";
 	}
 	appendStringInfoChar(&health->details, ']');

@@ -14,6 +14,7 @@
 
 #include "worker/delivery.h"
 #include "worker/obstacle.h"
+#include "worker/shares.h"
 #include "status/event_scan.h"
 #include "outbox/outbox.h"
 #include "lib/rows.h"
@@ -50,9 +51,13 @@ state_name(const SagazWorkerSlot *slot)
 	switch (slot->state)
 	{
 		case WORKER_NONE:
+			if (slot->wait != WAIT_NONE)
+				return "waiting for a process";
 			if (!slot->wanted)
 				return "stopped";
-			return sagaz_workers->no_process ? "waiting for a process" : "starting";
+			if (slot->not_before > GetCurrentTimestamp())
+				return "backing off";
+			return "starting";
 		case WORKER_STARTING:
 			return "starting";
 		case WORKER_IDLE:
@@ -81,6 +86,8 @@ put_delivery(ReturnSetInfo *result, const SagazDelivery *delivery,
 	const SagazDone *done = &slot->done;
 	char	   *obstacle = delivery->paused ? NULL :
 		sagaz_delivery_obstacle(delivery);
+	char	   *reason = obstacle || delivery->paused ? obstacle :
+		sagaz_shares_reason(slot);
 	Datum		values[worker_columns];
 	bool		nulls[worker_columns] = {false};
 
@@ -98,32 +105,10 @@ put_delivery(ReturnSetInfo *result, const SagazDelivery *delivery,
 	values[worker_archived] = Int64GetDatum(done->archived);
 	values[worker_inbox_removed] = Int64GetDatum(done->inbox_removed);
 	set_time(values, nulls, worker_last_housekeeping, done->last_housekeeping);
-	values[worker_last_error] = CStringGetTextDatum(obstacle ? obstacle : done->last_error);
-	nulls[worker_last_error] = obstacle == NULL && done->last_error_at == 0;
+	values[worker_last_error] = CStringGetTextDatum(reason ? reason : done->last_error);
+	nulls[worker_last_error] = reason == NULL && done->last_error_at == 0;
 	set_time(values, nulls, worker_last_error_at, done->last_error_at);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-}
-
-/*
- * A copy of the delivery's slot.  Without a free process the launcher cannot
- * even learn of new deliveries.
- */
-static SagazWorkerSlot
-read_slot(const char *name)
-{
-	SagazWorkerSlot copy = {.state = WORKER_NONE};
-	SagazWorkerSlot *slot;
-
-	if (sagaz_workers == NULL)
-		return copy;
-	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
-	slot = sagaz_worker_slot(MyDatabaseId, name);
-	if (slot && slot->exists)
-		copy = *slot;
-	else
-		copy.wanted = sagaz_workers->no_process;
-	LWLockRelease(sagaz_workers_lock);
-	return copy;
 }
 
 /* worker_statistics(): a row for each delivery */
@@ -142,7 +127,7 @@ sagaz_worker_statistics(PG_FUNCTION_ARGS)
 		SagazWorkerSlot slot;
 
 		sagaz_delivery_read(scan->slot, &delivery);
-		slot = read_slot(delivery.name);
+		slot = sagaz_shares_read(delivery.name);
 		put_delivery(result, &delivery, &slot);
 	}
 	sagaz_scan_end(scan);

@@ -59,6 +59,10 @@ extern int	sagaz_inbox_after;	/* seconds; -1: never */
 extern int	sagaz_housekeeping_interval;
 extern char *sagaz_databases;
 extern int	sagaz_max_deliveries;
+extern int	sagaz_max_crashes;
+extern int	sagaz_max_deliveries_per_database;	/* -1: no limit */
+extern int	sagaz_max_deliveries_per_role;	/* -1: no limit */
+extern int	sagaz_spare_processes;
 extern int	sagaz_memory_limit;
 extern char *sagaz_sqlite_directory;
 extern int	sagaz_idle_timeout;

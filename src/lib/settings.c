@@ -28,6 +28,10 @@ int			sagaz_inbox_after;
 int			sagaz_housekeeping_interval;
 char	   *sagaz_databases;
 int			sagaz_max_deliveries;
+int			sagaz_max_crashes;
+int			sagaz_max_deliveries_per_database;
+int			sagaz_max_deliveries_per_role;
+int			sagaz_spare_processes;
 int			sagaz_memory_limit;
 int			sagaz_idle_timeout;
 int			sagaz_connect_timeout;
@@ -161,10 +165,34 @@ define_worker_settings(void)
 							   &sagaz_databases, "*",
 							   PGC_SIGHUP, GUC_LIST_INPUT, check_databases,
 							   NULL, NULL);
+	DefineCustomIntVariable("sagaz.max_crashes",
+							"Crashes of the server within ten minutes after which the delivery that was at work stands still.",
+							"0 turns it off.",
+							&sagaz_max_crashes, 3, 0, 10,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable("sagaz.max_deliveries",
 							"Deliveries of all databases that can run at the same time.",
 							NULL, &sagaz_max_deliveries, 64, 1, 4096,
 							PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
+static void
+define_share_settings(void)
+{
+	DefineCustomIntVariable("sagaz.max_deliveries_per_database",
+							"Deliveries of one database that can run at the same time.",
+							"-1 sets no limit.",
+							&sagaz_max_deliveries_per_database, 32, -1, 4096,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.max_deliveries_per_role",
+							"Deliveries of one owner, in all databases, that can run at the same time.",
+							"-1 sets no limit.",
+							&sagaz_max_deliveries_per_role, -1, -1, 4096,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.spare_processes",
+							"Background processes that deliveries leave to others.",
+							NULL, &sagaz_spare_processes, 2, 1, 1024,
+							PGC_SIGHUP, 0, NULL, NULL, NULL);
 }
 
 /* Those of the worker exist only where it does, in preloaded modules. */
@@ -175,6 +203,9 @@ sagaz_settings_define(bool with_worker)
 	define_backend_settings();
 	define_delivery_settings();
 	if (with_worker)
+	{
 		define_worker_settings();
+		define_share_settings();
+	}
 	MarkGUCPrefixReserved("sagaz");
 }

@@ -32,6 +32,17 @@ typedef enum SagazWorkerState
 	WORKER_BACKING_OFF			/* after an error */
 } SagazWorkerState;
 
+/* What a delivery that is to run waits for, see worker/shares.c. */
+typedef enum SagazWait
+{
+	WAIT_NONE,
+	WAIT_PROCESS,				/* there is none */
+	WAIT_SPARE,					/* what there is is for others */
+	WAIT_SLOT,					/* of shared memory */
+	WAIT_DATABASE,				/* its database has too many */
+	WAIT_ROLE					/* its owner has */
+} SagazWait;
+
 /* What the workers of a delivery have done since the server started. */
 typedef struct SagazDone
 {
@@ -53,8 +64,11 @@ typedef struct SagazWorkerSlot
 	Oid			database;		/* InvalidOid: the slot is free */
 	NameData	name;			/* of the delivery */
 	Oid			owner;
+	TimestampTz confirmed_at;	/* the delivery, by its owner */
 	bool		exists;			/* the delivery does, as of the last look */
 	bool		wanted;			/* its worker should run */
+	SagazWait	wait;			/* why it does not, though it is to */
+	bool		yield;			/* another database needs its process */
 	SagazWorkerState state;
 	int			pid;			/* 0 while no worker runs */
 	Latch	   *latch;			/* the worker's, NULL while none runs */

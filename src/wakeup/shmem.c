@@ -3,7 +3,7 @@
  *		Asks the server for shared memory, and hands it to those who use it.
  *
  * The server calls the hooks, in the postmaster and, where processes are not
- * forked, in each of them; wake.c and shared.c know nothing of that.
+ * forked, in each of them; wake.c, shared.c and crash.c know nothing of that.
  */
 #include "lib/sagaz.h"
 
@@ -12,6 +12,7 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
+#include "wakeup/crash.h"
 #include "wakeup/shared.h"
 #include "wakeup/wake.h"
 
@@ -25,8 +26,9 @@ request_shared_memory(void)
 {
 	if (previous_request_hook)
 		previous_request_hook();
-	RequestAddinShmemSpace(add_size(MAXALIGN(sagaz_wake_size()),
-									MAXALIGN(sagaz_workers_size())));
+	RequestAddinShmemSpace(MAXALIGN(sagaz_wake_size()));
+	RequestAddinShmemSpace(MAXALIGN(sagaz_workers_size()));
+	RequestAddinShmemSpace(MAXALIGN(sagaz_crashes_size(sagaz_max_deliveries)));
 	RequestNamedLWLockTranche(TRANCHE, 1);
 }
 
@@ -43,6 +45,9 @@ start_shared_memory(void)
 	sagaz_wake_attach(memory, !found);
 	memory = ShmemInitStruct("sagaz workers", sagaz_workers_size(), &found);
 	sagaz_workers_attach(memory, &GetNamedLWLockTranche(TRANCHE)->lock, !found);
+	memory = ShmemInitStruct("sagaz crashes",
+							 sagaz_crashes_size(sagaz_max_deliveries), &found);
+	sagaz_crashes_start(memory, sagaz_max_deliveries, !found);
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -30,6 +30,7 @@
 
 #include "worker/process.h"
 #include "wakeup/shared.h"
+#include "worker/shares.h"
 #include "worker/worker.h"
 
 /* Registering is tried again after so long where no process is free. */
@@ -37,6 +38,8 @@
 /* So is a look that failed, and then ever later. */
 #define LOOK_RETRY_MS 100
 #define MAX_LOOK_DOUBLINGS 9
+/* That there are too few is said so often. */
+#define COMPLAINT_MS 60000
 /* A worker that was registered comes up in this time, or is given up. */
 #define START_TIMEOUT_MS 30000
 
@@ -239,17 +242,21 @@ start_process(const char *type, const char *name, const char *function,
 	started = RegisterDynamicBackgroundWorker(&worker, handle);
 	MemoryContextSwitchTo(outer);
 	sagaz_workers->no_process = !started;
-	if (started)
-		return true;
-	act_at(GetCurrentTimestamp() + PROCESS_RETRY_MS * INT64CONST(1000));
-	if (TimestampDifferenceExceeds(complained_at, GetCurrentTimestamp(), 60000))
-	{
-		complained_at = GetCurrentTimestamp();
-		ereport(LOG,
-				(errmsg("no background process is free for a delivery of sagaz"),
-				 errhint("Increase max_worker_processes.")));
-	}
-	return false;
+	if (!started)
+		act_at(GetCurrentTimestamp() + PROCESS_RETRY_MS * INT64CONST(1000));
+	return started;
+}
+
+static void
+complain_of_processes(void)
+{
+	if (!TimestampDifferenceExceeds(complained_at, GetCurrentTimestamp(),
+									COMPLAINT_MS))
+		return;
+	complained_at = GetCurrentTimestamp();
+	ereport(LOG,
+			(errmsg("no background process is free for a delivery of sagaz"),
+			 errhint("Increase max_worker_processes.")));
 }
 
 /* Has the look that is under way ended?  Then take it off the list. */
@@ -298,8 +305,9 @@ begin_look(void)
 		LWLockRelease(sagaz_workers_lock);
 		if (!closed && look->not_before <= now)
 		{
-			(void) start_process("sagaz look", "sagaz look", "sagaz_look_main",
-								 ObjectIdGetDatum(look->database), &look_handle);
+			if (!start_process("sagaz look", "sagaz look", "sagaz_look_main",
+							   ObjectIdGetDatum(look->database), &look_handle))
+				complain_of_processes();
 			return;
 		}
 		/* one that is closed now is named again when it opens */
@@ -342,7 +350,8 @@ check_start(int i)
 	LWLockRelease(sagaz_workers_lock);
 }
 
-static void
+/* False if there is no process for it. */
+static bool
 start_worker(int i)
 {
 	SagazWorkerSlot *slot = &sagaz_workers->slots[i];
@@ -355,18 +364,38 @@ start_worker(int i)
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	ready = slot->wanted && slot->pid == 0 &&
 		!sagaz_database_is_closed(slot->database);
+	slot->wait = WAIT_NONE;
 	if (ready)
 	{
 		slot->state = WORKER_STARTING;
 		slot->started_at = GetCurrentTimestamp();
 	}
 	LWLockRelease(sagaz_workers_lock);
-	if (!ready || start_process("sagaz worker", name, "sagaz_worker_main",
-								Int32GetDatum(i), &handles[i]))
-		return;
+	if (!ready)
+		return true;
+	if (start_process("sagaz worker", name, "sagaz_worker_main",
+					  Int32GetDatum(i), &handles[i]))
+		return true;
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	slot->state = WORKER_NONE;
+	slot->wait = WAIT_PROCESS;
 	LWLockRelease(sagaz_workers_lock);
+	return false;
+}
+
+/* Start what may be started, the poorest database first. */
+static void
+start_workers(void)
+{
+	int			next;
+
+	while ((next = sagaz_shares_next()) >= 0)
+		if (!start_worker(next))
+			break;
+	if (!sagaz_shares_wait())
+		return;
+	complain_of_processes();
+	sagaz_shares_even_out();
 }
 
 /* Free the slot of a delivery that is no more; another may wait for it. */
@@ -407,9 +436,8 @@ tend_workers(void)
 			add_look(slot->database, false);
 		else if (slot->wanted && slot->not_before > now)
 			act_at(slot->not_before);
-		else if (slot->wanted)
-			start_worker(i);
 	}
+	start_workers();
 }
 
 static void

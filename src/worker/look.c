@@ -22,10 +22,12 @@
 #include "utils/syscache.h"
 
 #include "outbox/cluster.h"
+#include "wakeup/crash.h"
 #include "worker/delivery.h"
 #include "worker/obstacle.h"
 #include "worker/process.h"
 #include "wakeup/shared.h"
+#include "worker/shares.h"
 
 PGDLLEXPORT void sagaz_look_main(Datum main_arg);
 
@@ -33,6 +35,7 @@ typedef struct FoundDelivery
 {
 	char	   *name;
 	Oid			owner;
+	TimestampTz confirmed_at;
 	bool		wanted;
 } FoundDelivery;
 
@@ -105,6 +108,7 @@ find_deliveries(void)
 			sagaz_delivery_read(scan->slot, &delivery);
 			one->name = delivery.name;
 			one->owner = delivery.owner_id;
+			one->confirmed_at = delivery.confirmed_at;
 			one->wanted = active && can_run(&delivery);
 			found = lappend(found, one);
 		} while (sagaz_scan_next(scan));
@@ -136,6 +140,7 @@ take_slot(const char *name)
 		slot->quick_ends = 0;
 		slot->not_before = 0;
 		slot->look_first = false;
+		slot->yield = false;
 		if ((int) pg_atomic_read_u32(&sagaz_workers->nused) <= i)
 			pg_atomic_write_u32(&sagaz_workers->nused, i + 1);
 		return slot;
@@ -143,26 +148,80 @@ take_slot(const char *name)
 	return NULL;
 }
 
+/* Where the delivery was at work in a crash: wait, and say so. */
 static void
-set_slot(const FoundDelivery *found)
+heed_crashes(SagazWorkerSlot *slot)
+{
+	SagazCrashes crashes;
+
+	if (!sagaz_crashes_read(MyDatabaseId, NameStr(slot->name),
+							slot->confirmed_at, &crashes))
+	{
+		sagaz_crashes_forget(MyDatabaseId, NameStr(slot->name));
+		return;
+	}
+	slot->not_before = Max(slot->not_before, sagaz_crashes_not_before(&crashes));
+	if (slot->done.last_error_at >= crashes.last)
+		return;
+	slot->done.last_error_at = crashes.last;
+	strlcpy(slot->done.last_error, "it was at work when the server crashed",
+			SAGAZ_ERROR_LENGTH);
+}
+
+/*
+ * granted: its database's limit has room for it.  What is beyond keeps a slot
+ * that it has, but takes none.
+ */
+static void
+set_slot(const FoundDelivery *found, bool granted)
 {
 	SagazWorkerSlot *slot = sagaz_worker_slot(MyDatabaseId, found->name);
 
-	if (slot == NULL)
+	if (slot == NULL && (granted || !found->wanted))
 		slot = take_slot(found->name);
 	if (slot == NULL)
 	{
-		sagaz_workers->no_slot = true;
+		sagaz_workers->no_slot = sagaz_workers->no_slot || granted;
 		return;
 	}
 	slot->exists = true;
-	slot->wanted = found->wanted;
+	slot->wanted = found->wanted && granted;
+	slot->wait = found->wanted && !granted ? WAIT_DATABASE : WAIT_NONE;
 	slot->owner = found->owner;
+	slot->confirmed_at = found->confirmed_at;
 	slot->look_first = false;
 	if (slot->wanted && sagaz_workers->look_is_told)
 		slot->not_before = 0;
+	heed_crashes(slot);
 	if (slot->latch)
 		SetLatch(slot->latch);
+}
+
+static bool
+runs(const FoundDelivery *found)
+{
+	SagazWorkerSlot *slot = sagaz_worker_slot(MyDatabaseId, found->name);
+
+	return slot && slot->exists && slot->wanted;
+}
+
+/*
+ * Of the deliveries that may run, those that do, or do not, so far.  Returns
+ * how many of the database's limit are left.
+ */
+static int
+grant(List *deliveries, bool running, int left)
+{
+	ListCell   *cell;
+
+	foreach(cell, deliveries)
+	{
+		const FoundDelivery *found = lfirst(cell);
+
+		if (found->wanted && runs(found) == running)
+			set_slot(found, left-- > 0);
+	}
+	return Max(left, 0);
 }
 
 static bool
@@ -184,6 +243,7 @@ static void
 set_slots(List *deliveries)
 {
 	bool		no_slot;
+	int			left;
 	ListCell   *cell;
 
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
@@ -194,12 +254,16 @@ set_slots(List *deliveries)
 		if (slot->database != MyDatabaseId ||
 			is_found(deliveries, NameStr(slot->name)))
 			continue;
+		sagaz_crashes_forget(MyDatabaseId, NameStr(slot->name));
 		slot->exists = slot->wanted = false;
 		if (slot->latch)
 			SetLatch(slot->latch);
 	}
+	left = grant(deliveries, true, sagaz_shares_of_database());
+	(void) grant(deliveries, false, left);
 	foreach(cell, deliveries)
-		set_slot(lfirst(cell));
+		if (!((FoundDelivery *) lfirst(cell))->wanted)
+			set_slot(lfirst(cell), false);
 	no_slot = sagaz_workers->no_slot;
 	sagaz_workers->looked = MyDatabaseId;
 	LWLockRelease(sagaz_workers_lock);

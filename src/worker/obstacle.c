@@ -17,9 +17,12 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
+#include "wakeup/crash.h"
 #include "worker/binding.h"
 #include "worker/obstacle.h"
+#include "wakeup/shared.h"
 
 #if PG_VERSION_NUM >= 160000
 #define may(class_id, object, role, mode) \
@@ -88,6 +91,25 @@ owner_obstacle(const SagazDelivery *delivery)
 	return NULL;
 }
 
+/* Has its process brought the server down again and again? */
+static char *
+crash_obstacle(const SagazDelivery *delivery)
+{
+	SagazCrashes crashes;
+	bool		found;
+
+	if (sagaz_workers == NULL)
+		return NULL;
+	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
+	found = sagaz_crashes_read(MyDatabaseId, delivery->name,
+							   delivery->confirmed_at, &crashes);
+	LWLockRelease(sagaz_workers_lock);
+	if (!found || !sagaz_crashes_are_too_many(&crashes))
+		return NULL;
+	return psprintf("it was at work when the server crashed, %d times within ten minutes, last at %s",
+					crashes.count, timestamptz_to_str(crashes.last));
+}
+
 /*
  * Why the delivery, in this database, does not run, though it is not paused;
  * NULL if nothing is in its way.  In a transaction.
@@ -105,5 +127,7 @@ sagaz_delivery_obstacle(const SagazDelivery *delivery)
 		obstacle = psprintf("its owner, role \"%s\", has no privilege %s on %s",
 							delivery->owner, to_storage ? "USAGE" : "EXECUTE",
 							sagaz_binding_name(to_storage, delivery->object_id));
+	if (obstacle == NULL)
+		obstacle = crash_obstacle(delivery);
 	return obstacle;
 }

@@ -108,11 +108,12 @@ sagaz_slot_ended(SagazWorkerSlot *slot)
 	slot->pid = 0;
 	slot->latch = NULL;
 	slot->not_before = 0;
-	slot->look_first = slot->wanted;
-	if (!slot->wanted ||
+	slot->look_first = slot->wanted && !slot->yield;
+	if (!slot->wanted || slot->yield ||
 		TimestampDifferenceExceeds(slot->started_at, now, QUICK_END_S * 1000))
 	{
 		slot->quick_ends = 0;
+		slot->yield = false;
 		return;
 	}
 	slot->not_before = now +

@@ -41,6 +41,7 @@
 #include "worker/binding.h"
 #include "worker/stream.h"
 #include "wakeup/shared.h"
+#include "wakeup/crash.h"
 
 #if PG_VERSION_NUM >= 170000
 #define CONNECT_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
@@ -126,6 +127,7 @@ static void
 attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
 {
 	SagazWorkerSlot *slot = &sagaz_workers->slots[slot_no];
+	SagazCrashMark mark = {0};
 	bool		wanted;
 
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
@@ -142,6 +144,9 @@ attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
 		slot->state = WORKER_NONE;
 	*database = slot->database;
 	*owner = slot->owner;
+	mark.database = slot->database;
+	mark.delivery = slot->name;
+	mark.confirmed_at = slot->confirmed_at;
 	worker->slot = slot;
 	worker->name = MemoryContextStrdup(TopMemoryContext, NameStr(slot->name));
 	LWLockRelease(sagaz_workers_lock);
@@ -151,6 +156,7 @@ attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
 		proc_exit(0);
 	}
 	before_shmem_exit(detach, PointerGetDatum(slot));
+	sagaz_crash_attach(slot_no, &mark);
 }
 
 /*
@@ -607,6 +613,7 @@ sleep_until_needed(Worker *worker)
 		sagaz_poll_interval * INT64CONST(1000);
 
 	set_state(worker, WORKER_IDLE);
+	sagaz_crash_busy(false);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
 	worker->expect =
@@ -648,10 +655,12 @@ step(Worker *worker)
 {
 	if (GetCurrentTimestamp() < worker->not_before)
 	{
+		sagaz_crash_busy(false);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		(void) sagaz_process_sleep(worker->not_before, true);
 		return;
 	}
+	sagaz_crash_busy(true);
 	switch (run_round(worker))
 	{
 		case DELIVERED:
@@ -704,7 +713,8 @@ sagaz_worker_main(Datum main_arg)
 	worker->expect = true;
 	worker->scale = 1;
 	ereport(LOG, (errmsg("delivery \"%s\" started", worker->name)));
-	while (worker->slot->wanted && worker->slot->owner == owner)
+	while (worker->slot->wanted && worker->slot->owner == owner &&
+		   !worker->slot->yield)
 	{
 		ResetLatch(MyLatch);
 		sagaz_process_interrupts(0);

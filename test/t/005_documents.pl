@@ -124,7 +124,7 @@ SQL
 }
 
 my ($settings) = $reference =~ /^## Settings\n(.*?)^## /ms;
-my %said = $settings =~ /^\| `(sagaz\.\w+)` \| (?:`(\w+|\*)`|empty) \|/mg;
+my %said = $settings =~ /^\| `(sagaz\.\w+)` \| (?:`(-?\w+|\*)`|empty) \|/mg;
 is( join("\n", map { "$_|" . ($said{$_} // '') } sort keys %said),
 	$node->safe_psql('catalog', <<'SQL'), 'settings and their defaults');
 SELECT name, current_setting(name) FROM pg_settings

@@ -273,8 +273,9 @@ $node->stop;
 # Room for two workers of ours, and for two deliveries.
 my $small = new_node('small', create => 0, conf => <<'CONF');
 fsync = off
-max_worker_processes = 3
+max_worker_processes = 4
 max_logical_replication_workers = 0
+sagaz.spare_processes = 1
 sagaz.max_deliveries = 3
 CONF
 

@@ -12,6 +12,7 @@ use Test::More;
 use Time::HiRes qw(usleep);
 
 my $node = new_node('forward', conf => <<'CONF');
+sagaz.max_crashes = 0
 sagaz.poll_interval = 1h
 sagaz.retry_backoff = 100ms
 sagaz.command_timeout = 300ms

@@ -23,6 +23,7 @@ diag("seed $seed");
 my $json = JSON::PP->new->utf8->canonical->allow_nonref;
 my $redis = SagazRedis->new(appendonly => 'yes', appendfsync => 'always')->start;
 my $node = new_node('stream', conf => <<'CONF');
+sagaz.max_crashes = 0
 sagaz.poll_interval = 1h
 sagaz.retry_backoff = 100ms
 sagaz.command_timeout = 2s

@@ -11,6 +11,7 @@ use Time::HiRes qw(usleep);
 
 my $redis = SagazRedis->new(appendonly => 'yes', appendfsync => 'always')->start;
 my $node = new_node('forward_redis', conf => <<'CONF');
+sagaz.max_crashes = 0
 sagaz.poll_interval = 1h
 sagaz.retry_backoff = 100ms
 sagaz.command_timeout = 500ms

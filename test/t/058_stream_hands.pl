@@ -13,6 +13,7 @@ use Time::HiRes qw(time usleep);
 
 my $redis = SagazRedis->new->start;
 my $node = new_node('stream_hands', conf => <<'CONF');
+sagaz.max_crashes = 0
 sagaz.poll_interval = 1h
 sagaz.retry_backoff = 100ms
 sagaz.command_timeout = 500ms

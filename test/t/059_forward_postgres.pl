@@ -15,6 +15,7 @@ my $conf = <<'CONF';
 sagaz.poll_interval = 1h
 sagaz.retry_backoff = 100ms
 restart_after_crash = on
+sagaz.max_crashes = 0
 CONF
 my $node = new_node('forward_postgres', conf => $conf . <<'CONF');
 sagaz.command_timeout = 1s
