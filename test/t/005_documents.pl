@@ -1,5 +1,6 @@
-# README.md and doc/ say what is there: their SQL examples run, and the
-# reference has each function, relation, setting and SQLSTATE as it is.
+# README.md and doc/ say what is there: their SQL examples run, the files they
+# name exist, and the reference has each function, relation, setting and SQLSTATE
+# as it is.
 use strict;
 use warnings;
 
@@ -151,6 +152,17 @@ for my $document ('README.md', glob 'doc/*.md')
 	is_deeply(\@unknown, [], "$document names nothing that is not there");
 }
 
+# Files, folders and tests that pages for developers name are there.
+for my $document ('doc/internals.md', 'doc/guarantees.md')
+{
+	my @words = slurp_file($document) =~ /`([^`\n]+)`/g;
+	my @paths = grep { m{^(?:src|backends|test|sql|doc|expected)/[\w./-]*$} } @words;
+	my @tests = map { "test/t/$_.pl" } grep { /^\d\d\d_\w+$/ } @words;
+
+	cmp_ok(@paths + @tests, '>', 10, "$document names files");
+	is_deeply([ grep { !-e } @paths, @tests ], [], "$document names no file that is not there");
+}
+
 # The examples.  Those of the README need nothing but the server.
 new_database('readme', 'SELECT 1');
 run_examples('README.md', 'readme', 20);
@@ -171,6 +183,8 @@ run_examples('doc/operations.md', 'operations', 3);
 new_database('storages', 'CREATE EXTENSION sagaz');
 unlink glob '/tmp/sagaz-storages.db*';
 run_examples('doc/storages.md', 'storages', 2);
+new_database('internals', 'CREATE EXTENSION sagaz');
+run_examples('doc/internals.md', 'internals', 5);
 new_database('cdc', 'CREATE EXTENSION sagaz');
 run_examples('doc/cdc.md', 'cdc', 3);
 new_database('migration', 'CREATE EXTENSION sagaz');
