@@ -249,8 +249,8 @@ postgres_identity(SagazStore *base, SagazKind kind)
 							"SELECT c.system_identifier, d.oid"
 							" FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d"
 							" WHERE d.datname = pg_catalog.current_database()", 0, NULL, NULL);
-	return psprintf("postgresql:%s:%s:%s", postgres_value(answer, 0, 0),
-					postgres_value(answer, 0, 1),
+	return psprintf("postgresql:%s:%s:%s", postgres_text(answer, 0, 0),
+					postgres_text(answer, 0, 1),
 					store->layout == LAYOUT_SAGAZ ? "sagaz" :
 					psprintf("library:%s", store->schema));
 }

@@ -13,6 +13,7 @@
  */
 #include "backends/postgres/postgres_libpq.h"
 
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "mb/pg_wchar.h"
@@ -185,6 +186,22 @@ postgres_queue_prepared(PostgresStore *store, int nparams,
 	pfree(formats);
 }
 
+/*
+ * libpq holds a result in memory until it is whole, so what is there to be
+ * read is counted before it reads.  What comes while it does is not, so the
+ * limit is no exact one.
+ */
+static void
+count_received(PostgresConnection *connection)
+{
+	int			waiting = 0;
+
+	if (ioctl(PQsocket(connection->conn), FIONREAD, &waiting) == 0)
+		connection->received += waiting;
+	if (connection->received / 1024 > (size_t) sagaz_max_reply)
+		postgres_lost(connection->store, "Its answer is larger than sagaz.max_reply.");
+}
+
 /* Wait until there is a result, sending what is not sent yet. */
 static void
 wait_for_result(PostgresConnection *connection)
@@ -201,6 +218,8 @@ wait_for_result(PostgresConnection *connection)
 								 (unsent > 0 ? WL_SOCKET_WRITEABLE : 0), deadline);
 		if (events == 0)
 			postgres_lost(connection->store, "It did not answer within sagaz.command_timeout.");
+		if (events & WL_SOCKET_READABLE)
+			count_received(connection);
 		if ((events & WL_SOCKET_READABLE) && !PQconsumeInput(connection->conn))
 			postgres_lost(connection->store, NULL);
 	}
@@ -212,6 +231,7 @@ copy_result(PostgresStore *store, const PGresult *from)
 	PostgresResult *to = palloc0(sizeof(PostgresResult));
 	const char *affected = PQcmdTuples(unconstify(PGresult *, from));
 
+	to->store = store;
 	to->nrows = PQntuples(from);
 	to->ncolumns = PQnfields(from);
 	to->affected = affected[0] ? strtoll(affected, NULL, 10) : 0;
@@ -279,6 +299,8 @@ read_results(PostgresConnection *connection, PostgresResult **results, int count
 			continue;
 		}
 		status = PQresultStatus(connection->result);
+		if (status == PGRES_PIPELINE_SYNC && error == NULL && read < count)
+			postgres_lost(connection->store, "It left statements unanswered.");
 		if (status == PGRES_FATAL_ERROR && error == NULL)
 			error = copy_error(connection, connection->result);
 		else if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
@@ -344,6 +366,7 @@ exchange(PostgresStore *store, PostgresResult **results, int *count)
 	bool		is_sent = connection->requested != 0;
 
 	store->base.broken = true;
+	connection->received = 0;
 	end_request(connection);
 	PG_TRY();
 	{

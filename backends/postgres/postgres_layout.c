@@ -53,8 +53,8 @@ static bool
 has_tables(const PostgresStore *store, const PostgresResult *answer, int part,
 		   const char *tables)
 {
-	bool		whole = strcmp(postgres_value(answer, part, 1), "t") == 0;
-	bool		any = strcmp(postgres_value(answer, part, 2), "t") == 0;
+	bool		whole = postgres_flag(answer, part, 1);
+	bool		any = postgres_flag(answer, part, 2);
 
 	if (any && !whole)
 		ereport(ERROR,

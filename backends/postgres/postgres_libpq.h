@@ -19,6 +19,7 @@ struct PostgresConnection
 	int			queued;			/* statements whose results are to be read */
 	bool		rolling_back;	/* nobody has read how a ROLLBACK went */
 	uint64		requested;		/* whose results are still to come, 0: none */
+	size_t		received;		/* bytes of the present exchange, about */
 	int			statement_timeout;	/* that the server knows */
 	MemoryContextCallback close;
 };

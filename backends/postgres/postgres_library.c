@@ -60,7 +60,7 @@ drop_known(SagazRecord **records, int count, const PostgresResult *there)
 	int			next = 0;
 
 	for (int row = 0; row < there->nrows; row++)
-		keys[row] = postgres_value(there, row, 0);
+		keys[row] = postgres_text(there, row, 0);
 	qsort(keys, there->nrows, sizeof(char *), pg_qsort_strcmp);
 	for (int i = 0; i < count; i++)
 	{
@@ -97,7 +97,7 @@ put_missing(PostgresStore *store, SagazRecord **records, int count,
 		if (results[LIBRARY_THERE]->nrows == 0)
 			return count;
 		if (mode == SAGAZ_PUT_NEW)
-			refuse_duplicate(store, postgres_value(results[LIBRARY_THERE], 0, 0));
+			refuse_duplicate(store, postgres_text(results[LIBRARY_THERE], 0, 0));
 		count = drop_known(records, count, results[LIBRARY_THERE]);
 	}
 	return 0;

@@ -245,12 +245,15 @@ time_of(const PostgresResult *rows, int row, int column, const char *field,
 	return sagaz_field_time(postgres_value(rows, row, column), field, record);
 }
 
-static int64
-number_of(const PostgresResult *rows, int row, int column)
+/* The column is an integer. */
+static int
+retry_count_of(const PostgresResult *rows, int row, int column)
 {
-	char	   *value = postgres_value(rows, row, column);
+	int64		number = postgres_number_or_zero(rows, row, column);
 
-	return value ? strtoll(value, NULL, 10) : 0;
+	if (number < PG_INT32_MIN || number > PG_INT32_MAX)
+		postgres_refuse_result(rows, "A number is out of range");
+	return (int) number;
 }
 
 static void
@@ -266,9 +269,9 @@ read_saga(const PostgresResult *rows, int row, SagazRecord *record)
 	saga->metadata = json_of(rows, row, 5, "metadata", record);
 	saga->created_at = time_of(rows, row, 6, "created_at", record);
 	saga->updated_at = time_of(rows, row, 7, "updated_at", record);
-	saga->version = number_of(rows, row, 8);
+	saga->version = postgres_number_or_zero(rows, row, 8);
 	/* the library changed it since, and knows no versions */
-	if (saga->version > 0 && strcmp(postgres_value(rows, row, 9), "t") == 0)
+	if (saga->version > 0 && postgres_flag(rows, row, 9))
 		saga->version++;
 }
 
@@ -286,16 +289,16 @@ read_event(const PostgresResult *rows, int row, SagazRecord *record)
 	event->claimed_at = time_of(rows, row, 6, "claimed_at", record);
 	event->sent_at = time_of(rows, row, 7, "sent_at", record);
 	event->worker_id = text_of(rows, row, 8);
-	event->retry_count = number_of(rows, row, 9);
+	event->retry_count = retry_count_of(rows, row, 9);
 	event->last_error = text_of(rows, row, 10);
 	event->aggregate_type = text_of(rows, row, 11);
 	event->aggregate_id = text_of(rows, row, 12);
 	event->headers = json_of(rows, row, 13, "headers", record);
 	event->routing_key = text_of(rows, row, 14);
 	event->partition_key = text_of(rows, row, 15);
-	event->batch_id = number_of(rows, row, 16);
-	event->lease_until = number_of(rows, row, 17);
-	event->next_attempt_at = number_of(rows, row, 18);
+	event->batch_id = postgres_number_or_zero(rows, row, 16);
+	event->lease_until = postgres_number_or_zero(rows, row, 17);
+	event->next_attempt_at = postgres_number_or_zero(rows, row, 18);
 }
 
 /* The record of a row, or NULL where it does not match the filter. */
@@ -341,6 +344,7 @@ read_page(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 		appendStringInfo(&query->sql, " LIMIT %d", count);
 	queue(store, query);
 	results = postgres_exchange(store, &nresults);
+	postgres_expect_rows(results[0], count);
 	return results[0];
 }
 
@@ -365,7 +369,7 @@ library_read(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 
 			if (record)
 				records = lappend(records, record);
-			after_key = postgres_value(rows, row, 0);
+			after_key = postgres_text(rows, row, 0);
 		}
 		if (!in_pages || rows->nrows < wanted || list_length(records) == count)
 			return records;
@@ -407,8 +411,14 @@ library_fetch_copy(PostgresReader *reader, int count)
 	results = postgres_exchange(store, &nresults);
 	reader->copies = store->copy_is_open = true;
 	rows = results[nresults - 1];
+	postgres_expect_rows(rows, count);
 	for (int row = 0; row < rows->nrows; row++)
-		records = lappend(records, library_record(rows, row, kind, &reader->base.filter));
+	{
+		SagazRecord *record = library_record(rows, row, kind, &reader->base.filter);
+
+		if (record)
+			records = lappend(records, record);
+	}
 	reader->at_end = rows->nrows < count;
 	return records;
 }
@@ -425,7 +435,7 @@ library_count(PostgresStore *store, SagazKind kind, const SagazFilter *filter)
 		return sagaz_count_by_reading(&store->base, kind, filter);
 	queue(store, begin_query(store, kind, "SELECT count(*)", filter));
 	results = postgres_exchange(store, &nresults);
-	return number_of(results[0], 0, 0);
+	return postgres_number(results[0], 0, 0);
 }
 
 /*

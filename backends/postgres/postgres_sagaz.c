@@ -46,12 +46,6 @@ postgres_sagaz_call(PostgresStore *store, const SagazCall *call)
 	return true;
 }
 
-static int64
-number(const PostgresResult *result, int column)
-{
-	return strtoll(postgres_value(result, 0, column), NULL, 10);
-}
-
 static char *
 records_text(const SagazRecord *records, int count)
 {
@@ -76,7 +70,7 @@ sagaz_layout_put(PostgresStore *store, SagazRecord *records, int count,
 
 	result = postgres_query(store, "SELECT sagaz.import_records($1, $2, $3, 'native')",
 							lengthof(values), types, values);
-	return number(result, 0);
+	return postgres_number(result, 0, 0);
 }
 
 static void
@@ -109,10 +103,10 @@ sagaz_layout_merge(PostgresStore *store, SagazRecord *records, int count,
 	results = postgres_exchange(store, &nresults);
 	for (int i = 0; i < nresults; i++)
 	{
-		merged->added += number(results[i], 0);
-		merged->changed += number(results[i], 1);
-		merged->unchanged += number(results[i], 2);
-		merged->kept += number(results[i], 3);
+		merged->added += postgres_number(results[i], 0, 0);
+		merged->changed += postgres_number(results[i], 0, 1);
+		merged->unchanged += postgres_number(results[i], 0, 2);
+		merged->kept += postgres_number(results[i], 0, 3);
 	}
 }
 
@@ -123,8 +117,8 @@ sagaz_layout_remove(PostgresStore *store, SagazKind kind,
 	static const Oid types[] = {TEXTARRAYOID, TEXTOID};
 	const char *values[] = {postgres_text_array(keys, nkeys), type_word(kind)};
 
-	return number(postgres_query(store, "SELECT sagaz_internal.remove_records($1, $2, 'native')",
-								 lengthof(values), types, values), 0);
+	return postgres_number(postgres_query(store, "SELECT sagaz_internal.remove_records($1, $2, 'native')",
+								 lengthof(values), types, values), 0, 0);
 }
 
 static char *
@@ -150,7 +144,7 @@ sagaz_layout_count(PostgresStore *store, SagazKind kind, const SagazFilter *filt
 	PostgresResult *result;
 
 	result = postgres_query(store, "SELECT sagaz.count_records($1, 'native')", 1, NULL, &type);
-	return number(result, 0);
+	return postgres_number(result, 0, 0);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -191,8 +185,21 @@ has_room(const PostgresResult *result)
 	Size		bytes = 0;
 
 	for (int row = 0; row < result->nrows; row++)
-		bytes += strlen(postgres_value(result, row, 0));
+		bytes += strlen(postgres_text(result, row, 0));
 	return bytes < SAGAZ_PAGE_BYTES;
+}
+
+/* The last row's key is the last one that needs not be asked for again. */
+static void
+skip_keys(PostgresReader *reader, const char *const *keys, int nkeys,
+		  const PostgresResult *result)
+{
+	const char *last = postgres_text(result, result->nrows - 1, 1);
+
+	while (reader->next_key < nkeys)
+		if (strcmp(keys[reader->next_key++], last) == 0)
+			return;
+	postgres_refuse_result(result, "It has a record that was not asked for");
 }
 
 /* Those of the filter's keys, which come in their order. */
@@ -213,12 +220,10 @@ fetch_keys(PostgresReader *reader)
 							"SELECT record, \"position\""
 							" FROM sagaz_internal.export_page($1, max_rows => 2147483647, keys => $2)",
 							lengthof(values), types, values);
+	postgres_expect_rows(result, nkeys - reader->next_key);
 	reader->at_end = has_room(result);
 	if (!reader->at_end)
-		while (reader->next_key < nkeys &&
-			   strcmp(keys[reader->next_key++],
-					  postgres_value(result, result->nrows - 1, 1)) != 0)
-			;
+		skip_keys(reader, keys, nkeys, result);
 	return result;
 }
 
@@ -240,15 +245,20 @@ queue_page(PostgresReader *reader, int count)
 static void
 note_positions(PostgresReader *reader, const PostgresResult *page)
 {
+	const char *end;
+
+	postgres_expect_rows(page, reader->page_size);
 	reader->positions = NIL;
 	for (int row = 0; row < page->nrows; row++)
-		reader->positions = lappend(reader->positions, postgres_value(page, row, 1));
+		reader->positions = lappend(reader->positions, postgres_text(page, row, 1));
 	if (page->nrows == 0)
 		return;
+	end = postgres_text(page, page->nrows - 1, 1);
+	if (reader->page_end && strcmp(reader->page_end, end) == 0)
+		postgres_refuse_result(page, "A page ends where the one before it did");
 	if (reader->page_end)
 		pfree(reader->page_end);
-	reader->page_end = MemoryContextStrdup(reader->base.context,
-										   postgres_value(page, page->nrows - 1, 1));
+	reader->page_end = MemoryContextStrdup(reader->base.context, end);
 }
 
 /*
@@ -291,6 +301,7 @@ fetch_from_cursor(PostgresReader *reader, int count)
 	result = postgres_query((PostgresStore *) reader->base.store,
 							psprintf("FETCH %d FROM %s", count, reader->cursor),
 							0, NULL, NULL);
+	postgres_expect_rows(result, count);
 	reader->at_end = result->nrows < count;
 	return result;
 }
@@ -313,7 +324,7 @@ postgres_sagaz_fetch(PostgresReader *reader, int count)
 		{
 			SagazRecord *record = palloc(sizeof(SagazRecord));
 			Datum		json = DirectFunctionCall1(jsonb_in,
-												   CStringGetDatum(postgres_value(result, row, 0)));
+												   CStringGetDatum(postgres_text(result, row, 0)));
 
 			sagaz_record_from_wire(reader->base.kind, DatumGetJsonbP(json), record);
 			if (sagaz_filter_matches(filter, record))

@@ -60,17 +60,23 @@ typedef struct PostgresReader
 /* In the memory context of the exchange; a value is text, NULL for null. */
 typedef struct PostgresResult
 {
+	const PostgresStore *store; /* who answered */
 	int			nrows;
 	int			ncolumns;
 	int64		affected;		/* rows, of INSERT, UPDATE, DELETE */
 	char	  **values;
 } PostgresResult;
 
-static inline char *
-postgres_value(const PostgresResult *result, int row, int column)
-{
-	return result->values[row * result->ncolumns + column];
-}
+/* postgres_result.c */
+extern void postgres_refuse_result(const PostgresResult *result,
+								   const char *why) pg_attribute_noreturn();
+extern char *postgres_value(const PostgresResult *result, int row, int column);
+extern char *postgres_text(const PostgresResult *result, int row, int column);
+extern int64 postgres_number(const PostgresResult *result, int row, int column);
+extern int64 postgres_number_or_zero(const PostgresResult *result, int row,
+									 int column);
+extern bool postgres_flag(const PostgresResult *result, int row, int column);
+extern void postgres_expect_rows(const PostgresResult *result, int most);
 
 /* postgres_connect.c */
 extern void postgres_connect(PostgresStore *store);

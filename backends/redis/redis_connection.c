@@ -34,9 +34,9 @@
 #endif
 
 #define DEFAULT_PORT 6379
-/* No reply to us is larger. */
+/* No reply to us has more. */
 #define MAX_ELEMENTS (16 * 1024 * 1024)
-#define MAX_REPLY_BYTES ((size_t) 1024 * 1024 * 1024)
+#define MAX_REPLY_BYTES ((size_t) sagaz_max_reply * 1024)
 
 struct RedisConnection
 {
@@ -47,7 +47,7 @@ struct RedisConnection
 	int			ahead;			/* the first so many: only whether they fail */
 	uint64		requested;		/* whose replies are still to come, 0: none */
 	MemoryContext replies;		/* of the exchange */
-	size_t		reply_bytes;	/* of the present reply */
+	size_t		reply_bytes;	/* of the exchange */
 	MemoryContextCallback close;
 };
 
@@ -429,9 +429,7 @@ next_reply(RedisConnection *connection)
 	if (redisGetReplyFromReader(connection->context, &reply) != REDIS_OK)
 		lost_connection(connection->store, connection->context->errstr);
 	if (reply == NULL && connection->context->reader->len > MAX_REPLY_BYTES)
-		lost_connection(connection->store, "The server's reply is too large");
-	if (reply)
-		connection->reply_bytes = 0;
+		lost_connection(connection->store, "The server's reply is larger than sagaz.max_reply");
 	return reply;
 }
 
@@ -473,6 +471,7 @@ redis_exchange(RedisStore *store, int *count)
 
 	store->base.broken = true;
 	connection->requested = 0;
+	connection->reply_bytes = 0;
 	connection->replies = CurrentMemoryContext;
 	while (read < connection->queued)
 	{

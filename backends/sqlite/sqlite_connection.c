@@ -10,6 +10,7 @@
 #include "backends/sqlite/sqlite.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
@@ -254,6 +255,8 @@ open_database(SqliteStore *store, const char *path, int flags)
 	sqlite_check(store, code);
 	sqlite3_busy_handler(store->db, on_busy, store);
 	sqlite3_progress_handler(store->db, PROGRESS_STEPS, on_progress, store);
+	sqlite3_limit(store->db, SQLITE_LIMIT_LENGTH,
+				  (int) Min((int64) sagaz_max_reply * 1024, INT_MAX));
 	/* only what we say ourselves runs, whatever the file's schema holds */
 	sqlite3_db_config(store->db, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
 	sqlite3_db_config(store->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, 0, NULL);

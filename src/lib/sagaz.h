@@ -68,6 +68,7 @@ extern char *sagaz_sqlite_directory;
 extern int	sagaz_idle_timeout;
 extern int	sagaz_connect_timeout;
 extern int	sagaz_command_timeout;
+extern int	sagaz_max_reply;	/* kilobytes */
 
 extern void sagaz_settings_define(bool with_worker);
 extern bool sagaz_settings_may_set(const char *setting, Oid role);

@@ -36,6 +36,7 @@ int			sagaz_memory_limit;
 int			sagaz_idle_timeout;
 int			sagaz_connect_timeout;
 int			sagaz_command_timeout;
+int			sagaz_max_reply;
 char	   *sagaz_sqlite_directory;
 
 /*
@@ -98,6 +99,10 @@ define_backend_settings(void)
 							"Time that a storage may take to answer.",
 							NULL, &sagaz_command_timeout, 10000, 1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.max_reply",
+							"Largest answer of a storage that is taken into memory.",
+							NULL, &sagaz_max_reply, 512 * 1024, 1024, 2 * 1024 * 1024 - 1,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomStringVariable("sagaz.sqlite_directory",
 							   "Directory whose SQLite files need no privilege of server files.",
 							   NULL, &sagaz_sqlite_directory, "",
