@@ -1,6 +1,6 @@
-# README.md and doc/ say what is there: their SQL examples run, the files they
-# name exist, and the reference has each function, relation, setting and SQLSTATE
-# as it is.
+# README.md, CONTRIBUTING.md and doc/ say what is there: their SQL examples run,
+# the files they name exist, and the reference has each function, relation,
+# setting and SQLSTATE as it is.
 use strict;
 use warnings;
 
@@ -145,7 +145,7 @@ SELECT string_agg(name, '|') FROM (
 	UNION SELECT typname FROM pg_type WHERE typnamespace = 'sagaz'::regnamespace
 	UNION SELECT substr(name, 7) FROM pg_settings WHERE name LIKE 'sagaz.%') AS n (name)
 SQL
-for my $document ('README.md', glob 'doc/*.md')
+for my $document ('README.md', 'CONTRIBUTING.md', glob 'doc/*.md')
 {
 	my @unknown = grep { !/^(?:$names|c|h|so|control|md)$/ }
 	  slurp_file($document) =~ /\bsagaz\.(\w+)/g;
@@ -153,7 +153,7 @@ for my $document ('README.md', glob 'doc/*.md')
 }
 
 # Files, folders and tests that pages for developers name are there.
-for my $document ('doc/internals.md', 'doc/guarantees.md')
+for my $document ('CONTRIBUTING.md', 'doc/internals.md', 'doc/guarantees.md')
 {
 	my @words = slurp_file($document) =~ /`([^`\n]+)`/g;
 	my @paths = grep { m{^(?:src|backends|test|sql|doc|expected)/[\w./-]*$} } @words;
