@@ -21,7 +21,9 @@ cli_warn(const char *format,...)
 	va_end(args);
 	(void) pg_strip_crlf(text);
 	cli_progress_clear();
-	fprintf(stderr, "sagaz: warning: %s\n", text);
+	fputs("sagaz: warning: ", stderr);
+	cli_print_message(stderr, text);
+	putc('\n', stderr);
 }
 
 /* What the server has to say beside results. */
@@ -29,7 +31,7 @@ void
 cli_notice(void *unused, const char *message)
 {
 	cli_progress_clear();
-	fputs(message, stderr);
+	cli_print_message(stderr, message);
 }
 
 /* A JSON string, or null. */
@@ -46,7 +48,7 @@ cli_print_json(const char *text)
 	{
 		if (*c == '"' || *c == '\\')
 			printf("\\%c", *c);
-		else if (*c < 0x20)
+		else if (*c < 0x20 || *c == 0x7F)
 			printf("\\u%04x", *c);
 		else
 			putchar(*c);
@@ -66,7 +68,9 @@ cli_fail(int status, const char *format,...)
 	va_end(args);
 	(void) pg_strip_crlf(text);
 	cli_progress_clear();
-	fprintf(stderr, "sagaz: error: %s\n", text);
+	fputs("sagaz: error: ", stderr);
+	cli_print_message(stderr, text);
+	putc('\n', stderr);
 	if (cli.json)
 	{
 		fputs("{\"error\": ", stdout);
@@ -91,7 +95,7 @@ cli_server_error(const PGresult *result, PGconn *conn)
 	const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 
 	cli_progress_clear();
-	fputs(error_text(result, conn), stderr);
+	cli_print_message(stderr, error_text(result, conn));
 	if (sqlstate != NULL && strcmp(sqlstate, "3F000") == 0)
 		fprintf(stderr, "HINT:  Name the database that has the extension with -d, or say CREATE EXTENSION sagaz in \"%s\".\n",
 				PQdb(conn));

@@ -6,19 +6,6 @@
 
 #include "fe_utils/print.h"
 
-/* Text from the server, with control characters made harmless as psql does. */
-void
-cli_print_safely(FILE *to, const char *text)
-{
-	for (const unsigned char *c = (const unsigned char *) text; *c; c++)
-	{
-		if (*c < 0x20 || *c == 0x7F)
-			fprintf(to, "\\x%02X", *c);
-		else
-			putc(*c, to);
-	}
-}
-
 void
 cli_print(const PGresult *result, const char *title, bool expanded)
 {

@@ -79,7 +79,7 @@ cli_result_failed(PGconn *conn, PGresult *result)
 	exit(PQstatus(conn) == CONNECTION_BAD ? CLI_NO_CONNECTION : CLI_FAILED);
 }
 
-/* The rows of one statement; if it fails, the program ends. */
+/* The rows of one statement, fit to be shown; if it fails, the program ends. */
 PGresult *
 cli_ask(PGconn *conn, const char *sql, int nvalues, const char *const *values)
 {
@@ -88,5 +88,5 @@ cli_ask(PGconn *conn, const char *sql, int nvalues, const char *const *values)
 	if (PQresultStatus(result) != PGRES_TUPLES_OK &&
 		PQresultStatus(result) != PGRES_COMMAND_OK)
 		cli_result_failed(conn, result);
-	return result;
+	return cli_harmless_result(result);
 }

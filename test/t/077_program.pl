@@ -245,6 +245,13 @@ is_deeply([ sort map { "$_->{consumer_group} $_->{status}" } @{ sagaz_json(0, 'o
 	[ 'billing pending', 'sagaz-workers pending' ], 'outbox explain');
 refused(1, qr/^ERROR:  /, 'outbox', 'explain', '00000000-0000-0000-0000-000000000000');
 
+# What a terminal would obey is shown in words, in tables, documents and errors.
+sql(q{SELECT sagaz.save_saga_state('odd' || chr(155) || chr(8238), 'Odd' || chr(27), 'pending')});
+like(sagaz_ok('saga', 'list', '--name', 'odd'), qr/odd\\u009B\\u202E .*Odd\\x1B/, 'in a table');
+is(sagaz_json(0, 'saga', 'list', '--name', 'odd')->[0]{saga_id}, "odd\x{9b}\x{202e}", 'in a document, which says the same');
+refused(1, qr/^sagaz: error: .*"odd\\u009B\\x1B"/, 'saga', 'show', "odd\xc2\x9b\e");
+sql(q{SELECT sagaz.delete_saga_state('odd' || chr(155) || chr(8238))});
+
 # The tail follows what is committed, in that order, until Ctrl-C.
 my $tail = begin_sagaz('outbox', 'tail', '--last', 2, '--interval', '0.05');
 ok($tail->shows('out', qr/  s3  .*\n.*  s4  .*  4\n/), 'it begins with the last');
@@ -254,6 +261,8 @@ $in = "BEGIN; SELECT sagaz.insert_event('late', 'tailed', '1') IS NOT NULL;\n";
 $psql->pump until $late =~ /t/;
 sql(q{SELECT sagaz.insert_event('red' || chr(27) || '[31m', 'tailed', '2')});
 ok($tail->shows('out', qr/  tailed  red\\x1B\[31m  .*  2\n/), 'a new one, with nothing that a terminal obeys');
+sql(q{SELECT sagaz.insert_event('csi' || chr(155) || '31m' || chr(8238) || chr(127), 'tailed', to_jsonb(chr(8294)))});
+ok($tail->shows('out', qr/  tailed  csi\\u009B31m\\u202E\\u007F  .*\\u2066/), 'nor in the controls beyond ASCII');
 unlike($tail->{out}, qr/late/, 'one that is not committed is not shown');
 $in = "COMMIT;\n\\q\n";
 $psql->finish;
@@ -261,7 +270,7 @@ ok($tail->shows('out', qr/  late  .*  1\n/), 'until it is');
 $tail->signal('INT');
 is($tail->status, 0, 'Ctrl-C is the way to end it');
 is($tail->{err}, '', 'without a complaint');
-is(scalar(() = $tail->{out} =~ /\n/g), 4, 'each event was shown once');
+is(scalar(() = $tail->{out} =~ /\n/g), 5, 'each event was shown once');
 SKIP: {
 	skip 'no pseudo-terminal is to be had here', 2 unless SagazTerminal::available();
 	$tail = SagazTerminal->begin(80, 'outbox', 'tail', '--json', '--saga', 'late', '--interval', '0.05');
