@@ -18,6 +18,10 @@
  * to a context.  After an error the store is either usable or marked as
  * broken, and then opened anew.  Where an operation says that it is atomic,
  * an error leaves the storage as it was.
+ *
+ * The folder has this interface and what more than one backend needs: claims
+ * and merges over edit, waiting for sockets, spools of ids.  It knows no
+ * backend.
  */
 #ifndef SAGAZ_BACKEND_H
 #define SAGAZ_BACKEND_H

@@ -7,6 +7,8 @@
  * a memory context of its own; sagaz.memory_limit bounds all of a store.
  * Changes are prepared in full before the first is made, so that an error
  * leaves the store as it was.
+ *
+ * The folder is this file.  It is the smallest backend, and the one to copy.
  */
 #include "backends/common/backend.h"
 

@@ -1,6 +1,11 @@
 /*
  * native_store.h
  *		What the files of the native backend share.
+ *
+ * The folder makes the native tables one storage among others, for copies.
+ * It is the one backend that knows the engine: it reads and writes its rows
+ * through src/saga, src/outbox and src/status.  A reader here lasts no longer
+ * than its transaction.
  */
 #ifndef SAGAZ_NATIVE_STORE_H
 #define SAGAZ_NATIVE_STORE_H

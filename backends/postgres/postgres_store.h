@@ -5,6 +5,11 @@
  * libpq is known to postgres_connection.c and postgres_connect.c alone.  Statements are queued, and
  * an exchange sends them in one pipeline and reads all their results, so that
  * it costs one round trip, however many there are.
+ *
+ * The folder has two kinds of storages in another database: one that has this
+ * extension, whose functions are called there, and the Python library's
+ * tables.  Words: the layout is which of the two it is.  It knows no other
+ * backend.
  */
 #ifndef SAGAZ_POSTGRES_STORE_H
 #define SAGAZ_POSTGRES_STORE_H

@@ -7,6 +7,10 @@
  *
  * Strings are in the database's encoding.  Times are 0 where there is none;
  * the instant whose number is 0, the first of 2000 in UTC, is -infinity.
+ *
+ * The folder makes records out of JSON and text and back, compares them in
+ * their normal form, and tells what does not fit.  It calls src/lib and, for
+ * the words and steps of sagas, src/saga.
  */
 #ifndef SAGAZ_RECORD_H
 #define SAGAZ_RECORD_H

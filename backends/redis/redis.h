@@ -5,6 +5,11 @@
  * hiredis is known to redis_connection.c alone.  All is pipelined: commands
  * are queued, and an exchange sends them and reads the replies to all of
  * them, so that it costs one round trip, however many there are.
+ *
+ * The folder keeps sagas, events and streams in Redis as the Python library
+ * does; what that has no place for goes into keys of our own beside them.
+ * The scripts (.lua) run on the server and make an operation one step there.
+ * It knows no other backend.
  */
 #ifndef SAGAZ_REDIS_H
 #define SAGAZ_REDIS_H

@@ -1,6 +1,10 @@
 /*
  * sqlite.h
  *		What the files of the SQLite backend share.
+ *
+ * The folder keeps sagas and events in a SQLite file, in tables as the Python
+ * library makes them.  SQLite's own header is known here alone.  It knows no
+ * other backend.
  */
 #ifndef SAGAZ_SQLITE_H
 #define SAGAZ_SQLITE_H

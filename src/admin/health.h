@@ -1,6 +1,10 @@
 /*
  * health.h
  *		What the parts of health_check() share.
+ *
+ * The folder has what people run a database with: health, activation,
+ * consumer groups, what deliveries have done.  It lies above all others and
+ * is called by nobody but SQL.
  */
 #ifndef SAGAZ_HEALTH_H
 #define SAGAZ_HEALTH_H

@@ -8,6 +8,9 @@
  *
  * What goes wrong ends the program where it is noticed; nothing needs undoing
  * here, the server undoes what was not committed.
+ *
+ * The folder stands apart: it is linked with libpq and the server's frontend
+ * libraries, and includes nothing of the extension.
  */
 #ifndef SAGAZ_CLI_H
 #define SAGAZ_CLI_H

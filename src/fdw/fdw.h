@@ -1,6 +1,9 @@
 /*
  * fdw.h
  *		What the files of the foreign tables over storages share.
+ *
+ * The folder makes tables of storages, for SELECT, INSERT, UPDATE and DELETE.
+ * It calls src/storage and the interface of storages, and knows no backend.
  */
 #ifndef SAGAZ_FDW_H
 #define SAGAZ_FDW_H

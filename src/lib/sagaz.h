@@ -2,6 +2,11 @@
  * sagaz.h
  *		What every file of the extension shares: SQLSTATEs, settings, and the
  *		way to the extension's own tables.
+ *
+ * The folder has what any extension in C would need: relations, rows,
+ * arguments, times, words, ids, numbers in bytes.  It knows nothing of sagas
+ * or events but the names of their tables and settings, and calls the server
+ * alone.
  */
 #ifndef SAGAZ_H
 #define SAGAZ_H

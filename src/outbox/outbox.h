@@ -2,6 +2,16 @@
  * outbox.h
  *		Columns of the outbox tables, and what the files of the engine share
  *		beyond their own headers.
+ *
+ * The folder is the engine: which events a group is handed, by whom they are
+ * held, and what became of them.  Words (doc/internals.md has them all): a
+ * place or seq is an event's number in the log, a pos its transaction; an end
+ * is a moment, a window lies between two; a cursor is the newest row of a
+ * lane; owed is what is out or has to go out again; a receipt ends a lease.
+ *
+ * It calls what lies below, and knows neither storages nor workers.  What
+ * changes anything runs under the locks of locks.h, with a snapshot taken
+ * after them.
  */
 #ifndef SAGAZ_OUTBOX_H
 #define SAGAZ_OUTBOX_H

@@ -9,6 +9,11 @@
  * Every function that changes a step changes its saga's row too, and first:
  * so a saga row that is still the version that was read vouches for the steps
  * read with it, and writers of one saga take turns on its row.
+ *
+ * The folder has the state of sagas in the native tables and the functions
+ * that save, load, list and delete it.  Words: a saga has steps, in the order
+ * of their ordinal, and a version that rises with each change.  It calls
+ * src/lib only.
  */
 #ifndef SAGAZ_SAGA_H
 #define SAGAZ_SAGA_H

@@ -1,6 +1,13 @@
 /*
  * event_state.h
  *		Where events stand for one consumer group, as of one snapshot.
+ *
+ * The folder derives, for those who look, what no row says: status, times and
+ * worker of an event; and it has the changes that operators make by hand.
+ * Words: a root handed an event out first, a chain is the root and all who
+ * handed the same out again, a holder is one of them.  It calls src/outbox
+ * and what lies below, and with the caller's snapshot: but for the changes it
+ * takes no lock.
  */
 #ifndef SAGAZ_EVENT_STATE_H
 #define SAGAZ_EVENT_STATE_H

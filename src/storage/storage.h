@@ -1,6 +1,13 @@
 /*
  * storage.h
  *		Finding and opening storages by name or URL.
+ *
+ * The folder leads from what a caller names to an open store: a foreign
+ * server, or a URL where he may use one, the options and secrets, the
+ * session's cache of stores; and it has the SQL functions that take a
+ * storage, which go to the native function, to the sagaz at the other end, or
+ * to one written over backend.h.  It calls the backends through their table
+ * and all that lies below.
  */
 #ifndef SAGAZ_STORAGE_H
 #define SAGAZ_STORAGE_H

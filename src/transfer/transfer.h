@@ -5,6 +5,12 @@
  * A transfer is a row of sagaz.transfer and, while it runs, a SagazTransfer.
  * It works in steps, each in a subtransaction of its own, and commits after
  * each, unless it runs in the caller's transaction.
+ *
+ * The folder moves records from any storage to any other, and follows a
+ * source that changes meanwhile.  Words: a batch is read, sorted out, written
+ * and noted; a record that cannot go is refused; a pass reads the whole
+ * source once.  It calls src/storage and the interface of storages, and knows
+ * no backend.
  */
 #ifndef SAGAZ_TRANSFER_H
 #define SAGAZ_TRANSFER_H

@@ -1,6 +1,10 @@
 /*
  * housekeeping.h
  *		What the worker does besides delivering.
+ *
+ * The folder has what keeps the tables in order: retention and archive, dead
+ * letters, and taking over the Python library's tables.  It runs beside
+ * claims and gives way to them; it calls src/status, src/outbox and below.
  */
 #ifndef SAGAZ_HOUSEKEEPING_H
 #define SAGAZ_HOUSEKEEPING_H

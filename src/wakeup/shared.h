@@ -6,6 +6,11 @@
  * look into a database fills and frees its slots; the launcher starts a
  * worker for each slot that is wanted; sessions that commit events set the
  * latches of the workers of their database.
+ *
+ * The folder is all of sagaz that is in shared memory: this, the waking at
+ * commit (wake.h), and who was at work when the server crashed (crash.h).  It
+ * lies low, as whoever inserts an event wakes, and calls src/lib only.
+ * Nothing here decides what is delivered: all of it may be lost.
  */
 #ifndef SAGAZ_SHARED_H
 #define SAGAZ_SHARED_H
