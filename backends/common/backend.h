@@ -273,15 +273,15 @@ extern const SagazBackend sagaz_sqlite_backend;
 extern const SagazBackend sagaz_redis_backend;
 extern const SagazBackend sagaz_postgresql_backend;
 
-/* lease.c: claims over edit, for backends that have no quicker way */
+/* claim_by_edit.c: claims over edit, for backends that have no quicker way */
 extern List *sagaz_claim_by_edit(SagazStore *store,
 								 const SagazClaimOrder *order);
 extern int	sagaz_finish_by_edit(SagazStore *store, int64 batch_id,
 								 const char *worker_id, TimestampTz now);
 extern void sagaz_event_claimed(SagazEvent *event, const SagazClaimOrder *order);
 extern void sagaz_event_sent(SagazEvent *event, TimestampTz now);
-extern void sagaz_check_holder(const SagazEvent *event, int64 batch_id,
-							   const char *worker_id);
+extern void sagaz_check_claimed_by(const SagazEvent *event, int64 batch_id,
+								   const char *worker_id);
 
 /* merge.c: merging and removing over put and edit, for backends that have no
  * quicker way */
@@ -290,29 +290,29 @@ extern void sagaz_merge_by_edit(SagazStore *store, SagazRecord *records,
 								SagazMerged *merged);
 extern int64 sagaz_remove_by_edit(SagazStore *store, SagazKind kind,
 								  const char *const *keys, int nkeys);
-extern bool sagaz_is_kept(const SagazRecord *there, const SagazRecord *ours,
-						  bool over_claims);
+extern bool sagaz_merge_keeps(const SagazRecord *there, const SagazRecord *ours,
+							  bool over_claims);
 
 #define SAGAZ_MERGES_BY_EDIT \
 	.merge = sagaz_merge_by_edit, .remove = sagaz_remove_by_edit
 
 /* store.c: what a backend has that has none of it */
-extern char *sagaz_fits(SagazStore *store, const SagazRecord *record);
-extern char *sagaz_no_position(SagazReader *reader);
-extern bool sagaz_no_call(SagazStore *store, const SagazCall *call);
-extern void sagaz_no_publish(SagazStore *store, SagazRecord *records, int count);
-extern SagazStreamId sagaz_no_stream_end(SagazStore *store);
-extern bool sagaz_no_stream_append(SagazStore *store, SagazStreamId end,
-								   SagazRecord *records,
-								   const SagazStreamId *ids, int count);
-extern List *sagaz_no_stream_read(SagazStore *store, SagazStreamId from,
-								  SagazStreamId to);
+extern char *sagaz_store_fits_all(SagazStore *store, const SagazRecord *record);
+extern char *sagaz_store_no_position(SagazReader *reader);
+extern bool sagaz_store_no_call(SagazStore *store, const SagazCall *call);
+extern void sagaz_store_no_publish(SagazStore *store, SagazRecord *records, int count);
+extern SagazStreamId sagaz_store_no_stream_end(SagazStore *store);
+extern bool sagaz_store_no_stream_append(SagazStore *store, SagazStreamId end,
+										 SagazRecord *records,
+										 const SagazStreamId *ids, int count);
+extern List *sagaz_store_no_stream_read(SagazStore *store, SagazStreamId from,
+										SagazStreamId to);
 
 #define SAGAZ_CLAIMS_BY_EDIT \
 	.claim = sagaz_claim_by_edit, .finish = sagaz_finish_by_edit
 #define SAGAZ_WITHOUT_STREAMS \
-	.publish = sagaz_no_publish, .stream_end = sagaz_no_stream_end, \
-	.stream_append = sagaz_no_stream_append, .stream_read = sagaz_no_stream_read
+	.publish = sagaz_store_no_publish, .stream_end = sagaz_store_no_stream_end, \
+	.stream_append = sagaz_store_no_stream_append, .stream_read = sagaz_store_no_stream_read
 
 struct SagazStore
 {
@@ -342,19 +342,19 @@ struct SagazReader
 /* store.c: calls that check their arguments */
 extern const char *sagaz_store_option(const SagazStore *store, const char *name);
 extern void sagaz_store_close(SagazStore *store);
-extern SagazReader *sagaz_read_begin(SagazStore *store, SagazKind kind,
-									 const SagazFilter *filter);
-extern void sagaz_read_end(SagazReader *reader);
-extern int64 sagaz_count_by_reading(SagazStore *store, SagazKind kind,
-									const SagazFilter *filter);
+extern SagazReader *sagaz_store_read_begin(SagazStore *store, SagazKind kind,
+										   const SagazFilter *filter);
+extern void sagaz_store_read_end(SagazReader *reader);
+extern int64 sagaz_store_count_by_reading(SagazStore *store, SagazKind kind,
+										  const SagazFilter *filter);
 
 /* socket_wait.c: for backends whose library has sockets */
-extern TimestampTz sagaz_deadline(int ms);
-extern void sagaz_do_meanwhile(void (*work) (void *arg), void *arg);
+extern TimestampTz sagaz_wait_deadline(int ms);
+extern void sagaz_do_while_waiting(void (*work) (void *arg), void *arg);
 extern int	sagaz_wait_for_socket(int socket, int events, TimestampTz deadline);
 
 static inline bool
-sagaz_read_next(SagazReader *reader, SagazRecord *record)
+sagaz_store_read_next(SagazReader *reader, SagazRecord *record)
 {
 	memset(record, 0, sizeof(SagazRecord));
 	record->kind = reader->kind;

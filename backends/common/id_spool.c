@@ -39,7 +39,7 @@ spool_columns(void)
 }
 
 static void
-close_file(void *arg)
+close_spool_file(void *arg)
 {
 	IdSpool    *spool = arg;
 
@@ -66,7 +66,7 @@ id_spool_begin(void)
 	spool->slot = MakeSingleTupleTableSlot(types, &TTSOpsMinimalTuple);
 	spool->part = AllocSetContextCreate(CurrentMemoryContext, "sagaz id",
 										ALLOCSET_SMALL_SIZES);
-	spool->close.func = close_file;
+	spool->close.func = close_spool_file;
 	spool->close.arg = spool;
 	MemoryContextRegisterResetCallback(CurrentMemoryContext, &spool->close);
 	return spool;
@@ -148,7 +148,7 @@ id_spool_count(const IdSpool *spool)
 }
 
 static void
-read_exactly(BufFile *file, void *place, size_t size)
+read_spool_exactly(BufFile *file, void *place, size_t size)
 {
 	if (BufFileRead(file, place, size) != size)
 		elog(ERROR, "could not read a temporary file");
@@ -163,9 +163,9 @@ id_spool_next(IdSpool *spool, size_t *length)
 
 	if (spool->next >= spool->count)
 		return NULL;
-	read_exactly(spool->file, &stored, sizeof(stored));
+	read_spool_exactly(spool->file, &stored, sizeof(stored));
 	id = palloc(stored + 1);
-	read_exactly(spool->file, id, stored);
+	read_spool_exactly(spool->file, id, stored);
 	id[stored] = '\0';
 	spool->next++;
 	*length = stored;

@@ -11,20 +11,20 @@
 #include "backends/record/record.h"
 #include "lib/key_table.h"
 
-typedef enum Outcome
+typedef enum MergeOutcome
 {
 	OUTCOME_ADDED,				/* so far nothing else is known of it */
 	OUTCOME_CHANGED,
 	OUTCOME_SAME,
 	OUTCOME_KEPT
-} Outcome;
+} MergeOutcome;
 
 /* One of our records. */
 typedef struct MergeEntry
 {
 	const char *key;			/* must be first */
 	const SagazRecord *ours;
-	Outcome		outcome;		/* of the last time it was edited */
+	MergeOutcome		outcome;		/* of the last time it was edited */
 } MergeEntry;
 
 typedef struct Merge
@@ -34,7 +34,7 @@ typedef struct Merge
 } Merge;
 
 static bool
-is_claimed(const SagazEvent *event)
+merge_spares_claim(const SagazEvent *event)
 {
 	return strcmp(event->status, "claimed") == 0 &&
 		Max(event->claimed_at + sagaz_claim_timeout * INT64CONST(1000),
@@ -43,14 +43,14 @@ is_claimed(const SagazEvent *event)
 
 /* Has what is there got further than ours, so that it must stay? */
 bool
-sagaz_is_kept(const SagazRecord *there, const SagazRecord *ours,
-			  bool over_claims)
+sagaz_merge_keeps(const SagazRecord *there, const SagazRecord *ours,
+				  bool over_claims)
 {
 	if (there->kind == SAGAZ_SAGA)
 		return false;
 	if (strcmp(there->event.status, "sent") == 0)
 		return true;
-	return !over_claims && is_claimed(&there->event) &&
+	return !over_claims && merge_spares_claim(&there->event) &&
 		strcmp(ours->event.status, "sent") != 0;
 }
 
@@ -66,7 +66,7 @@ merge_edit(SagazRecord *record, bool exists, void *arg)
 		return SAGAZ_KEEP;
 	if (sagaz_record_same(record, entry->ours))
 		entry->outcome = OUTCOME_SAME;
-	else if (sagaz_is_kept(record, entry->ours, merge->over_claims))
+	else if (sagaz_merge_keeps(record, entry->ours, merge->over_claims))
 		entry->outcome = OUTCOME_KEPT;
 	else
 	{
@@ -81,7 +81,7 @@ merge_edit(SagazRecord *record, bool exists, void *arg)
 
 /* A table of our records by key. */
 static HTAB *
-make_entries(const SagazRecord *records, int count)
+make_merge_entries(const SagazRecord *records, int count)
 {
 	HTAB	   *entries = sagaz_key_table("sagaz merge", count, sizeof(MergeEntry),
 										  CurrentMemoryContext);
@@ -99,7 +99,7 @@ make_entries(const SagazRecord *records, int count)
 
 /* Count the outcomes; those that we have just put are found the same. */
 static void
-tally(HTAB *entries, int64 added, SagazMerged *merged)
+tally_merge(HTAB *entries, int64 added, SagazMerged *merged)
 {
 	HASH_SEQ_STATUS scan;
 	MergeEntry *entry;
@@ -139,13 +139,13 @@ sagaz_merge_by_edit(SagazStore *store, SagazRecord *records, int count,
 		keys[i] = sagaz_record_key(&records[i]);
 	filter.keys = keys;
 	filter.nkeys = count;
-	merge.entries = make_entries(records, count);
+	merge.entries = make_merge_entries(records, count);
 	(void) sagaz_edit(store, records[0].kind, &filter, false, merge_edit, &merge);
-	tally(merge.entries, added, merged);
+	tally_merge(merge.entries, added, merged);
 }
 
 static SagazVerdict
-remove_edit(SagazRecord *record, bool exists, void *arg)
+remove_found(SagazRecord *record, bool exists, void *arg)
 {
 	return SAGAZ_REMOVE;
 }
@@ -156,5 +156,5 @@ sagaz_remove_by_edit(SagazStore *store, SagazKind kind,
 {
 	SagazFilter filter = {.keys = keys,.nkeys = nkeys};
 
-	return sagaz_edit(store, kind, &filter, false, remove_edit, NULL);
+	return sagaz_edit(store, kind, &filter, false, remove_found, NULL);
 }

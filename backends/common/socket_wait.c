@@ -24,7 +24,7 @@ waiting_clock(void)
 
 /* What counts is the time of waiting alone. */
 TimestampTz
-sagaz_deadline(int ms)
+sagaz_wait_deadline(int ms)
 {
 	return waiting_clock() + ms * INT64CONST(1000);
 }
@@ -35,14 +35,14 @@ sagaz_deadline(int ms)
  * it is raised where one waits.  NULL takes it back.
  */
 void
-sagaz_do_meanwhile(void (*work) (void *arg), void *arg)
+sagaz_do_while_waiting(void (*work) (void *arg), void *arg)
 {
 	meanwhile = work;
 	meanwhile_arg = arg;
 }
 
 static void
-work_meanwhile(void)
+work_while_waiting(void)
 {
 	void		(*work) (void *arg) = meanwhile;
 	TimestampTz start = GetCurrentTimestamp();
@@ -62,7 +62,7 @@ int
 sagaz_wait_for_socket(int socket, int events, TimestampTz deadline)
 {
 	if (meanwhile && events == WL_SOCKET_READABLE)
-		work_meanwhile();
+		work_while_waiting();
 	for (;;)
 	{
 		long		ms = TimestampDifferenceMilliseconds(waiting_clock(), deadline);

@@ -33,7 +33,7 @@ sagaz_store_close(SagazStore *store)
 }
 
 static void
-reader_is_gone(void *arg)
+store_reader_is_gone(void *arg)
 {
 	SagazStore *store = arg;
 
@@ -47,7 +47,7 @@ hold_store(SagazStore *store, MemoryContext context)
 {
 	MemoryContextCallback *callback = MemoryContextAlloc(context, sizeof(*callback));
 
-	callback->func = reader_is_gone;
+	callback->func = store_reader_is_gone;
 	callback->arg = store;
 	MemoryContextRegisterResetCallback(context, callback);
 	store->readers++;
@@ -55,7 +55,7 @@ hold_store(SagazStore *store, MemoryContext context)
 
 /* The filter's strings must last as long as the reader. */
 SagazReader *
-sagaz_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+sagaz_store_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sagaz reader",
@@ -74,7 +74,7 @@ sagaz_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 }
 
 void
-sagaz_read_end(SagazReader *reader)
+sagaz_store_read_end(SagazReader *reader)
 {
 	reader->store->backend->read_end(reader);
 	MemoryContextDelete(reader->context);
@@ -82,46 +82,46 @@ sagaz_read_end(SagazReader *reader)
 
 /* Counting, for backends that have no quicker way. */
 int64
-sagaz_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+sagaz_store_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 {
-	SagazReader *reader = sagaz_read_begin(store, kind, filter);
+	SagazReader *reader = sagaz_store_read_begin(store, kind, filter);
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz count", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(part);
 	SagazRecord record;
 	int64		count = 0;
 
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		count++;
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(part);
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	return count;
 }
 
 char *
-sagaz_fits(SagazStore *store, const SagazRecord *record)
+sagaz_store_fits_all(SagazStore *store, const SagazRecord *record)
 {
 	return NULL;
 }
 
 char *
-sagaz_no_position(SagazReader *reader)
+sagaz_store_no_position(SagazReader *reader)
 {
 	return NULL;
 }
 
 bool
-sagaz_no_call(SagazStore *store, const SagazCall *call)
+sagaz_store_no_call(SagazStore *store, const SagazCall *call)
 {
 	return false;
 }
 
 static void
-refuse_stream(SagazStore *store)
+refuse_store_stream(SagazStore *store)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_STORAGE),
@@ -129,32 +129,32 @@ refuse_stream(SagazStore *store)
 }
 
 void
-sagaz_no_publish(SagazStore *store, SagazRecord *records, int count)
+sagaz_store_no_publish(SagazStore *store, SagazRecord *records, int count)
 {
-	refuse_stream(store);
+	refuse_store_stream(store);
 }
 
 SagazStreamId
-sagaz_no_stream_end(SagazStore *store)
+sagaz_store_no_stream_end(SagazStore *store)
 {
 	SagazStreamId none = {0, 0};
 
-	refuse_stream(store);
+	refuse_store_stream(store);
 	return none;
 }
 
 bool
-sagaz_no_stream_append(SagazStore *store, SagazStreamId end,
-					   SagazRecord *records, const SagazStreamId *ids,
-					   int count)
+sagaz_store_no_stream_append(SagazStore *store, SagazStreamId end,
+							 SagazRecord *records, const SagazStreamId *ids,
+							 int count)
 {
-	refuse_stream(store);
+	refuse_store_stream(store);
 	return false;
 }
 
 List *
-sagaz_no_stream_read(SagazStore *store, SagazStreamId from, SagazStreamId to)
+sagaz_store_no_stream_read(SagazStore *store, SagazStreamId from, SagazStreamId to)
 {
-	refuse_stream(store);
+	refuse_store_stream(store);
 	return NIL;
 }

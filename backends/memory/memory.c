@@ -89,14 +89,14 @@ memory_identity(SagazStore *base, SagazKind kind)
 }
 
 static MemoryEntry *
-find_entry(SagazStore *base, SagazKind kind, const char *key)
+find_memory_entry(SagazStore *base, SagazKind kind, const char *key)
 {
 	return hash_search(((MemoryStore *) base)->entries[kind], &key, HASH_FIND, NULL);
 }
 
 /* Prepare the change of a record to a copy of this one. */
 static MemoryChange *
-prepare(SagazStore *store, const SagazRecord *record)
+prepare_memory_change(SagazStore *store, const SagazRecord *record)
 {
 	MemoryChange *change = palloc(sizeof(MemoryChange));
 	MemoryContext outer;
@@ -114,13 +114,13 @@ prepare(SagazStore *store, const SagazRecord *record)
 
 /* Of one record. */
 static Size
-bytes_of(MemoryContext context)
+memory_bytes(MemoryContext context)
 {
 	return MemoryContextMemAllocated(context, false);
 }
 
 static void
-check_limit(SagazStore *store, List *changes)
+check_memory_limit(SagazStore *store, List *changes)
 {
 	Size		limit = (Size) sagaz_memory_limit * 1024;
 	Size		total = ((MemoryStore *) store)->bytes +
@@ -132,7 +132,7 @@ check_limit(SagazStore *store, List *changes)
 		MemoryChange *change = lfirst(cell);
 
 		if (change->context)
-			total += bytes_of(change->context);
+			total += memory_bytes(change->context);
 	}
 	if (total > limit)
 		ereport(ERROR,
@@ -145,13 +145,13 @@ check_limit(SagazStore *store, List *changes)
 
 /* Make the changes; nothing here can fail but for want of memory. */
 static void
-apply(SagazStore *store, SagazKind kind, List *changes)
+apply_to_memory(SagazStore *store, SagazKind kind, List *changes)
 {
 	MemoryStore *memory = (MemoryStore *) store;
 	HTAB	   *entries = memory->entries[kind];
 	ListCell   *cell;
 
-	check_limit(store, changes);
+	check_memory_limit(store, changes);
 	foreach(cell, changes)
 	{
 		MemoryChange *change = lfirst(cell);
@@ -166,7 +166,7 @@ apply(SagazStore *store, SagazKind kind, List *changes)
 		if (change->record)
 		{
 			MemoryContextSetParent(change->context, store->context);
-			memory->bytes += bytes_of(change->context);
+			memory->bytes += memory_bytes(change->context);
 			entry->key = change->key;
 			entry->context = change->context;
 			entry->record = change->record;
@@ -175,19 +175,19 @@ apply(SagazStore *store, SagazKind kind, List *changes)
 			(void) hash_search(entries, &change->key, HASH_REMOVE, NULL);
 		if (old == NULL)
 			continue;
-		memory->bytes -= bytes_of(old);
+		memory->bytes -= memory_bytes(old);
 		MemoryContextDelete(old);
 	}
 }
 
 /* Is the key there, or one of those before it, to which it is added? */
 static bool
-is_taken(SagazStore *store, SagazKind kind, HTAB *before, const char *key)
+is_taken_in_memory(SagazStore *store, SagazKind kind, HTAB *before, const char *key)
 {
 	bool		found;
 
 	(void) hash_search(before, &key, HASH_ENTER, &found);
-	return found || find_entry(store, kind, key) != NULL;
+	return found || find_memory_entry(store, kind, key) != NULL;
 }
 
 static int64
@@ -200,7 +200,7 @@ memory_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode
 	for (int i = 0; i < count; i++)
 	{
 		const char *key = sagaz_record_key(&records[i]);
-		bool		exists = before && is_taken(store, records[i].kind, before, key);
+		bool		exists = before && is_taken_in_memory(store, records[i].kind, before, key);
 
 		if (exists && mode == SAGAZ_PUT_NEW)
 			ereport(ERROR,
@@ -208,30 +208,30 @@ memory_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode
 					 errmsg("record \"%s\" exists already in storage \"%s\"",
 							key, store->name)));
 		if (!exists)
-			changes = lappend(changes, prepare(store, &records[i]));
+			changes = lappend(changes, prepare_memory_change(store, &records[i]));
 	}
-	apply(store, records[0].kind, changes);
+	apply_to_memory(store, records[0].kind, changes);
 	return list_length(changes);
 }
 
 static int
-compare_found(const void *a, const void *b, void *arg)
+compare_memory_found(const void *a, const void *b, void *arg)
 {
-	return sagaz_record_compare(*(SagazRecord *const *) a,
+	return sagaz_filter_compare(*(SagazRecord *const *) a,
 								*(SagazRecord *const *) b,
 								*(SagazOrder *) arg);
 }
 
 /* Find those among the filter's keys that match. */
 static int
-find_by_keys(SagazStore *store, SagazKind kind, const SagazFilter *filter,
-			 SagazRecord **found)
+find_memory_by_keys(SagazStore *store, SagazKind kind, const SagazFilter *filter,
+					SagazRecord **found)
 {
 	int			count = 0;
 
 	for (int i = 0; i < filter->nkeys; i++)
 	{
-		MemoryEntry *entry = find_entry(store, kind, filter->keys[i]);
+		MemoryEntry *entry = find_memory_entry(store, kind, filter->keys[i]);
 
 		if (entry && sagaz_filter_matches(filter, entry->record))
 			found[count++] = entry->record;
@@ -241,8 +241,8 @@ find_by_keys(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 
 /* The stored records that match, in order, not more than the limit. */
 static SagazRecord **
-find_records(SagazStore *store, SagazKind kind, const SagazFilter *filter,
-			 int *count)
+find_in_memory(SagazStore *store, SagazKind kind, const SagazFilter *filter,
+			   int *count)
 {
 	HTAB	   *entries = ((MemoryStore *) store)->entries[kind];
 	SagazRecord **found = palloc((Max(hash_get_num_entries(entries), filter->nkeys) + 1) *
@@ -253,7 +253,7 @@ find_records(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 
 	*count = 0;
 	if (filter->nkeys > 0)
-		*count = find_by_keys(store, kind, filter, found);
+		*count = find_memory_by_keys(store, kind, filter, found);
 	else
 	{
 		hash_seq_init(&scan, entries);
@@ -261,7 +261,7 @@ find_records(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 			if (sagaz_filter_matches(filter, entry->record))
 				found[(*count)++] = entry->record;
 	}
-	qsort_arg(found, *count, sizeof(SagazRecord *), compare_found, &order);
+	qsort_arg(found, *count, sizeof(SagazRecord *), compare_memory_found, &order);
 	if (filter->limit > 0)
 		*count = Min(*count, filter->limit);
 	return found;
@@ -269,8 +269,8 @@ find_records(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 
 /* What the callback makes of one record, or NULL. */
 static MemoryChange *
-edit_record(SagazStore *store, const SagazRecord *stored, bool exists,
-			SagazEdit edit, void *arg)
+edit_in_memory(SagazStore *store, const SagazRecord *stored, bool exists,
+			   SagazEdit edit, void *arg)
 {
 	SagazRecord record = *stored;
 	MemoryChange *change;
@@ -278,7 +278,7 @@ edit_record(SagazStore *store, const SagazRecord *stored, bool exists,
 	switch (edit(&record, exists, arg))
 	{
 		case SAGAZ_CHANGE:
-			return prepare(store, &record);
+			return prepare_memory_change(store, &record);
 		case SAGAZ_REMOVE:
 			change = palloc0(sizeof(MemoryChange));
 			change->key = pstrdup(sagaz_record_key(stored));
@@ -296,31 +296,31 @@ memory_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 	List	   *changes = NIL;
 	SagazRecord fresh = {.kind = kind};
 	int			count;
-	SagazRecord **found = find_records(store, kind, filter, &count);
+	SagazRecord **found = find_in_memory(store, kind, filter, &count);
 
 	for (int i = 0; i < count; i++)
 	{
-		MemoryChange *change = edit_record(store, found[i], true, edit, arg);
+		MemoryChange *change = edit_in_memory(store, found[i], true, edit, arg);
 
 		if (change)
 			changes = lappend(changes, change);
 	}
-	if (create && find_entry(store, kind, filter->key) == NULL)
+	if (create && find_memory_entry(store, kind, filter->key) == NULL)
 	{
 		MemoryChange *change;
 
 		fresh.saga.saga_id = fresh.event.event_id = pstrdup(filter->key);
-		change = edit_record(store, &fresh, false, edit, arg);
+		change = edit_in_memory(store, &fresh, false, edit, arg);
 		if (change)
 			changes = lappend(changes, change);
 	}
-	apply(store, kind, changes);
+	apply_to_memory(store, kind, changes);
 	return list_length(changes);
 }
 
 /* For a copy, which need not be of one moment, the keys are enough. */
 static void
-keep_keys(MemoryReader *reader, SagazRecord **found)
+keep_memory_keys(MemoryReader *reader, SagazRecord **found)
 {
 	reader->keys = palloc((reader->nfound + 1) * sizeof(char *));
 	for (int i = 0; i < reader->nfound; i++)
@@ -329,12 +329,12 @@ keep_keys(MemoryReader *reader, SagazRecord **found)
 }
 
 static bool
-next_of_keys(MemoryReader *reader, SagazRecord *record)
+next_of_memory_keys(MemoryReader *reader, SagazRecord *record)
 {
 	while (reader->next < reader->nfound)
 	{
-		MemoryEntry *entry = find_entry(reader->base.store, reader->base.kind,
-										reader->keys[reader->next++]);
+		MemoryEntry *entry = find_memory_entry(reader->base.store, reader->base.kind,
+											   reader->keys[reader->next++]);
 
 		if (entry == NULL)
 			continue;
@@ -349,12 +349,12 @@ static void
 memory_read_begin(SagazReader *base)
 {
 	MemoryReader *reader = (MemoryReader *) base;
-	SagazRecord **found = find_records(base->store, base->kind, &base->filter,
-									   &reader->nfound);
+	SagazRecord **found = find_in_memory(base->store, base->kind, &base->filter,
+										 &reader->nfound);
 
 	if (base->filter.order == SAGAZ_FOR_COPY)
 	{
-		keep_keys(reader, found);
+		keep_memory_keys(reader, found);
 		return;
 	}
 	reader->found = found;
@@ -373,7 +373,7 @@ memory_read_next(SagazReader *base, SagazRecord *record)
 	MemoryReader *reader = (MemoryReader *) base;
 
 	if (reader->keys)
-		return next_of_keys(reader, record);
+		return next_of_memory_keys(reader, record);
 	if (reader->next >= reader->nfound)
 		return false;
 	sagaz_record_copy(reader->found[reader->next++], record);
@@ -390,7 +390,7 @@ memory_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 {
 	int			count;
 
-	pfree(find_records(store, kind, filter, &count));
+	pfree(find_in_memory(store, kind, filter, &count));
 	return count;
 }
 
@@ -413,16 +413,16 @@ const SagazBackend sagaz_memory_backend = {
 	.open = memory_open,
 	.ping = memory_ping,
 	.identity = memory_identity,
-	.unfit = sagaz_fits,
+	.unfit = sagaz_store_fits_all,
 	.put = memory_put,
 	.edit = memory_edit,
 	SAGAZ_MERGES_BY_EDIT,
 	.read_begin = memory_read_begin,
 	.read_next = memory_read_next,
 	.read_end = memory_read_end,
-	.read_position = sagaz_no_position,
+	.read_position = sagaz_store_no_position,
 	.count = memory_count,
 	SAGAZ_CLAIMS_BY_EDIT,
-	.call = sagaz_no_call,
+	.call = sagaz_store_no_call,
 	SAGAZ_WITHOUT_STREAMS
 };

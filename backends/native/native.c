@@ -49,7 +49,7 @@ native_identity(SagazStore *store, SagazKind kind)
 }
 
 static void
-do_put(NativePut *put, SagazRecord *records, int count)
+put_native(NativePut *put, SagazRecord *records, int count)
 {
 	if (records[0].kind == SAGAZ_SAGA)
 		native_put_sagas(put, records, count);
@@ -62,7 +62,7 @@ native_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode
 {
 	NativePut	put = {.store = store,.mode = mode,.over_claims = true};
 
-	do_put(&put, records, count);
+	put_native(&put, records, count);
 	return put.merged.added + put.merged.changed;
 }
 
@@ -75,7 +75,7 @@ native_merge(SagazStore *store, SagazRecord *records, int count,
 
 	if (count == 0)
 		return;
-	do_put(&put, records, count);
+	put_native(&put, records, count);
 	merged->added += put.merged.added;
 	merged->changed += put.merged.changed;
 	merged->unchanged += put.merged.unchanged;
@@ -107,7 +107,7 @@ static const char *const count_queries[] = {
 
 /* The tables are the extension owner's. */
 static int64
-count_all(SagazKind kind, int16 group_no)
+count_native(SagazKind kind, int16 group_no)
 {
 	Oid			types[] = {INT2OID};
 	Datum		values[] = {Int16GetDatum(group_no)};
@@ -123,7 +123,7 @@ count_all(SagazKind kind, int16 group_no)
 	count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 										SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
-	sagaz_become(&user);
+	sagaz_owner_restore(&user);
 	return count;
 }
 
@@ -145,8 +145,8 @@ native_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 		(kind == SAGAZ_EVENT &&
 		 (group.start_time != 0 ||
 		  strcmp(store->consumer_group, SAGAZ_DEFAULT_GROUP) != 0)))
-		return sagaz_count_by_reading(store, kind, filter);
-	return count_all(kind, group.no);
+		return sagaz_store_count_by_reading(store, kind, filter);
+	return count_native(kind, group.no);
 }
 
 static char *
@@ -195,6 +195,6 @@ const SagazBackend sagaz_native_backend = {
 	.read_position = native_read_position,
 	.count = native_count,
 	SAGAZ_CLAIMS_BY_EDIT,
-	.call = sagaz_no_call,
+	.call = sagaz_store_no_call,
 	SAGAZ_WITHOUT_STREAMS
 };

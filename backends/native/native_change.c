@@ -28,7 +28,7 @@ typedef struct Replacement
 } Replacement;
 
 static void
-set_time(SagazWriter *row, int attnum, TimestampTz time)
+set_changed_time(SagazWriter *row, int attnum, TimestampTz time)
 {
 	if (time == 0)
 		sagaz_writer_clear(row, attnum);
@@ -37,7 +37,7 @@ set_time(SagazWriter *row, int attnum, TimestampTz time)
 }
 
 static void
-set_text(SagazWriter *row, int attnum, const char *text)
+set_changed_text(SagazWriter *row, int attnum, const char *text)
 {
 	if (text)
 		sagaz_writer_set(row, attnum, CStringGetTextDatum(text));
@@ -46,7 +46,7 @@ set_text(SagazWriter *row, int attnum, const char *text)
 }
 
 static int
-retry_state_of(SagazStatus status)
+native_retry_state(SagazStatus status)
 {
 	switch (status)
 	{
@@ -87,40 +87,40 @@ native_set_retry(SagazWriter *row, const SagazEvent *event, TimestampTz now,
 				 int64 batch_id)
 {
 	SagazStatus status = native_status_of(event);
-	int			state = retry_state_of(status);
+	int			state = native_retry_state(status);
 	bool		has_failed = status == STATUS_FAILED || status == STATUS_DEAD;
 
 	sagaz_writer_set(row, retry_state, Int16GetDatum(state));
 	sagaz_writer_set(row, retry_retry_count, Int32GetDatum(event->retry_count));
-	set_time(row, retry_next_attempt_at, state != RETRY_WAITING ? 0 :
-			 event->next_attempt_at ? event->next_attempt_at : now);
+	set_changed_time(row, retry_next_attempt_at, state != RETRY_WAITING ? 0 :
+					 event->next_attempt_at ? event->next_attempt_at : now);
 	if (state == RETRY_OUT)
 		sagaz_writer_set(row, retry_batch_id, Int64GetDatum(batch_id));
 	else
 		sagaz_writer_clear(row, retry_batch_id);
-	set_time(row, retry_claimed_at, event->claimed_at);
-	set_time(row, retry_sent_at, event->sent_at);
-	set_time(row, retry_failed_at, !has_failed ? 0 :
-			 event->claimed_at ? event->claimed_at : event->created_at);
-	set_text(row, retry_worker_id, event->worker_id);
-	set_text(row, retry_last_error, event->last_error);
+	set_changed_time(row, retry_claimed_at, event->claimed_at);
+	set_changed_time(row, retry_sent_at, event->sent_at);
+	set_changed_time(row, retry_failed_at, !has_failed ? 0 :
+					 event->claimed_at ? event->claimed_at : event->created_at);
+	set_changed_text(row, retry_worker_id, event->worker_id);
+	set_changed_text(row, retry_last_error, event->last_error);
 }
 
 static void
-set_replacement(const SagazEventChange *change, SagazWriter *row, void *arg)
+set_native_replacement(const SagazEventChange *change, SagazWriter *row, void *arg)
 {
 	const Replacement *replacement = arg;
 
 	native_set_retry(row, replacement->event, change->now,
 					 replacement->batch_id);
-	set_text(row, retry_event_type, replacement->event->event_type);
+	set_changed_text(row, retry_event_type, replacement->event->event_type);
 }
 
 /* ---------------------------------------------------------------------- */
 /* The row in the log */
 
 static bool
-differs(SagazWriter *row, TupleTableSlot *old, int attnum)
+native_column_differs(SagazWriter *row, TupleTableSlot *old, int attnum)
 {
 	Form_pg_attribute column = TupleDescAttr(RelationGetDescr(row->rel), attnum - 1);
 	bool		isnull = row->slot->tts_isnull[attnum - 1];
@@ -137,20 +137,20 @@ differs(SagazWriter *row, TupleTableSlot *old, int attnum)
  * place stays.
  */
 static void
-replace_content(const SagazEventChange *change, const SagazEvent *event,
-				bool is_plain)
+replace_native_content(const SagazEventChange *change, const SagazEvent *event,
+					   bool is_plain)
 {
 	SagazWriter *row = sagaz_writer_begin("outbox");
 	bool		any = false;
 
 	sagaz_writer_copy(row, change->event);
-	set_time(row, outbox_created_at, event->created_at);
+	set_changed_time(row, outbox_created_at, event->created_at);
 	native_set_content(row, event);
 	if (is_plain)
-		set_time(row, outbox_available_at,
-				 event->next_attempt_at > change->now ? event->next_attempt_at : 0);
+		set_changed_time(row, outbox_available_at,
+						 event->next_attempt_at > change->now ? event->next_attempt_at : 0);
 	for (int attnum = 1; attnum <= outbox_columns; attnum++)
-		any = any || differs(row, change->event, attnum);
+		any = any || native_column_differs(row, change->event, attnum);
 	if (any)
 		sagaz_writer_update(row, change->event, change->snapshot);
 	sagaz_writer_end(row);
@@ -164,20 +164,20 @@ native_set_content(SagazWriter *row, const SagazEvent *event)
 	bool		is_own = event->aggregate_id == NULL ||
 		strcmp(event->aggregate_id, event->saga_id) == 0;
 
-	set_text(row, outbox_aggregate_type, event->aggregate_type);
-	set_text(row, outbox_aggregate_id, is_own ? NULL : event->aggregate_id);
-	set_text(row, outbox_event_type, event->event_type);
+	set_changed_text(row, outbox_aggregate_type, event->aggregate_type);
+	set_changed_text(row, outbox_aggregate_id, is_own ? NULL : event->aggregate_id);
+	set_changed_text(row, outbox_event_type, event->event_type);
 	sagaz_writer_set(row, outbox_payload, JsonbPGetDatum(event->payload));
 	sagaz_writer_set(row, outbox_headers, JsonbPGetDatum(event->headers));
-	set_text(row, outbox_routing_key, event->routing_key);
-	set_text(row, outbox_partition_key, event->partition_key);
+	set_changed_text(row, outbox_routing_key, event->routing_key);
+	set_changed_text(row, outbox_partition_key, event->partition_key);
 }
 
 /* ---------------------------------------------------------------------- */
 
 /* The event as it is under the locks; status is STATUS_NONE for none of its. */
 static SagazStatus
-read_locked(SagazStore *store, const SagazEventChange *change, SagazEvent *there)
+read_locked_native(SagazStore *store, const SagazEventChange *change, SagazEvent *there)
 {
 	SagazStates *states = sagaz_states_open(store->consumer_group, change->snapshot);
 	SagazFoundEvent found = {.slot = change->event};
@@ -190,7 +190,7 @@ read_locked(SagazStore *store, const SagazEventChange *change, SagazEvent *there
 }
 
 static bool
-lock_event(SagazStore *store, SagazEventChange *change)
+lock_native_event(SagazStore *store, SagazEventChange *change)
 {
 	sagaz_group_use(store->consumer_group, &change->group);
 	if (sagaz_event_change_look(change) && sagaz_event_change_lock(change))
@@ -200,7 +200,7 @@ lock_event(SagazStore *store, SagazEventChange *change)
 }
 
 static void
-check_saga_id(const SagazEventChange *change, const SagazEvent *event)
+check_changed_saga_id(const SagazEventChange *change, const SagazEvent *event)
 {
 	if (strcmp(sagaz_column_text(change->event, outbox_saga_id),
 			   event->saga_id) != 0)
@@ -211,15 +211,15 @@ check_saga_id(const SagazEventChange *change, const SagazEvent *event)
 }
 
 static void
-replace_event(SagazEventChange *change, const SagazEvent *event, bool is_its)
+replace_native_event(SagazEventChange *change, const SagazEvent *event, bool is_its)
 {
 	Replacement replacement = {.event = event};
 	SagazStatus status = native_status_of(event);
-	bool		is_plain = is_its && change->place.state == PLACE_AHEAD &&
+	bool		is_plain = is_its && change->place.state == PLACE_UNREAD &&
 		native_is_plain(event);
 
-	check_saga_id(change, event);
-	replace_content(change, event, is_plain);
+	check_changed_saga_id(change, event);
+	replace_native_content(change, event, is_plain);
 	if (is_plain)
 		return;
 	if (status == STATUS_CLAIMED)
@@ -233,7 +233,7 @@ replace_event(SagazEventChange *change, const SagazEvent *event, bool is_its)
 	sagaz_event_change(change,
 					   status == STATUS_SENT ? EVENT_IS_SENT :
 					   status == STATUS_DEAD ? EVENT_IS_DEAD : EVENT_GOES_ON,
-					   true, set_replacement, &replacement);
+					   true, set_native_replacement, &replacement);
 }
 
 /* Make an event of the log like the record. */
@@ -245,19 +245,19 @@ native_change_event(NativePut *put, const SagazRecord *record, Datum event_id)
 	SagazStatus status;
 	NativeOutcome outcome = NATIVE_CHANGED;
 
-	if (!lock_event(put->store, &change))
+	if (!lock_native_event(put->store, &change))
 		return NATIVE_GONE;
-	status = read_locked(put->store, &change, &there.event);
-	if (status != STATUS_NONE && sagaz_is_kept(&there, record, put->over_claims))
+	status = read_locked_native(put->store, &change, &there.event);
+	if (status != STATUS_NONE && sagaz_merge_keeps(&there, record, put->over_claims))
 		outcome = NATIVE_KEPT;
 	else
-		replace_event(&change, &record->event, status != STATUS_NONE);
+		replace_native_event(&change, &record->event, status != STATUS_NONE);
 	sagaz_event_change_end(&change);
 	return outcome;
 }
 
 static void
-set_sent(const SagazEventChange *change, SagazWriter *row, void *arg)
+set_native_sent(const SagazEventChange *change, SagazWriter *row, void *arg)
 {
 	sagaz_writer_set(row, retry_state, Int16GetDatum(RETRY_SENT));
 	sagaz_writer_set(row, retry_sent_at, TimestampTzGetDatum(change->now));
@@ -272,11 +272,11 @@ native_finish_event(SagazStore *store, Datum event_id)
 	SagazEvent	there = {0};
 	SagazStatus status;
 
-	if (!lock_event(store, &change))
+	if (!lock_native_event(store, &change))
 		return false;
-	status = read_locked(store, &change, &there);
+	status = read_locked_native(store, &change, &there);
 	if (status != STATUS_SENT && status != STATUS_NONE)
-		sagaz_event_change(&change, EVENT_IS_SENT, false, set_sent, NULL);
+		sagaz_event_change(&change, EVENT_IS_SENT, false, set_native_sent, NULL);
 	sagaz_event_change_end(&change);
 	return true;
 }

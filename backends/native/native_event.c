@@ -74,7 +74,7 @@ native_uuid(const char *event_id)
 /* What is there */
 
 static bool
-probe_archive(EventPut *put, Datum event_id)
+probe_archived_event(EventPut *put, Datum event_id)
 {
 	ScanKeyData key;
 
@@ -93,10 +93,10 @@ static bool
 find_event(EventPut *put, Datum event_id, SagazFoundEvent *found)
 {
 	found->archived = false;
-	found->slot = sagaz_event_fetch(&put->log, event_id, put->snapshot);
+	found->slot = sagaz_place_fetch_event(&put->log, event_id, put->snapshot);
 	if (found->slot)
 		return true;
-	found->archived = probe_archive(put, event_id);
+	found->archived = probe_archived_event(put, event_id);
 	if (found->archived)
 		found->slot = put->archive->slot;
 	return found->archived;
@@ -104,7 +104,7 @@ find_event(EventPut *put, Datum event_id, SagazFoundEvent *found)
 
 /* What is to be put must not be there already, and is looked up later. */
 static void
-begin_look(EventPut *put, NativePut *what, int count)
+begin_event_look(EventPut *put, NativePut *what, int count)
 {
 	memset(put, 0, sizeof(EventPut));
 	put->put = what;
@@ -116,7 +116,7 @@ begin_look(EventPut *put, NativePut *what, int count)
 }
 
 static void
-end_look(EventPut *put)
+end_event_look(EventPut *put)
 {
 	if (put->log)
 		sagaz_scan_end(put->log);
@@ -129,7 +129,7 @@ end_look(EventPut *put)
 
 /* The record of an event that is there; false if it is none of the group's. */
 static bool
-read_there(EventPut *put, SagazFoundEvent *found, SagazEvent *there)
+read_event_there(EventPut *put, SagazFoundEvent *found, SagazEvent *there)
 {
 	if (!found->archived)
 	{
@@ -142,7 +142,7 @@ read_there(EventPut *put, SagazFoundEvent *found, SagazEvent *there)
 }
 
 static void
-remember_fresh(EventPut *put, const SagazEvent *event, Datum event_id)
+remember_fresh_event(EventPut *put, const SagazEvent *event, Datum event_id)
 {
 	NewEvent   *fresh = &put->fresh[put->nfresh++];
 
@@ -167,18 +167,18 @@ merge_event(EventPut *put, const SagazRecord *record, Datum event_id,
 {
 	SagazRecord there = {.kind = SAGAZ_EVENT};
 	SagazMerged *merged = &put->put->merged;
-	bool		is_its = read_there(put, found, &there.event);
+	bool		is_its = read_event_there(put, found, &there.event);
 
 	if (is_its && (native_event_same(&there.event, &record->event) ||
 				   sagaz_record_same(&there, record)))
 		merged->unchanged++;
-	else if (is_its && sagaz_is_kept(&there, record, put->put->over_claims))
+	else if (is_its && sagaz_merge_keeps(&there, record, put->put->over_claims))
 		merged->kept++;
 	else if (found->archived)
 	{
 		simple_table_tuple_delete(put->archive->rel, &found->slot->tts_tid,
 								  put->snapshot);
-		remember_fresh(put, &record->event, event_id);
+		remember_fresh_event(put, &record->event, event_id);
 		merged->added--;
 		merged->changed++;
 	}
@@ -200,7 +200,7 @@ look_at_event(EventPut *put, MemoryContext item, const SagazRecord *record)
 	event_id = native_uuid(record->event.event_id);
 	if (!find_event(put, event_id, &found))
 	{
-		remember_fresh(put, &record->event, event_id);
+		remember_fresh_event(put, &record->event, event_id);
 		return;
 	}
 	if (put->put->mode == SAGAZ_PUT_NEW)
@@ -220,14 +220,14 @@ look_at_event(EventPut *put, MemoryContext item, const SagazRecord *record)
 /* New events */
 
 static void
-set_time(SagazWriter *row, int attnum, TimestampTz time)
+set_event_time(SagazWriter *row, int attnum, TimestampTz time)
 {
 	if (time != 0)
 		sagaz_writer_set(row, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
 }
 
 static void
-set_text(SagazWriter *row, int attnum, const char *text)
+set_event_text(SagazWriter *row, int attnum, const char *text)
 {
 	if (text)
 		sagaz_writer_set(row, attnum, CStringGetTextDatum(text));
@@ -235,60 +235,60 @@ set_text(SagazWriter *row, int attnum, const char *text)
 
 /* The columns of the archive begin with those of a record. */
 static void
-make_archive_row(EventPut *put, const NewEvent *fresh)
+make_event_archive_row(EventPut *put, const NewEvent *fresh)
 {
 	const SagazEvent *event = fresh->event;
 	SagazWriter *row = put->to_archive;
 
 	sagaz_writer_row(row);
 	sagaz_writer_set(row, event_event_id + 1, fresh->event_id);
-	set_text(row, event_saga_id + 1, event->saga_id);
-	set_text(row, event_aggregate_type + 1, event->aggregate_type);
-	set_text(row, event_aggregate_id + 1,
-			 event->aggregate_id ? event->aggregate_id : event->saga_id);
-	set_text(row, event_event_type + 1, event->event_type);
+	set_event_text(row, event_saga_id + 1, event->saga_id);
+	set_event_text(row, event_aggregate_type + 1, event->aggregate_type);
+	set_event_text(row, event_aggregate_id + 1,
+				   event->aggregate_id ? event->aggregate_id : event->saga_id);
+	set_event_text(row, event_event_type + 1, event->event_type);
 	sagaz_writer_set(row, event_payload + 1, JsonbPGetDatum(event->payload));
 	sagaz_writer_set(row, event_headers + 1, JsonbPGetDatum(event->headers));
 	sagaz_writer_set(row, event_status + 1,
-					 ObjectIdGetDatum(saga_status_oid(&event_statuses, event->status)));
-	set_time(row, event_created_at + 1, event->created_at);
-	set_time(row, event_claimed_at + 1, event->claimed_at);
-	set_time(row, event_sent_at + 1, event->sent_at);
+					 ObjectIdGetDatum(saga_status_word_oid(&event_statuses, event->status)));
+	set_event_time(row, event_created_at + 1, event->created_at);
+	set_event_time(row, event_claimed_at + 1, event->claimed_at);
+	set_event_time(row, event_sent_at + 1, event->sent_at);
 	sagaz_writer_set(row, event_retry_count + 1, Int32GetDatum(event->retry_count));
-	set_text(row, event_last_error + 1, event->last_error);
-	set_text(row, event_worker_id + 1, event->worker_id);
-	set_text(row, event_routing_key + 1, event->routing_key);
-	set_text(row, event_partition_key + 1, event->partition_key);
-	set_time(row, ARCHIVED_AT, put->now);
+	set_event_text(row, event_last_error + 1, event->last_error);
+	set_event_text(row, event_worker_id + 1, event->worker_id);
+	set_event_text(row, event_routing_key + 1, event->routing_key);
+	set_event_text(row, event_partition_key + 1, event->partition_key);
+	set_event_time(row, ARCHIVED_AT, put->now);
 }
 
 /* The transaction has its xid before a place is drawn: see next_seq(). */
 static void
-make_log_row(EventPut *put, const NewEvent *fresh)
+make_event_log_row(EventPut *put, const NewEvent *fresh)
 {
 	const SagazEvent *event = fresh->event;
 	SagazWriter *row = put->to_log;
 	int64		seq;
 
 	sagaz_writer_row(row);
-	seq = sagaz_draw_seq();
+	seq = sagaz_draw_place_number();
 	sagaz_writer_set(row, outbox_pos,
 					 UInt64GetDatum(fresh->is_plain ?
 									U64FromFullTransactionId(GetTopFullTransactionId()) :
 									POS_OF_NONE));
 	sagaz_writer_set(row, outbox_seq, Int64GetDatum(seq));
-	set_time(row, outbox_created_at, event->created_at);
+	set_event_time(row, outbox_created_at, event->created_at);
 	sagaz_writer_set(row, outbox_event_id, fresh->event_id);
 	sagaz_writer_set(row, outbox_lane,
 					 Int16GetDatum(sagaz_lane_of(event->saga_id, strlen(event->saga_id))));
-	set_text(row, outbox_saga_id, event->saga_id);
+	set_event_text(row, outbox_saga_id, event->saga_id);
 	native_set_content(row, event);
 	if (fresh->is_plain && event->next_attempt_at > put->now)
-		set_time(row, outbox_available_at, event->next_attempt_at);
+		set_event_time(row, outbox_available_at, event->next_attempt_at);
 }
 
 static void
-make_retry_row(EventPut *put, const NewEvent *fresh)
+make_event_retry_row(EventPut *put, const NewEvent *fresh)
 {
 	sagaz_retry_row_of_event(put->to_retry, put->group.no, put->to_log->slot,
 							 RETRY_WAITING);
@@ -297,7 +297,7 @@ make_retry_row(EventPut *put, const NewEvent *fresh)
 
 /* Queue the writer's row. */
 static void
-queue_row(SagazWriter *writer)
+queue_event_row(SagazWriter *writer)
 {
 	sagaz_writer_queue(writer);
 	if (writer->queued == SAGAZ_WRITER_QUEUE)
@@ -305,21 +305,21 @@ queue_row(SagazWriter *writer)
 }
 
 static void
-write_event(EventPut *put, const NewEvent *fresh)
+write_native_event(EventPut *put, const NewEvent *fresh)
 {
 	if (fresh->status == STATUS_SENT)
 	{
-		make_archive_row(put, fresh);
-		queue_row(put->to_archive);
+		make_event_archive_row(put, fresh);
+		queue_event_row(put->to_archive);
 		return;
 	}
-	make_log_row(put, fresh);
+	make_event_log_row(put, fresh);
 	if (!fresh->is_plain)
 	{
-		make_retry_row(put, fresh);
-		queue_row(put->to_retry);
+		make_event_retry_row(put, fresh);
+		queue_event_row(put->to_retry);
 	}
-	queue_row(put->to_log);
+	queue_event_row(put->to_log);
 }
 
 /*
@@ -327,7 +327,7 @@ write_event(EventPut *put, const NewEvent *fresh)
  * these were committed, so the commit must not be lost in a crash.
  */
 static void
-prepare_retries(EventPut *put)
+prepare_event_retries(EventPut *put)
 {
 	sagaz_group_use(put->put->store->consumer_group, &put->group);
 	put->batch_id = native_make_batch(&put->group, put->claimed, put->claimed_at);
@@ -336,7 +336,7 @@ prepare_retries(EventPut *put)
 }
 
 static void
-write_fresh(EventPut *put, MemoryContext item)
+write_fresh_events(EventPut *put, MemoryContext item)
 {
 	SagazWriter *writers[] = {
 		put->to_log = sagaz_writer_begin("outbox"),
@@ -346,12 +346,12 @@ write_fresh(EventPut *put, MemoryContext item)
 	MemoryContext outer;
 
 	if (put->has_retries)
-		prepare_retries(put);
+		prepare_event_retries(put);
 	outer = MemoryContextSwitchTo(item);
 	for (int i = 0; i < put->nfresh; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		write_event(put, &put->fresh[i]);
+		write_native_event(put, &put->fresh[i]);
 		MemoryContextReset(item);
 	}
 	MemoryContextSwitchTo(outer);
@@ -371,14 +371,14 @@ native_put_events(NativePut *what, SagazRecord *records, int count)
 											   ALLOCSET_DEFAULT_SIZES);
 	EventPut	put;
 
-	begin_look(&put, what, count);
+	begin_event_look(&put, what, count);
 	for (int i = 0; i < count; i++)
 		look_at_event(&put, item, &records[i]);
 	CommandCounterIncrement();
 	if (put.nfresh > 0)
-		write_fresh(&put, item);
+		write_fresh_events(&put, item);
 	CommandCounterIncrement();
-	end_look(&put);
+	end_event_look(&put);
 	MemoryContextDelete(item);
 }
 
@@ -393,14 +393,14 @@ native_remove_events(SagazStore *store, const char *const *keys, int nkeys)
 	EventPut	put;
 	int64		removed = 0;
 
-	begin_look(&put, &what, 0);
+	begin_event_look(&put, &what, 0);
 	for (int i = 0; i < nkeys; i++)
 	{
 		SagazFoundEvent found;
 		Datum		event_id;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!sagaz_is_uuid(keys[i]))
+		if (!sagaz_filter_is_uuid(keys[i]))
 			continue;
 		event_id = native_uuid(keys[i]);
 		if (!find_event(&put, event_id, &found))
@@ -413,6 +413,6 @@ native_remove_events(SagazStore *store, const char *const *keys, int nkeys)
 		removed++;
 	}
 	CommandCounterIncrement();
-	end_look(&put);
+	end_event_look(&put);
 	return removed;
 }

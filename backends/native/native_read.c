@@ -30,7 +30,7 @@
 /* Sagas */
 
 static SagazScan *
-scan_behind(NativeReader *reader, const char *table, const char *index)
+scan_native_behind(NativeReader *reader, const char *table, const char *index)
 {
 	const char *position = reader->base.filter.position;
 	ScanKeyData key;
@@ -46,16 +46,16 @@ scan_behind(NativeReader *reader, const char *table, const char *index)
 }
 
 static int
-compare_keys(const void *a, const void *b)
+compare_native_keys(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }
 
 /* All keys by their bytes, which need not be the order of the index. */
 static void
-sort_keys(NativeReader *reader)
+sort_native_keys(NativeReader *reader)
 {
-	SagazScan  *scan = scan_behind(reader, "sagas", "sagas_pkey");
+	SagazScan  *scan = scan_native_behind(reader, "sagas", "sagas_pkey");
 	int			room = 256;
 	const char **keys = palloc(room * sizeof(char *));
 
@@ -67,12 +67,12 @@ sort_keys(NativeReader *reader)
 		keys[reader->nkeys++] = sagaz_column_text(scan->slot, saga_saga_id);
 	}
 	sagaz_scan_end(scan);
-	qsort(keys, reader->nkeys, sizeof(char *), compare_keys);
+	qsort(keys, reader->nkeys, sizeof(char *), compare_native_keys);
 	reader->keys = keys;
 }
 
 static void
-begin_sagas(NativeReader *reader)
+begin_reading_sagas(NativeReader *reader)
 {
 	const SagazFilter *filter = &reader->base.filter;
 
@@ -82,17 +82,17 @@ begin_sagas(NativeReader *reader)
 		return;
 	if (filter->order == SAGAZ_BY_KEY)
 	{
-		sort_keys(reader);
+		sort_native_keys(reader);
 		return;
 	}
-	reader->sagas = scan_behind(reader, "sagas", "sagas_pkey");
-	reader->steps = scan_behind(reader, "saga_steps", "saga_steps_pkey");
+	reader->sagas = scan_native_behind(reader, "sagas", "sagas_pkey");
+	reader->steps = scan_native_behind(reader, "saga_steps", "saga_steps_pkey");
 	reader->has_step = sagaz_scan_next(reader->steps);
 	initStringInfo(&reader->last_key);
 }
 
 static bool
-next_saga_by_key(NativeReader *reader, SagaRow *row, SagaSteps *steps)
+read_next_saga_by_key(NativeReader *reader, SagaRow *row, SagaSteps *steps)
 {
 	while (reader->next_key < reader->nkeys)
 	{
@@ -109,7 +109,7 @@ next_saga_by_key(NativeReader *reader, SagaRow *row, SagaSteps *steps)
 
 /* Whose steps has the scan come to? As memcmp() says it. */
 static int
-compare_owner(NativeReader *reader, Datum saga_id)
+compare_native_owner(NativeReader *reader, Datum saga_id)
 {
 	Datum		owner = sagaz_column(reader->steps->slot, step_saga_id);
 
@@ -121,14 +121,14 @@ compare_owner(NativeReader *reader, Datum saga_id)
 }
 
 static bool
-next_saga_in_order(NativeReader *reader, SagaRow *row, SagaSteps *steps)
+read_next_saga_in_order(NativeReader *reader, SagaRow *row, SagaSteps *steps)
 {
 	if (!sagaz_scan_next(reader->sagas))
 		return false;
 	saga_copy_row(reader->sagas->slot, row);
 	while (reader->has_step)
 	{
-		int			order = compare_owner(reader, saga_get(row, saga_saga_id));
+		int			order = compare_native_owner(reader, saga_get(row, saga_saga_id));
 
 		if (order > 0)
 			break;
@@ -140,13 +140,13 @@ next_saga_in_order(NativeReader *reader, SagaRow *row, SagaSteps *steps)
 }
 
 static bool
-next_saga(NativeReader *reader, SagazRecord *record)
+read_next_saga(NativeReader *reader, SagazRecord *record)
 {
 	SagaRow		row;
 	SagaSteps	steps = {0};
 
-	if (reader->sagas ? !next_saga_in_order(reader, &row, &steps) :
-		!next_saga_by_key(reader, &row, &steps))
+	if (reader->sagas ? !read_next_saga_in_order(reader, &row, &steps) :
+		!read_next_saga_by_key(reader, &row, &steps))
 		return false;
 	native_saga_of_row(&row, &steps, &record->saga);
 	if (reader->sagas)
@@ -161,7 +161,7 @@ next_saga(NativeReader *reader, SagazRecord *record)
 /* Events */
 
 static void
-refuse_position(const char *position)
+refuse_native_position(const char *position)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_INPUT),
@@ -170,7 +170,7 @@ refuse_position(const char *position)
 
 /* Open the reader's lane, or the archive, behind a place or an id. */
 static void
-open_lane(NativeReader *reader, int64 after)
+open_native_lane(NativeReader *reader, int64 after)
 {
 	ScanKeyData keys[2];
 
@@ -185,7 +185,7 @@ open_lane(NativeReader *reader, int64 after)
 }
 
 static void
-open_archive(NativeReader *reader, const char *after)
+open_native_archive(NativeReader *reader, const char *after)
 {
 	MemoryContext outer = MemoryContextSwitchTo(reader->base.context);
 	ScanKeyData key;
@@ -202,34 +202,34 @@ open_archive(NativeReader *reader, const char *after)
 
 /* Go on behind a position. */
 static void
-open_position(NativeReader *reader, const char *position)
+open_native_position(NativeReader *reader, const char *position)
 {
 	int			lane;
 	long long	seq;
 	char		more;
 
 	if (strncmp(position, ARCHIVE_POSITION, strlen(ARCHIVE_POSITION)) == 0 &&
-		sagaz_is_uuid(position + strlen(ARCHIVE_POSITION)))
-		open_archive(reader, position + strlen(ARCHIVE_POSITION));
+		sagaz_filter_is_uuid(position + strlen(ARCHIVE_POSITION)))
+		open_native_archive(reader, position + strlen(ARCHIVE_POSITION));
 	else if (sscanf(position, LOG_POSITION "%d %lld%c", &lane, &seq, &more) == 2 &&
 			 lane >= 0 && lane < SAGAZ_LANES)
 	{
 		reader->lane = (int16) lane;
-		open_lane(reader, (int64) seq);
+		open_native_lane(reader, (int64) seq);
 	}
 	else
-		refuse_position(position);
+		refuse_native_position(position);
 }
 
 /* The archive keeps the final state in the default group. */
 static bool
-archive_tells(const NativeReader *reader)
+native_archive_tells(const NativeReader *reader)
 {
 	return strcmp(reader->states->group.name, SAGAZ_DEFAULT_GROUP) == 0;
 }
 
 static SagazScan *
-scan_ids(NativeReader *reader, const char *table, const char *index, bool *found)
+scan_native_ids(NativeReader *reader, const char *table, const char *index, bool *found)
 {
 	SagazScan  *scan = sagaz_scan_begin(table, index, reader->snapshot, NULL, 0,
 										ForwardScanDirection);
@@ -240,17 +240,17 @@ scan_ids(NativeReader *reader, const char *table, const char *index, bool *found
 
 /* Log and archive by id; the archive is the default group's. */
 static void
-open_by_key(NativeReader *reader)
+open_native_by_key(NativeReader *reader)
 {
-	reader->rows = scan_ids(reader, "outbox", "outbox_event_id", &reader->has_row);
-	if (archive_tells(reader))
-		reader->archive = scan_ids(reader, "outbox_archive", "outbox_archive_pkey",
-								   &reader->has_archived);
+	reader->rows = scan_native_ids(reader, "outbox", "outbox_event_id", &reader->has_row);
+	if (native_archive_tells(reader))
+		reader->archive = scan_native_ids(reader, "outbox_archive", "outbox_archive_pkey",
+										  &reader->has_archived);
 }
 
 /* Which statuses are asked for, as a set of status_bit(). */
 static int
-wanted_statuses(const SagazFilter *filter)
+statuses_to_read(const SagazFilter *filter)
 {
 	int			statuses = 0;
 
@@ -263,7 +263,7 @@ wanted_statuses(const SagazFilter *filter)
 
 /* Those of the filter's keys that can be ids of events. */
 static SagazEventScan *
-scan_keys(NativeReader *reader)
+scan_native_keys(NativeReader *reader)
 {
 	const SagazFilter *filter = &reader->base.filter;
 	const char *const *keys = filter->key ? &filter->key : filter->keys;
@@ -272,37 +272,37 @@ scan_keys(NativeReader *reader)
 	int			nids = 0;
 
 	for (int i = 0; i < nkeys; i++)
-		if (sagaz_is_uuid(keys[i]))
+		if (sagaz_filter_is_uuid(keys[i]))
 			ids[nids++] = native_uuid(keys[i]);
 	return sagaz_scan_by_ids(reader->states, ALL_STATUSES, ids, nids);
 }
 
 static void
-begin_events(NativeReader *reader)
+begin_reading_events(NativeReader *reader)
 {
 	const SagazFilter *filter = &reader->base.filter;
 
 	reader->states = sagaz_states_open(reader->base.store->consumer_group,
 									   reader->snapshot);
 	if (filter->key || filter->nkeys > 0)
-		reader->events = scan_keys(reader);
+		reader->events = scan_native_keys(reader);
 	else if (filter->saga_id)
 		reader->events = sagaz_scan_by_saga(reader->states, ALL_STATUSES,
 											CStringGetTextDatum(filter->saga_id));
 	else if (filter->nstatuses > 0)
 		reader->events = sagaz_scan_by_status(reader->states,
-											  wanted_statuses(filter));
+											  statuses_to_read(filter));
 	else if (filter->order == SAGAZ_BY_KEY)
-		open_by_key(reader);
+		open_native_by_key(reader);
 	else if (filter->position)
-		open_position(reader, filter->position);
+		open_native_position(reader, filter->position);
 	else
-		open_lane(reader, 0);
+		open_native_lane(reader, 0);
 }
 
 /* Read an event that was found; false if it is none of the group's. */
 static bool
-read_event(NativeReader *reader, SagazFoundEvent *found, SagazEvent *event)
+read_native_event(NativeReader *reader, SagazFoundEvent *found, SagazEvent *event)
 {
 	if (!found->archived)
 	{
@@ -316,7 +316,7 @@ read_event(NativeReader *reader, SagazFoundEvent *found, SagazEvent *event)
 
 /* Does the event with the lower id lie in the archive? */
 static bool
-archived_is_next(NativeReader *reader)
+read_archived_next(NativeReader *reader)
 {
 	if (!reader->has_row || !reader->has_archived)
 		return reader->has_archived;
@@ -327,20 +327,20 @@ archived_is_next(NativeReader *reader)
 
 /* The next event by id, which may be none of the group's. */
 static bool
-next_event_by_key(NativeReader *reader, SagazEvent *event)
+read_next_event_by_key(NativeReader *reader, SagazEvent *event)
 {
 	bool		has_any;
 
 	do
 	{
-		SagazFoundEvent found = {.archived = archived_is_next(reader)};
+		SagazFoundEvent found = {.archived = read_archived_next(reader)};
 
 		CHECK_FOR_INTERRUPTS();
 		has_any = reader->has_row || reader->has_archived;
 		if (!has_any)
 			break;
 		found.slot = found.archived ? reader->archive->slot : reader->rows->slot;
-		has_any = read_event(reader, &found, event);
+		has_any = read_native_event(reader, &found, event);
 		if (found.archived)
 			reader->has_archived = sagaz_scan_next(reader->archive);
 		else
@@ -351,7 +351,7 @@ next_event_by_key(NativeReader *reader, SagazEvent *event)
 
 /* The next row of the log or the archive; false behind the last. */
 static bool
-next_row(NativeReader *reader)
+read_next_row(NativeReader *reader)
 {
 	while (!sagaz_scan_next(reader->rows))
 	{
@@ -360,31 +360,31 @@ next_row(NativeReader *reader)
 		reader->lane++;
 		if (reader->lane < SAGAZ_LANES)
 		{
-			open_lane(reader, 0);
+			open_native_lane(reader, 0);
 			continue;
 		}
-		if (!archive_tells(reader))
+		if (!native_archive_tells(reader))
 			return false;
 		sagaz_scan_end(reader->rows);
-		open_archive(reader, NULL);
+		open_native_archive(reader, NULL);
 	}
 	return true;
 }
 
 /* Walk over log and archive; events that are none of the group's are passed. */
 static bool
-next_event_in_order(NativeReader *reader, SagazEvent *event)
+read_next_event_in_order(NativeReader *reader, SagazEvent *event)
 {
 	SagazFoundEvent found;
 
 	do
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!next_row(reader))
+		if (!read_next_row(reader))
 			return false;
 		found.slot = reader->rows->slot;
 		found.archived = reader->lane == SAGAZ_LANES;
-	} while (!read_event(reader, &found, event));
+	} while (!read_native_event(reader, &found, event));
 	reader->last_lane = reader->lane;
 	if (found.archived)
 		reader->last_id = *DatumGetUUIDP(sagaz_column(found.slot, 1));
@@ -394,14 +394,14 @@ next_event_in_order(NativeReader *reader, SagazEvent *event)
 }
 
 static bool
-next_event(NativeReader *reader, SagazRecord *record)
+read_next_event(NativeReader *reader, SagazRecord *record)
 {
 	const SagazFoundEvent *found;
 
 	if (reader->base.filter.order == SAGAZ_BY_KEY && reader->events == NULL)
-		return next_event_by_key(reader, &record->event);
+		return read_next_event_by_key(reader, &record->event);
 	if (reader->events == NULL)
-		return next_event_in_order(reader, &record->event);
+		return read_next_event_in_order(reader, &record->event);
 	found = sagaz_event_scan_next(reader->events);
 	if (found)
 		native_event_of(reader->states, found, &record->event);
@@ -417,9 +417,9 @@ native_read_begin(SagazReader *base)
 
 	reader->snapshot = GetActiveSnapshot();
 	if (base->kind == SAGAZ_SAGA)
-		begin_sagas(reader);
+		begin_reading_sagas(reader);
 	else
-		begin_events(reader);
+		begin_reading_events(reader);
 }
 
 bool
@@ -429,8 +429,8 @@ native_read_next(SagazReader *base, SagazRecord *record)
 
 	if (base->filter.limit > 0 && reader->count >= base->filter.limit)
 		return false;
-	while (base->kind == SAGAZ_SAGA ? next_saga(reader, record) :
-		   next_event(reader, record))
+	while (base->kind == SAGAZ_SAGA ? read_next_saga(reader, record) :
+		   read_next_event(reader, record))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!sagaz_filter_matches(&base->filter, record))

@@ -21,7 +21,7 @@
 /* Sagas */
 
 static Jsonb *
-json_null(void)
+record_json_null(void)
 {
 	JsonbValue	null = {.type = jbvNull};
 
@@ -29,7 +29,7 @@ json_null(void)
 }
 
 static TimestampTz
-time_of(const SagaRow *row, int attnum)
+record_time_of(const SagaRow *row, int attnum)
 {
 	return sagaz_record_time(DatumGetTimestampTz(saga_get(row, attnum)));
 }
@@ -41,14 +41,14 @@ native_saga_of_row(const SagaRow *row, const SagaSteps *steps, SagazSaga *saga)
 	saga->saga_id = TextDatumGetCString(saga_get(row, saga_saga_id));
 	saga->saga_name = TextDatumGetCString(saga_get(row, saga_saga_name));
 	saga->status = unconstify(char *, saga_status_word(DatumGetObjectId(saga_get(row, saga_status))));
-	saga->steps = steps->count == 0 ? sagaz_empty_array() : saga_steps_to_json(steps);
-	saga->context = saga_is_null(row, saga_context) ? json_null() :
+	saga->steps = steps->count == 0 ? sagaz_record_empty_array() : saga_steps_to_json(steps);
+	saga->context = saga_is_null(row, saga_context) ? record_json_null() :
 		DatumGetJsonbPCopy(saga_get(row, saga_context));
 	saga->metadata = saga_is_null(row, saga_metadata) ? NULL :
 		DatumGetJsonbPCopy(saga_get(row, saga_metadata));
 	saga->version = DatumGetInt64(saga_get(row, saga_version));
-	saga->created_at = time_of(row, saga_created_at);
-	saga->updated_at = time_of(row, saga_updated_at);
+	saga->created_at = record_time_of(row, saga_created_at);
+	saga->updated_at = record_time_of(row, saga_updated_at);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -56,7 +56,7 @@ native_saga_of_row(const SagaRow *row, const SagaSteps *steps, SagazSaga *saga)
 
 /* When the lease of a claimed event ends, if it was extended. */
 static TimestampTz
-lease_until(const SagazStates *states, const SagazEventState *state)
+record_lease_until(const SagazStates *states, const SagazEventState *state)
 {
 	TimestampTz end = state->lease_end;
 
@@ -67,13 +67,13 @@ lease_until(const SagazStates *states, const SagazEventState *state)
 		sagaz_receipts_read(state->batch_id, states->snapshot, &receipts);
 		end = receipts.until;
 	}
-	return end > sagaz_lease_end(state->claimed_at, 0) ? end : 0;
+	return end > sagaz_batch_lease_end(state->claimed_at, 0) ? end : 0;
 }
 
 /* The event's state into its record. */
 static void
-set_state(const SagazStates *states, const SagazEventState *state,
-		  SagazEvent *event)
+set_record_state(const SagazStates *states, const SagazEventState *state,
+				 SagazEvent *event)
 {
 	event->status = unconstify(char *, sagaz_event_words[state->status]);
 	event->claimed_at = state->claimed_at;
@@ -82,7 +82,7 @@ set_state(const SagazStates *states, const SagazEventState *state,
 	event->last_error = state->last_error ? pstrdup(state->last_error) : NULL;
 	event->worker_id = state->worker_id ? pstrdup(state->worker_id) : NULL;
 	if (state->status == STATUS_CLAIMED)
-		event->lease_until = lease_until(states, state);
+		event->lease_until = record_lease_until(states, state);
 	else if (state->status != STATUS_SENT)
 		event->next_attempt_at = state->next_attempt_at;
 }
@@ -104,17 +104,17 @@ native_event_of(const SagazStates *states, const SagazFoundEvent *found,
 	sagaz_event_of_log(found->slot, event);
 	if (event->aggregate_id == NULL)
 		event->aggregate_id = pstrdup(event->saga_id);
-	set_state(states, &found->state, event);
+	set_record_state(states, &found->state, event);
 }
 
 static bool
-same_text(const char *a, const char *b)
+native_same_text(const char *a, const char *b)
 {
 	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
 static bool
-same_json(const Jsonb *a, const Jsonb *b)
+native_same_json(const Jsonb *a, const Jsonb *b)
 {
 	return VARSIZE(a) == VARSIZE(b) && memcmp(a, b, VARSIZE(a)) == 0;
 }
@@ -126,19 +126,19 @@ same_json(const Jsonb *a, const Jsonb *b)
 bool
 native_event_same(const SagazEvent *a, const SagazEvent *b)
 {
-	return same_text(a->status, b->status) &&
-		same_text(a->saga_id, b->saga_id) &&
-		same_text(a->event_id, b->event_id) &&
-		same_text(a->aggregate_type, b->aggregate_type) &&
-		same_text(a->aggregate_id, b->aggregate_id) &&
-		same_text(a->event_type, b->event_type) &&
+	return native_same_text(a->status, b->status) &&
+		native_same_text(a->saga_id, b->saga_id) &&
+		native_same_text(a->event_id, b->event_id) &&
+		native_same_text(a->aggregate_type, b->aggregate_type) &&
+		native_same_text(a->aggregate_id, b->aggregate_id) &&
+		native_same_text(a->event_type, b->event_type) &&
 		a->created_at == b->created_at && a->claimed_at == b->claimed_at &&
 		a->sent_at == b->sent_at && a->retry_count == b->retry_count &&
-		same_text(a->last_error, b->last_error) &&
-		same_text(a->worker_id, b->worker_id) &&
-		same_text(a->routing_key, b->routing_key) &&
-		same_text(a->partition_key, b->partition_key) &&
-		same_json(a->payload, b->payload) && same_json(a->headers, b->headers);
+		native_same_text(a->last_error, b->last_error) &&
+		native_same_text(a->worker_id, b->worker_id) &&
+		native_same_text(a->routing_key, b->routing_key) &&
+		native_same_text(a->partition_key, b->partition_key) &&
+		native_same_json(a->payload, b->payload) && native_same_json(a->headers, b->headers);
 }
 
 void

@@ -32,7 +32,7 @@ typedef struct SagaPut
 
 /* JSON's null is a NULL. */
 static void
-set_json(SagaRow *row, int attnum, Jsonb *json)
+set_saga_json(SagaRow *row, int attnum, Jsonb *json)
 {
 	JsonbValue	scalar;
 
@@ -46,7 +46,7 @@ set_json(SagaRow *row, int attnum, Jsonb *json)
 
 /* Make the rows of a record. */
 static void
-make_rows(SagaPut *put, const SagazRecord *record)
+make_saga_rows(SagaPut *put, const SagazRecord *record)
 {
 	const SagazSaga *saga = &record->saga;
 	SagaRow    *row = &put->row;
@@ -55,9 +55,9 @@ make_rows(SagaPut *put, const SagazRecord *record)
 	saga_set(row, saga_saga_id, CStringGetTextDatum(saga->saga_id));
 	saga_set(row, saga_saga_name, CStringGetTextDatum(saga->saga_name));
 	saga_set(row, saga_status,
-			 ObjectIdGetDatum(saga_status_oid(&saga_statuses, saga->status)));
-	set_json(row, saga_context, saga->context);
-	set_json(row, saga_metadata, saga->metadata);
+			 ObjectIdGetDatum(saga_status_word_oid(&saga_statuses, saga->status)));
+	set_saga_json(row, saga_context, saga->context);
+	set_saga_json(row, saga_metadata, saga->metadata);
 	saga_set(row, saga_version, Int64GetDatum(Max(saga->version, 1)));
 	saga_set(row, saga_created_at,
 			 TimestampTzGetDatum(sagaz_real_time(saga->created_at)));
@@ -67,7 +67,7 @@ make_rows(SagaPut *put, const SagazRecord *record)
 }
 
 static void
-look_anew(SagaPut *put)
+look_at_saga_anew(SagaPut *put)
 {
 	sagaz_writer_flush(put->steps);
 	CommandCounterIncrement();
@@ -77,7 +77,7 @@ look_anew(SagaPut *put)
 
 /* False if there is one of that id, as far as others have committed. */
 static bool
-insert_saga(SagaPut *put)
+insert_native_saga(SagaPut *put)
 {
 	saga_put_row(put->sagas, &put->row);
 	if (!sagaz_writer_try_insert(put->sagas))
@@ -94,7 +94,7 @@ insert_saga(SagaPut *put)
 }
 
 static bool
-is_same(SagaPut *put, SagaRow *old)
+saga_is_same(SagaPut *put, SagaRow *old)
 {
 	SagazRecord there = {.kind = SAGAZ_SAGA};
 	SagaSteps	steps = saga_read_steps(saga_get(old, saga_saga_id),
@@ -106,7 +106,7 @@ is_same(SagaPut *put, SagaRow *old)
 
 /* False if another transaction was faster. */
 static bool
-replace_saga(SagaPut *put, SagaRow *old)
+replace_native_saga(SagaPut *put, SagaRow *old)
 {
 	SagaRow		row = put->row;
 	int64		version = DatumGetInt64(saga_get(old, saga_version));
@@ -118,7 +118,7 @@ replace_saga(SagaPut *put, SagaRow *old)
 
 	saga_set(&row, saga_version, saga_get(old, saga_version));
 	same = saga_keep_unchanged(RelationGetDescr(put->sagas->rel), &row, old);
-	if ((same && count == 0) || is_same(put, old))
+	if ((same && count == 0) || saga_is_same(put, old))
 	{
 		put->put->merged.unchanged++;
 		return true;
@@ -145,16 +145,16 @@ merge_saga(SagaPut *put)
 	SagaRow		old;
 
 	if (saga_read(saga_get(&put->row, saga_saga_id), put->snapshot, &old))
-		return replace_saga(put, &old);
-	return insert_saga(put) || !saga_look_again(TM_Updated);
+		return replace_native_saga(put, &old);
+	return insert_native_saga(put) || !saga_look_again(TM_Updated);
 }
 
 static void
 put_saga(SagaPut *put, const SagazRecord *record)
 {
 	sagaz_check_fit(record);
-	make_rows(put, record);
-	if (insert_saga(put))
+	make_saga_rows(put, record);
+	if (insert_native_saga(put))
 		return;
 	if (put->put->mode == SAGAZ_PUT_NEW)
 		native_refuse_twin(record);
@@ -163,7 +163,7 @@ put_saga(SagaPut *put, const SagazRecord *record)
 	while (!merge_saga(put))
 	{
 		CHECK_FOR_INTERRUPTS();
-		look_anew(put);
+		look_at_saga_anew(put);
 	}
 }
 

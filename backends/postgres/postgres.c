@@ -28,7 +28,7 @@
 /* Options */
 
 static void
-refuse_option(const char *option, const char *hint)
+refuse_postgres_option(const char *option, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_INPUT),
@@ -37,25 +37,25 @@ refuse_option(const char *option, const char *hint)
 }
 
 static void
-check_layout(const char *value)
+check_postgres_layout(const char *value)
 {
 	if (strcmp(value, "auto") != 0 && strcmp(value, "sagaz") != 0 &&
 		strcmp(value, "library") != 0)
-		refuse_option("layout", "Say 'auto', 'sagaz' or 'library'.");
+		refuse_postgres_option("layout", "Say 'auto', 'sagaz' or 'library'.");
 }
 
 static void
-check_schema(const char *value)
+check_postgres_schema(const char *value)
 {
 	if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
-		refuse_option("schema", "Give the name of a schema.");
+		refuse_postgres_option("schema", "Give the name of a schema.");
 }
 
 static void
 check_role(const char *value)
 {
 	if (value[0] == '\0' || strlen(value) >= NAMEDATALEN)
-		refuse_option("trusted_owner", "Give the name of a role there.");
+		refuse_postgres_option("trusted_owner", "Give the name of a role there.");
 }
 
 /* Those that libpq knows, too, it gets as they are. */
@@ -79,14 +79,14 @@ static const SagazOption postgres_options[] = {
 	{.name = "ssl_min_protocol_version"},
 	{.name = "ssl_max_protocol_version"},
 	{.name = "target_session_attrs"},
-	{.name = "layout",.check = check_layout},
-	{.name = "schema",.check = check_schema},
+	{.name = "layout",.check = check_postgres_layout},
+	{.name = "schema",.check = check_postgres_schema},
 	{.name = "trusted_owner",.check = check_role},
 	SAGAZ_COMMON_OPTIONS
 };
 
 static const SagazOption *
-find_option(const char *name)
+find_postgres_option(const char *name)
 {
 	for (const SagazOption *option = postgres_options; option->name; option++)
 		if (strcmp(option->name, name) == 0)
@@ -100,7 +100,7 @@ find_option(const char *name)
 static const char *const postgres_schemes[] = {"postgresql", "postgres", NULL};
 
 static void
-refuse_url(const char *why)
+refuse_postgres_url(const char *why)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_INPUT),
@@ -114,7 +114,7 @@ refuse_url(const char *why)
  * know, add it to the options.
  */
 static bool
-take_own_option(const char *part, size_t length, List **options)
+take_postgres_option(const char *part, size_t length, List **options)
 {
 	static const char *const own[] = {"layout", "schema", "trusted_owner"};
 
@@ -127,8 +127,8 @@ take_own_option(const char *part, size_t length, List **options)
 			continue;
 		value = pnstrdup(part + name + 1, length - name - 1);
 		if (strchr(value, '%'))
-			refuse_url(psprintf("%s is written as it is", own[i]));
-		find_option(own[i])->check(value);
+			refuse_postgres_url(psprintf("%s is written as it is", own[i]));
+		find_postgres_option(own[i])->check(value);
 		*options = lappend(*options, makeDefElem(pstrdup(own[i]),
 												 (Node *) makeString(value), -1));
 		return true;
@@ -138,7 +138,7 @@ take_own_option(const char *part, size_t length, List **options)
 
 /* The URL for libpq, without options of ours. */
 static char *
-libpq_url(const char *rest, List **options)
+postgres_libpq_url(const char *rest, List **options)
 {
 	const char *query = strchr(rest, '?');
 	StringInfoData url;
@@ -156,7 +156,7 @@ libpq_url(const char *rest, List **options)
 	{
 		size_t		length = strcspn(part, "&");
 
-		if (!take_own_option(part, length, options))
+		if (!take_postgres_option(part, length, options))
 		{
 			appendStringInfoChar(&url, separator);
 			appendBinaryStringInfo(&url, part, length);
@@ -175,21 +175,21 @@ postgres_read_url(const char *scheme, const char *rest)
 	List	   *options;
 	ListCell   *cell;
 
-	options = postgres_url_options(libpq_url(rest, &own));
+	options = postgres_url_options(postgres_libpq_url(rest, &own));
 	if (options == NIL && strcmp(rest, "") != 0 && strcmp(rest, "/") != 0 && own == NIL)
-		refuse_url("It is not understood");
+		refuse_postgres_url("It is not understood");
 	foreach(cell, options)
 	{
 		const char *name = ((DefElem *) lfirst(cell))->defname;
 
-		if (find_option(name) == NULL)
-			refuse_url(psprintf("A storage has no option \"%s\"", name));
+		if (find_postgres_option(name) == NULL)
+			refuse_postgres_url(psprintf("A storage has no option \"%s\"", name));
 	}
 	return list_concat(options, own);
 }
 
 static const PostgresOperations *
-operations_in(PostgresLayout layout)
+postgres_operations_in(PostgresLayout layout)
 {
 	return layout == LAYOUT_SAGAZ ? &postgres_sagaz_operations :
 		&postgres_library_operations;
@@ -197,10 +197,10 @@ operations_in(PostgresLayout layout)
 
 /* Get ready for an operation, and find out who does it. */
 static const PostgresOperations *
-operations_of(PostgresStore *store)
+postgres_operations_of(PostgresStore *store)
 {
 	postgres_ready(store);
-	return operations_in(postgres_layout(store));
+	return postgres_operations_in(postgres_layout(store));
 }
 
 /* ---------------------------------------------------------------------- */
@@ -235,7 +235,7 @@ postgres_describe(SagazStore *base, JsonbParseState **state)
 		[LAYOUT_LIBRARY] = "library"
 	};
 
-	sagaz_push_string(state, "layout", words[((PostgresStore *) base)->layout]);
+	sagaz_json_push_string(state, "layout", words[((PostgresStore *) base)->layout]);
 }
 
 static char *
@@ -244,7 +244,7 @@ postgres_identity(SagazStore *base, SagazKind kind)
 	PostgresStore *store = (PostgresStore *) base;
 	PostgresResult *answer;
 
-	(void) operations_of(store);
+	(void) postgres_operations_of(store);
 	answer = postgres_query(store,
 							"SELECT c.system_identifier, d.oid"
 							" FROM pg_catalog.pg_control_system() AS c, pg_catalog.pg_database AS d"
@@ -260,7 +260,7 @@ postgres_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mod
 {
 	PostgresStore *store = (PostgresStore *) base;
 
-	return operations_of(store)->put(store, records, count, mode);
+	return postgres_operations_of(store)->put(store, records, count, mode);
 }
 
 static int64
@@ -269,7 +269,7 @@ postgres_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
 {
 	PostgresStore *store = (PostgresStore *) base;
 
-	return operations_of(store)->edit(store, kind, filter, create, edit, arg);
+	return postgres_operations_of(store)->edit(store, kind, filter, create, edit, arg);
 }
 
 static int64
@@ -277,7 +277,7 @@ postgres_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
 {
 	PostgresStore *store = (PostgresStore *) base;
 
-	return operations_of(store)->count(store, kind, filter);
+	return postgres_operations_of(store)->count(store, kind, filter);
 }
 
 static void
@@ -286,7 +286,7 @@ postgres_merge(SagazStore *base, SagazRecord *records, int count,
 {
 	PostgresStore *store = (PostgresStore *) base;
 
-	operations_of(store)->merge(store, records, count, over_claims, merged);
+	postgres_operations_of(store)->merge(store, records, count, over_claims, merged);
 }
 
 static int64
@@ -295,7 +295,7 @@ postgres_remove(SagazStore *base, SagazKind kind, const char *const *keys,
 {
 	PostgresStore *store = (PostgresStore *) base;
 
-	return operations_of(store)->remove(store, kind, keys, nkeys);
+	return postgres_operations_of(store)->remove(store, kind, keys, nkeys);
 }
 
 /* Nobody looks again for each of many records whether there are tables now. */
@@ -304,7 +304,7 @@ postgres_unfit(SagazStore *base, const SagazRecord *record)
 {
 	PostgresStore *store = (PostgresStore *) base;
 	const PostgresOperations *operations = store->layout == LAYOUT_UNKNOWN ?
-		operations_of(store) : operations_in(store->layout);
+		postgres_operations_of(store) : postgres_operations_in(store->layout);
 
 	return operations->unfit(store, record);
 }
@@ -314,7 +314,7 @@ postgres_call(SagazStore *base, const SagazCall *call)
 {
 	PostgresStore *store = (PostgresStore *) base;
 
-	return operations_of(store) == &postgres_sagaz_operations &&
+	return postgres_operations_of(store) == &postgres_sagaz_operations &&
 		postgres_sagaz_call(store, call);
 }
 
@@ -322,7 +322,7 @@ postgres_call(SagazStore *base, const SagazCall *call)
 /* Reading */
 
 static void
-give_up_request(void *arg)
+give_up_postgres_request(void *arg)
 {
 	postgres_give_up_request(((PostgresReader *) arg)->request);
 }
@@ -339,14 +339,14 @@ postgres_read_begin(SagazReader *base)
 		FIRST_CHUNK;
 	reader->chunk = AllocSetContextCreate(base->context, "sagaz read chunk",
 										  ALLOCSET_DEFAULT_SIZES);
-	reader->give_up.func = give_up_request;
+	reader->give_up.func = give_up_postgres_request;
 	reader->give_up.arg = reader;
 	MemoryContextRegisterResetCallback(base->context, &reader->give_up);
 }
 
 /* More or fewer records next time, by what these have taken up. */
 static void
-adapt(PostgresReader *reader, int asked)
+adapt_postgres_page(PostgresReader *reader, int asked)
 {
 	const SagazFilter *filter = &reader->base.filter;
 	Size		bytes = MemoryContextMemAllocated(reader->chunk, true);
@@ -360,7 +360,7 @@ adapt(PostgresReader *reader, int asked)
 
 /* Read the next records; those by time come all at once, but for a copy. */
 static void
-fetch(PostgresReader *reader)
+fetch_postgres_page(PostgresReader *reader)
 {
 	PostgresStore *store = (PostgresStore *) reader->base.store;
 	const SagazFilter *filter = &reader->base.filter;
@@ -371,7 +371,7 @@ fetch(PostgresReader *reader)
 
 	MemoryContextReset(reader->chunk);
 	outer = MemoryContextSwitchTo(reader->chunk);
-	operations = operations_of(store);
+	operations = postgres_operations_of(store);
 	if (operations == &postgres_sagaz_operations)
 		reader->records = postgres_sagaz_fetch(reader, reader->fetch_size);
 	else if (filter->order == SAGAZ_FOR_COPY && !in_chunks)
@@ -384,7 +384,7 @@ fetch(PostgresReader *reader)
 										   reader->last_key, (int) count);
 		reader->at_end = !in_chunks || list_length(reader->records) < count;
 	}
-	adapt(reader, reader->fetch_size);
+	adapt_postgres_page(reader, reader->fetch_size);
 	MemoryContextSwitchTo(outer);
 	reader->next = 0;
 	if (reader->records != NIL)
@@ -407,7 +407,7 @@ postgres_read_next(SagazReader *base, SagazRecord *record)
 	{
 		if (reader->at_end)
 			return false;
-		fetch(reader);
+		fetch_postgres_page(reader);
 	}
 	sagaz_record_copy(list_nth(reader->records, reader->next++), record);
 	reader->count++;

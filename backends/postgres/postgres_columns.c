@@ -45,7 +45,7 @@ postgres_clear_columns(PostgresColumn *columns, int count)
 /* Values */
 
 static void
-add_null(PostgresColumn *column)
+add_null_to_column(PostgresColumn *column)
 {
 	pq_sendint32(&column->values, (uint32) -1);
 	column->count++;
@@ -65,7 +65,7 @@ postgres_add_text(PostgresColumn *column, const char *text)
 	if (text)
 		postgres_add_bytes(column, text, strlen(text));
 	else
-		add_null(column);
+		add_null_to_column(column);
 }
 
 static int
@@ -90,7 +90,7 @@ postgres_add_uuid(PostgresColumn *column, const char *text)
 
 /* The length goes before what has been appended since start. */
 static void
-end_json(PostgresColumn *column, int start)
+end_column_json(PostgresColumn *column, int start)
 {
 	uint32		length = pg_hton32(column->values.len - start - sizeof(length));
 
@@ -99,23 +99,23 @@ end_json(PostgresColumn *column, int start)
 }
 
 static void
-add_container(PostgresColumn *column, JsonbContainer *json, int length)
+add_container_to_column(PostgresColumn *column, JsonbContainer *json, int length)
 {
 	int			start = column->values.len;
 
 	pq_sendint32(&column->values, 0);
 	pq_sendint8(&column->values, JSONB_FORMAT);
 	(void) JsonbToCString(&column->values, json, length);
-	end_json(column, start);
+	end_column_json(column, start);
 }
 
 void
 postgres_add_json(PostgresColumn *column, const Jsonb *json)
 {
 	if (json)
-		add_container(column, unconstify(JsonbContainer *, &json->root), VARSIZE(json));
+		add_container_to_column(column, unconstify(JsonbContainer *, &json->root), VARSIZE(json));
 	else
-		add_null(column);
+		add_null_to_column(column);
 }
 
 /* A part of a document; null for a null in it. */
@@ -123,9 +123,9 @@ void
 postgres_add_json_value(PostgresColumn *column, JsonbValue *value)
 {
 	if (value == NULL || value->type == jbvNull)
-		add_null(column);
+		add_null_to_column(column);
 	else if (value->type == jbvBinary)
-		add_container(column, value->val.binary.data, value->val.binary.len);
+		add_container_to_column(column, value->val.binary.data, value->val.binary.len);
 	else
 		postgres_add_json(column, JsonbValueToJsonb(value));
 }
@@ -136,7 +136,7 @@ postgres_add_time(PostgresColumn *column, TimestampTz time)
 {
 	if (time == 0)
 	{
-		add_null(column);
+		add_null_to_column(column);
 		return;
 	}
 	time = sagaz_real_time(time);
@@ -166,14 +166,14 @@ postgres_add_number_or_null(PostgresColumn *column, int64 number)
 	if (number != 0)
 		postgres_add_number(column, number);
 	else
-		add_null(column);
+		add_null_to_column(column);
 }
 
 /* ---------------------------------------------------------------------- */
 /* Parameters */
 
 static Oid
-array_type(Oid element)
+column_array_type(Oid element)
 {
 	switch (element)
 	{
@@ -194,7 +194,7 @@ array_type(Oid element)
 }
 
 static void
-write_head(PostgresColumn *column)
+write_column_head(PostgresColumn *column)
 {
 	const uint32 head[HEAD_WORDS] = {
 		pg_hton32(1), pg_hton32(1), pg_hton32(column->element),
@@ -212,7 +212,7 @@ postgres_prepare_columns(PostgresStore *store, const char *sql,
 	Oid		   *types = palloc(count * sizeof(Oid));
 
 	for (int i = 0; i < count; i++)
-		types[i] = array_type(columns[i].element);
+		types[i] = column_array_type(columns[i].element);
 	postgres_prepare(store, sql, count, types);
 	pfree(types);
 }
@@ -225,7 +225,7 @@ postgres_queue_columns(PostgresStore *store, PostgresColumn *columns, int count)
 
 	for (int i = 0; i < count; i++)
 	{
-		write_head(&columns[i]);
+		write_column_head(&columns[i]);
 		values[i] = columns[i].values.data;
 		lengths[i] = columns[i].values.len;
 	}

@@ -26,7 +26,7 @@ postgres_client_version(void)
 }
 
 static void
-cannot_connect(PostgresStore *store, const char *why)
+cannot_connect_postgres(PostgresStore *store, const char *why)
 {
 	char	   *detail = why ? pstrdup(why) :
 		postgres_foreign_text(PQerrorMessage(store->connection->conn));
@@ -39,7 +39,7 @@ cannot_connect(PostgresStore *store, const char *why)
 }
 
 static void
-close_connection(void *arg)
+close_postgres_connection(void *arg)
 {
 	postgres_disconnect(arg);
 }
@@ -122,7 +122,7 @@ default_value(const PostgresStore *store, const PQconninfoOption *option)
  * who uses it could misuse that, and so could who calls a superuser's function.
  */
 static void
-require_password(PostgresStore *store, bool is_there)
+require_postgres_password(PostgresStore *store, bool is_there)
 {
 	if (is_there || store->base.is_superusers)
 		return;
@@ -167,7 +167,7 @@ start_connecting(PostgresConnection *connection)
 	const char **values;
 	int			count = 0;
 
-	require_password(store, own_password(store) != NULL);
+	require_postgres_password(store, own_password(store) != NULL);
 	check_files(store);
 	connection->known = PQconninfoParse("", NULL);
 	if (connection->known == NULL)
@@ -196,28 +196,28 @@ start_connecting(PostgresConnection *connection)
 	if (connection->conn == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
 	if (PQstatus(connection->conn) == CONNECTION_BAD)
-		cannot_connect(store, NULL);
+		cannot_connect_postgres(store, NULL);
 }
 
 static void
-wait_until_connected(PostgresConnection *connection)
+wait_until_postgres_connected(PostgresConnection *connection)
 {
-	TimestampTz deadline = sagaz_deadline(sagaz_connect_timeout);
+	TimestampTz deadline = sagaz_wait_deadline(sagaz_connect_timeout);
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
 	while (status != PGRES_POLLING_OK)
 	{
 		if (sagaz_wait_for_socket(PQsocket(connection->conn), status == PGRES_POLLING_READING ?
 							WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, deadline) == 0)
-			cannot_connect(connection->store, "It did not answer within sagaz.connect_timeout.");
+			cannot_connect_postgres(connection->store, "It did not answer within sagaz.connect_timeout.");
 		status = PQconnectPoll(connection->conn);
 		if (status == PGRES_POLLING_FAILED)
-			cannot_connect(connection->store, NULL);
+			cannot_connect_postgres(connection->store, NULL);
 	}
 }
 
 static void
-ignore_notice(void *arg, const PGresult *result)
+ignore_postgres_notice(void *arg, const PGresult *result)
 {
 }
 
@@ -227,7 +227,7 @@ ignore_notice(void *arg, const PGresult *result)
  * is the one statement that meets a search_path of others.
  */
 static void
-pin_settings(PostgresStore *store)
+pin_postgres_settings(PostgresStore *store)
 {
 	static const char *const sql =
 		"SELECT pg_catalog.set_config(name, value, false)"
@@ -252,7 +252,7 @@ pin_settings(PostgresStore *store)
 
 /* Connect, or connect anew; the store is broken until that has worked. */
 static void
-reconnect(PostgresStore *store)
+connect_postgres_anew(PostgresStore *store)
 {
 	PostgresConnection *connection = store->connection;
 
@@ -260,13 +260,13 @@ reconnect(PostgresStore *store)
 	store->layout = LAYOUT_UNKNOWN;
 	store->base.broken = true;
 	start_connecting(connection);
-	wait_until_connected(connection);
-	require_password(store, used_own_password(store));
-	(void) PQsetNoticeReceiver(connection->conn, ignore_notice, NULL);
+	wait_until_postgres_connected(connection);
+	require_postgres_password(store, used_own_password(store));
+	(void) PQsetNoticeReceiver(connection->conn, ignore_postgres_notice, NULL);
 	if (PQsetnonblocking(connection->conn, 1) != 0 ||
 		!PQenterPipelineMode(connection->conn))
-		cannot_connect(store, NULL);
-	pin_settings(store);
+		cannot_connect_postgres(store, NULL);
+	pin_postgres_settings(store);
 }
 
 /* The connection of a new store. */
@@ -276,11 +276,11 @@ postgres_connect(PostgresStore *store)
 	PostgresConnection *connection = palloc0(sizeof(PostgresConnection));
 
 	connection->store = store;
-	connection->close.func = close_connection;
+	connection->close.func = close_postgres_connection;
 	connection->close.arg = connection;
 	MemoryContextRegisterResetCallback(store->base.context, &connection->close);
 	store->connection = connection;
-	reconnect(store);
+	connect_postgres_anew(store);
 }
 
 /*
@@ -288,7 +288,7 @@ postgres_connect(PostgresStore *store)
  * settings and notices, is read on the way.
  */
 static bool
-is_alive(PostgresConnection *connection)
+postgres_is_alive(PostgresConnection *connection)
 {
 	char		byte;
 	ssize_t		got;
@@ -321,10 +321,10 @@ postgres_ready(PostgresStore *store)
 	if (connection->conn == NULL || store->base.broken ||
 		(!connection->rolling_back && !connection->requested &&
 		 PQtransactionStatus(connection->conn) != PQTRANS_IDLE) ||
-		!is_alive(connection))
-		reconnect(store);
+		!postgres_is_alive(connection))
+		connect_postgres_anew(store);
 	else if (connection->statement_timeout != sagaz_command_timeout)
-		pin_settings(store);
+		pin_postgres_settings(store);
 }
 
 /* ---------------------------------------------------------------------- */

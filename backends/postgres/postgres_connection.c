@@ -55,7 +55,7 @@ postgres_foreign_text(const char *text)
 }
 
 static void
-end_request(PostgresConnection *connection)
+end_postgres_request(PostgresConnection *connection)
 {
 	connection->requested = 0;
 	if (requester == connection)
@@ -82,7 +82,7 @@ postgres_disconnect(PostgresConnection *connection)
 	connection->conn = NULL;
 	connection->queued = 0;
 	connection->rolling_back = false;
-	end_request(connection);
+	end_postgres_request(connection);
 	if (connection->has_fd)
 		ReleaseExternalFD();
 	connection->has_fd = false;
@@ -105,12 +105,12 @@ postgres_lost(PostgresStore *store, const char *why)
 /* ---------------------------------------------------------------------- */
 /* Exchanges */
 
-static RemoteError *exchange(PostgresStore *store, PostgresResult **results,
-							 int *count);
+static RemoteError *exchange_with_postgres(PostgresStore *store, PostgresResult **results,
+										   int *count);
 
 /* A statement was handed to libpq, or not. */
 static void
-count_queued(PostgresStore *store, int sent)
+count_postgres_queued(PostgresStore *store, int sent)
 {
 	if (!sent)
 		postgres_lost(store, NULL);
@@ -119,7 +119,7 @@ count_queued(PostgresStore *store, int sent)
 
 /* Read the results of a request that has to make way, and forget them. */
 static void
-drop_request(PostgresStore *store)
+drop_postgres_request(PostgresStore *store)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sagaz postgres request",
@@ -127,17 +127,17 @@ drop_request(PostgresStore *store)
 	MemoryContext outer = MemoryContextSwitchTo(context);
 	int			count;
 
-	(void) exchange(store, NULL, &count);
+	(void) exchange_with_postgres(store, NULL, &count);
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(context);
 }
 
 /* The connection, for a statement to be queued. */
 static PGconn *
-begin_queueing(PostgresStore *store)
+begin_postgres_queueing(PostgresStore *store)
 {
 	if (store->connection->requested)
-		drop_request(store);
+		drop_postgres_request(store);
 	store->base.broken = true;
 	if (store->connection->conn == NULL)
 		postgres_lost(store, NULL);
@@ -149,15 +149,15 @@ void
 postgres_queue(PostgresStore *store, const char *sql, int nparams,
 			   const Oid *types, const char *const *values)
 {
-	count_queued(store, PQsendQueryParams(begin_queueing(store), sql, nparams, types,
-										  values, NULL, NULL, 0));
+	count_postgres_queued(store, PQsendQueryParams(begin_postgres_queueing(store), sql, nparams, types,
+												   values, NULL, NULL, 0));
 }
 
 /* Queue that a statement be prepared. */
 void
 postgres_prepare(PostgresStore *store, const char *sql, int nparams, const Oid *types)
 {
-	count_queued(store, PQsendPrepare(begin_queueing(store), "", sql, nparams, types));
+	count_postgres_queued(store, PQsendPrepare(begin_postgres_queueing(store), "", sql, nparams, types));
 }
 
 /* Let the server begin with what is queued, as far as it takes it at once. */
@@ -180,8 +180,8 @@ postgres_queue_prepared(PostgresStore *store, int nparams,
 
 	for (int i = 0; i < nparams; i++)
 		formats[i] = 1;
-	count_queued(store, PQsendQueryPrepared(begin_queueing(store), "", nparams, values,
-											lengths, formats, 0));
+	count_postgres_queued(store, PQsendQueryPrepared(begin_postgres_queueing(store), "", nparams, values,
+													 lengths, formats, 0));
 	postgres_send_ahead(store);
 	pfree(formats);
 }
@@ -204,9 +204,9 @@ count_received(PostgresConnection *connection)
 
 /* Wait until there is a result, sending what is not sent yet. */
 static void
-wait_for_result(PostgresConnection *connection)
+wait_for_postgres_result(PostgresConnection *connection)
 {
-	TimestampTz deadline = sagaz_deadline(sagaz_command_timeout);
+	TimestampTz deadline = sagaz_wait_deadline(sagaz_command_timeout);
 
 	while (PQisBusy(connection->conn))
 	{
@@ -226,7 +226,7 @@ wait_for_result(PostgresConnection *connection)
 }
 
 static PostgresResult *
-copy_result(PostgresStore *store, const PGresult *from)
+copy_postgres_result(PostgresStore *store, const PGresult *from)
 {
 	PostgresResult *to = palloc0(sizeof(PostgresResult));
 	const char *affected = PQcmdTuples(unconstify(PGresult *, from));
@@ -256,7 +256,7 @@ copy_result(PostgresStore *store, const PGresult *from)
 }
 
 static RemoteError *
-copy_error(const PostgresConnection *connection, const PGresult *result)
+copy_postgres_error(const PostgresConnection *connection, const PGresult *result)
 {
 	RemoteError *error = palloc0(sizeof(RemoteError));
 	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
@@ -281,7 +281,7 @@ copy_error(const PostgresConnection *connection, const PGresult *result)
  * Where results is NULL nobody wants them.
  */
 static RemoteError *
-read_results(PostgresConnection *connection, PostgresResult **results, int count)
+read_postgres_results(PostgresConnection *connection, PostgresResult **results, int count)
 {
 	RemoteError *error = NULL;
 	int			read = 0;
@@ -290,7 +290,7 @@ read_results(PostgresConnection *connection, PostgresResult **results, int count
 	{
 		ExecStatusType status;
 
-		wait_for_result(connection);
+		wait_for_postgres_result(connection);
 		connection->result = PQgetResult(connection->conn);
 		if (connection->result == NULL)
 		{
@@ -302,11 +302,11 @@ read_results(PostgresConnection *connection, PostgresResult **results, int count
 		if (status == PGRES_PIPELINE_SYNC && error == NULL && read < count)
 			postgres_lost(connection->store, "It left statements unanswered.");
 		if (status == PGRES_FATAL_ERROR && error == NULL)
-			error = copy_error(connection, connection->result);
+			error = copy_postgres_error(connection, connection->result);
 		else if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK)
 		{
 			if (results && read < count)
-				results[read] = copy_result(connection->store, connection->result);
+				results[read] = copy_postgres_result(connection->store, connection->result);
 		}
 		else if (status != PGRES_FATAL_ERROR && status != PGRES_PIPELINE_ABORTED &&
 				 status != PGRES_PIPELINE_SYNC)
@@ -320,7 +320,7 @@ read_results(PostgresConnection *connection, PostgresResult **results, int count
 
 /* Raise what the other server raised. */
 static void
-raise_error(PostgresStore *store, const RemoteError *error)
+raise_postgres_error(PostgresStore *store, const RemoteError *error)
 {
 	if (error->is_lost)
 		postgres_lost(store, error->message ? error->message : "The server closed it.");
@@ -341,7 +341,7 @@ raise_error(PostgresStore *store, const RemoteError *error)
 
 /* Tell the server to roll back; how that went is read before the next results. */
 static void
-start_roll_back(PostgresConnection *connection)
+start_postgres_roll_back(PostgresConnection *connection)
 {
 	if (PQsendQueryParams(connection->conn, "ROLLBACK", 0, NULL, NULL, NULL, NULL, 0) &&
 		PQpipelineSync(connection->conn) && PQflush(connection->conn) == 0)
@@ -359,7 +359,7 @@ start_roll_back(PostgresConnection *connection)
  * transaction left open.
  */
 static RemoteError *
-exchange(PostgresStore *store, PostgresResult **results, int *count)
+exchange_with_postgres(PostgresStore *store, PostgresResult **results, int *count)
 {
 	PostgresConnection *connection = store->connection;
 	RemoteError *volatile error = NULL;
@@ -367,17 +367,17 @@ exchange(PostgresStore *store, PostgresResult **results, int *count)
 
 	store->base.broken = true;
 	connection->received = 0;
-	end_request(connection);
+	end_postgres_request(connection);
 	PG_TRY();
 	{
 		if (!is_sent && !PQpipelineSync(connection->conn))
 			postgres_lost(store, NULL);
 		if (connection->rolling_back)
-			(void) read_results(connection, NULL, 1);
+			(void) read_postgres_results(connection, NULL, 1);
 		connection->rolling_back = false;
-		error = read_results(connection, results, connection->queued);
+		error = read_postgres_results(connection, results, connection->queued);
 		if (error && error->is_lost)
-			raise_error(store, error);
+			raise_postgres_error(store, error);
 	}
 	PG_CATCH();
 	{
@@ -390,12 +390,12 @@ exchange(PostgresStore *store, PostgresResult **results, int *count)
 	connection->queued = 0;
 	store->base.broken = false;
 	if (error && PQtransactionStatus(connection->conn) != PQTRANS_IDLE)
-		start_roll_back(connection);
+		start_postgres_roll_back(connection);
 	return error;
 }
 
 static PostgresResult **
-results_of_queued(const PostgresStore *store)
+postgres_results_of_queued(const PostgresStore *store)
 {
 	return palloc0((store->connection->queued + 1) * sizeof(PostgresResult *));
 }
@@ -403,11 +403,11 @@ results_of_queued(const PostgresStore *store)
 PostgresResult **
 postgres_exchange(PostgresStore *store, int *count)
 {
-	PostgresResult **results = results_of_queued(store);
-	RemoteError *error = exchange(store, results, count);
+	PostgresResult **results = postgres_results_of_queued(store);
+	RemoteError *error = exchange_with_postgres(store, results, count);
 
 	if (error)
-		raise_error(store, error);
+		raise_postgres_error(store, error);
 	return results;
 }
 
@@ -415,11 +415,11 @@ postgres_exchange(PostgresStore *store, int *count)
 PostgresResult **
 postgres_exchange_unless(PostgresStore *store, int sqlstate, int *count)
 {
-	PostgresResult **results = results_of_queued(store);
-	RemoteError *error = exchange(store, results, count);
+	PostgresResult **results = postgres_results_of_queued(store);
+	RemoteError *error = exchange_with_postgres(store, results, count);
 
 	if (error && error->sqlstate != sqlstate)
-		raise_error(store, error);
+		raise_postgres_error(store, error);
 	return error ? NULL : results;
 }
 
@@ -504,5 +504,5 @@ postgres_roll_back(PostgresStore *store)
 	if (store->base.broken)
 		postgres_disconnect(connection);
 	else if (PQtransactionStatus(connection->conn) != PQTRANS_IDLE)
-		start_roll_back(connection);
+		start_postgres_roll_back(connection);
 }

@@ -34,7 +34,7 @@ wants_layout(const PostgresStore *store, const char *layout)
 }
 
 static void
-check_version(const PostgresStore *store, const char *version)
+check_layout_version(const PostgresStore *store, const char *version)
 {
 	if (version && strcmp(version, SAGAZ_VERSION) == 0)
 		return;
@@ -50,8 +50,8 @@ check_version(const PostgresStore *store, const char *version)
 
 /* Does the part of the answer say that these tables are there, and whole? */
 static bool
-has_tables(const PostgresStore *store, const PostgresResult *answer, int part,
-		   const char *tables)
+layout_has_tables(const PostgresStore *store, const PostgresResult *answer, int part,
+				  const char *tables)
 {
 	bool		whole = postgres_flag(answer, part, 1);
 	bool		any = postgres_flag(answer, part, 2);
@@ -103,15 +103,15 @@ postgres_look_for_layout(PostgresStore *store)
 	version = postgres_value(answer, 0, 3);
 	if (wants_layout(store, "sagaz") || (version && wants_layout(store, "auto")))
 	{
-		check_version(store, version);
+		check_layout_version(store, version);
 		store->layout = LAYOUT_SAGAZ;
 		return;
 	}
 	check_trust(store, answers[1]);
-	store->has[SAGAZ_SAGA] = has_tables(store, answer, 0, "sagas or saga_steps");
-	store->has[SAGAZ_EVENT] = has_tables(store, answer, 1, "saga_outbox");
-	store->has_side[SAGAZ_SAGA] = has_tables(store, answer, 2, "sagaz_saga");
-	store->has_side[SAGAZ_EVENT] = has_tables(store, answer, 3, "sagaz_event");
+	store->has[SAGAZ_SAGA] = layout_has_tables(store, answer, 0, "sagas or saga_steps");
+	store->has[SAGAZ_EVENT] = layout_has_tables(store, answer, 1, "saga_outbox");
+	store->has_side[SAGAZ_SAGA] = layout_has_tables(store, answer, 2, "sagaz_saga");
+	store->has_side[SAGAZ_EVENT] = layout_has_tables(store, answer, 3, "sagaz_event");
 	store->layout = store->has[SAGAZ_SAGA] || store->has[SAGAZ_EVENT] ?
 		LAYOUT_LIBRARY : LAYOUT_EMPTY;
 }

@@ -6,7 +6,7 @@
 #include "backends/postgres/postgres_library.h"
 
 static int
-compare_places(const void *a, const void *b)
+compare_library_places(const void *a, const void *b)
 {
 	const SagazRecord *x = *(SagazRecord *const *) a;
 	const SagazRecord *y = *(SagazRecord *const *) b;
@@ -20,14 +20,14 @@ compare_places(const void *a, const void *b)
  * key once: of several the last one if that is what remains, or the first.
  */
 static SagazRecord **
-sort_records(SagazRecord *records, int *count, bool last)
+sort_library_records(SagazRecord *records, int *count, bool last)
 {
 	SagazRecord **sorted = palloc(*count * sizeof(SagazRecord *));
 	int			nsorted = 0;
 
 	for (int i = 0; i < *count; i++)
 		sorted[i] = &records[i];
-	qsort(sorted, *count, sizeof(SagazRecord *), compare_places);
+	qsort(sorted, *count, sizeof(SagazRecord *), compare_library_places);
 	for (int i = 0; i < *count; i++)
 	{
 		bool		again = nsorted > 0 &&
@@ -43,7 +43,7 @@ sort_records(SagazRecord *records, int *count, bool last)
 }
 
 static void
-refuse_duplicate(PostgresStore *store, const char *key)
+refuse_library_duplicate(PostgresStore *store, const char *key)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
@@ -53,7 +53,7 @@ refuse_duplicate(PostgresStore *store, const char *key)
 
 /* Drop those of the sorted records that are there; returns how many are left. */
 static int
-drop_known(SagazRecord **records, int count, const PostgresResult *there)
+drop_known_to_library(SagazRecord **records, int count, const PostgresResult *there)
 {
 	char	  **keys = palloc((there->nrows + 1) * sizeof(char *));
 	int			left = 0;
@@ -78,8 +78,8 @@ drop_known(SagazRecord **records, int count, const PostgresResult *there)
  * is another one.
  */
 static int
-put_missing(PostgresStore *store, SagazRecord **records, int count,
-			SagazPutMode mode)
+put_missing_in_library(PostgresStore *store, SagazRecord **records, int count,
+					   SagazPutMode mode)
 {
 	bool		lost_race = false;
 
@@ -97,17 +97,17 @@ put_missing(PostgresStore *store, SagazRecord **records, int count,
 		if (results[LIBRARY_THERE]->nrows == 0)
 			return count;
 		if (mode == SAGAZ_PUT_NEW)
-			refuse_duplicate(store, postgres_text(results[LIBRARY_THERE], 0, 0));
-		count = drop_known(records, count, results[LIBRARY_THERE]);
+			refuse_library_duplicate(store, postgres_text(results[LIBRARY_THERE], 0, 0));
+		count = drop_known_to_library(records, count, results[LIBRARY_THERE]);
 	}
 	return 0;
 }
 
 static int64
-put_all(PostgresStore *store, SagazRecord *records, int count, SagazPutMode mode)
+put_all_in_library(PostgresStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
 	int			nsorted = count;
-	SagazRecord **sorted = sort_records(records, &nsorted, mode == SAGAZ_PUT_ALWAYS);
+	SagazRecord **sorted = sort_library_records(records, &nsorted, mode == SAGAZ_PUT_ALWAYS);
 	int			nresults;
 
 	if (mode == SAGAZ_PUT_NEW && nsorted < count)
@@ -116,7 +116,7 @@ put_all(PostgresStore *store, SagazRecord *records, int count, SagazPutMode mode
 				 errmsg("two new records for storage \"%s\" have one key",
 						store->base.name)));
 	if (mode != SAGAZ_PUT_ALWAYS)
-		return put_missing(store, sorted, nsorted, mode);
+		return put_missing_in_library(store, sorted, nsorted, mode);
 	library_queue_main(store, sorted, nsorted, true);
 	library_queue_rest(store, sorted, nsorted);
 	(void) postgres_exchange(store, &nresults);
@@ -134,7 +134,7 @@ library_put(PostgresStore *store, SagazRecord *records, int count,
 	library_make_tables(store);
 	PG_TRY();
 	{
-		written = put_all(store, records, count, mode);
+		written = put_all_in_library(store, records, count, mode);
 	}
 	PG_CATCH();
 	{

@@ -21,28 +21,28 @@ typedef struct Changes
 } Changes;
 
 static bool
-same_text(const char *a, const char *b)
+library_same_text(const char *a, const char *b)
 {
 	return a == b || (a && b && strcmp(a, b) == 0);
 }
 
 /* Has an edit left an event's content as it was, and changed its state? */
 static bool
-is_same_content(const SagazEvent *a, const SagazEvent *b)
+edit_left_content(const SagazEvent *a, const SagazEvent *b)
 {
 	return a->payload == b->payload && a->headers == b->headers &&
 		a->created_at == b->created_at &&
-		same_text(a->saga_id, b->saga_id) &&
-		same_text(a->event_type, b->event_type) &&
-		same_text(a->aggregate_type, b->aggregate_type) &&
-		same_text(a->aggregate_id, b->aggregate_id) &&
-		same_text(a->routing_key, b->routing_key) &&
-		same_text(a->partition_key, b->partition_key);
+		library_same_text(a->saga_id, b->saga_id) &&
+		library_same_text(a->event_type, b->event_type) &&
+		library_same_text(a->aggregate_type, b->aggregate_type) &&
+		library_same_text(a->aggregate_id, b->aggregate_id) &&
+		library_same_text(a->routing_key, b->routing_key) &&
+		library_same_text(a->partition_key, b->partition_key);
 }
 
 static void
-edit_record(PostgresStore *store, Changes *changes, SagazRecord *record,
-			bool exists, SagazEdit edit, void *arg)
+edit_library_record(PostgresStore *store, Changes *changes, SagazRecord *record,
+					bool exists, SagazEdit edit, void *arg)
 {
 	SagazRecord before = *record;
 	char	   *key = pstrdup(sagaz_record_key(record));
@@ -54,7 +54,7 @@ edit_record(PostgresStore *store, Changes *changes, SagazRecord *record,
 			if (!exists)
 				changes->fresh = record;
 			else if (record->kind == SAGAZ_EVENT &&
-					 is_same_content(&before.event, &record->event))
+					 edit_left_content(&before.event, &record->event))
 				changes->states[changes->nstates++] = record;
 			else
 				changes->whole[changes->nwhole++] = record;
@@ -87,7 +87,7 @@ edit_rows(PostgresStore *store, Changes *changes, const PostgresResult *rows,
 		if (record == NULL || record->problem)
 			continue;
 		seen++;
-		edit_record(store, changes, record, true, edit, arg);
+		edit_library_record(store, changes, record, true, edit, arg);
 	}
 }
 
@@ -103,12 +103,12 @@ edit_fresh(PostgresStore *store, Changes *changes, const char *key,
 		record->saga.saga_id = pstrdup(key);
 	else
 		record->event.event_id = pstrdup(key);
-	edit_record(store, changes, record, false, edit, arg);
+	edit_library_record(store, changes, record, false, edit, arg);
 }
 
 /* Write the changes; false if a record that was not there is there now. */
 static bool
-write_changes(PostgresStore *store, Changes *changes)
+write_library_changes(PostgresStore *store, Changes *changes)
 {
 	PostgresResult **results;
 	int			nresults;
@@ -146,7 +146,7 @@ edit_once(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 	edit_rows(store, &changes, rows, filter, edit, arg);
 	if (create && rows->nrows == 0)
 		edit_fresh(store, &changes, filter->key, edit, arg);
-	is_written = write_changes(store, &changes);
+	is_written = write_library_changes(store, &changes);
 	postgres_queue(store, is_written ? "COMMIT" : "ROLLBACK", 0, NULL, NULL);
 	(void) postgres_exchange(store, &nresults);
 	return is_written ? changes.nwhole + changes.nstates + changes.nremoved +

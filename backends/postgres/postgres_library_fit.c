@@ -57,7 +57,7 @@ static char *
 complain_of_text(JsonbContainer *step, int number, const char *key, int room)
 {
 	JsonbValue	buffer;
-	JsonbValue *value = sagaz_step_value(step, key, &buffer);
+	JsonbValue *value = sagaz_normal_step_value(step, key, &buffer);
 
 	if (value == NULL)
 		return NULL;
@@ -73,7 +73,7 @@ static char *
 complain_of_time(JsonbContainer *step, int number, const char *key)
 {
 	JsonbValue	buffer;
-	JsonbValue *value = sagaz_step_value(step, key, &buffer);
+	JsonbValue *value = sagaz_normal_step_value(step, key, &buffer);
 	TimestampTz time;
 
 	if (value == NULL)
@@ -87,7 +87,7 @@ complain_of_time(JsonbContainer *step, int number, const char *key)
 
 /* Is it a whole number, and one that an integer can be?  1.0 is. */
 static bool
-is_count(const JsonbValue *value)
+fits_integer(const JsonbValue *value)
 {
 	bool		wrong = false;
 	int32		count;
@@ -105,9 +105,9 @@ static char *
 complain_of_count(JsonbContainer *step, int number)
 {
 	JsonbValue	buffer;
-	JsonbValue *value = sagaz_step_value(step, "retry_count", &buffer);
+	JsonbValue *value = sagaz_normal_step_value(step, "retry_count", &buffer);
 
-	if (value == NULL || is_count(value))
+	if (value == NULL || fits_integer(value))
 		return NULL;
 	return psprintf("retry_count of step %d is not a count", number);
 }
@@ -121,7 +121,7 @@ complain_of_step(const JsonbValue *value, int number)
 
 	if (value->type != jbvBinary || !JsonContainerIsObject(step))
 		return psprintf("step %d is not an object", number);
-	if (sagaz_step_value(step, "name", &buffer) == NULL)
+	if (sagaz_normal_step_value(step, "name", &buffer) == NULL)
 		return psprintf("step %d has no name", number);
 	if ((why = complain_of_text(step, number, "name", MAX_TEXT)) == NULL &&
 		(why = complain_of_text(step, number, "status", MAX_STATUS)) == NULL &&
@@ -149,7 +149,7 @@ has_names_twice(Jsonb *steps)
 	{
 		JsonbValue	buffer;
 		JsonbValue *step = getIthJsonbValueFromContainer(&steps->root, i);
-		JsonbValue *name = sagaz_step_value(step->val.binary.data, "name", &buffer);
+		JsonbValue *name = sagaz_normal_step_value(step->val.binary.data, "name", &buffer);
 
 		names[i] = pnstrdup(name->val.string.val, name->val.string.len);
 	}
@@ -202,7 +202,7 @@ complain_of_event(const SagazEvent *event)
 		{"worker_id", event->worker_id, MAX_TEXT}
 	};
 
-	if (!sagaz_is_uuid(event->event_id))
+	if (!sagaz_filter_is_uuid(event->event_id))
 		return "event_id is not a UUID";
 	return complain_of_lengths(texts, lengthof(texts));
 }

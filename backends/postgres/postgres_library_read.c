@@ -102,7 +102,7 @@ library_time(TimestampTz time)
 }
 
 static void
-queue(PostgresStore *store, LibraryQuery *query)
+queue_library_query(PostgresStore *store, LibraryQuery *query)
 {
 	postgres_queue(store, library_sql(store, query->sql.data), query->nvalues,
 				   NULL, query->values);
@@ -119,7 +119,7 @@ keys_array(SagazKind kind, const char *const *keys, int count)
 	int			npossible = 0;
 
 	for (int i = 0; i < count; i++)
-		if (kind == SAGAZ_SAGA || sagaz_is_uuid(keys[i]))
+		if (kind == SAGAZ_SAGA || sagaz_filter_is_uuid(keys[i]))
 			possible[npossible++] = keys[i];
 	return postgres_text_array(possible, npossible);
 }
@@ -204,8 +204,8 @@ add_order(LibraryQuery *query, SagazKind kind, SagazOrder order)
 
 /* A SELECT of this, from the tables of that kind, of what matches. */
 static LibraryQuery *
-begin_query(const PostgresStore *store, SagazKind kind, const char *what,
-			const SagazFilter *filter)
+begin_library_query(const PostgresStore *store, SagazKind kind, const char *what,
+					const SagazFilter *filter)
 {
 	LibraryQuery	   *query = palloc0(sizeof(LibraryQuery));
 
@@ -224,7 +224,7 @@ begin_query(const PostgresStore *store, SagazKind kind, const char *what,
 /* Rows to records */
 
 static char *
-text_of(const PostgresResult *rows, int row, int column)
+read_library_text(const PostgresResult *rows, int row, int column)
 {
 	char	   *value = postgres_value(rows, row, column);
 
@@ -232,15 +232,15 @@ text_of(const PostgresResult *rows, int row, int column)
 }
 
 static Jsonb *
-json_of(const PostgresResult *rows, int row, int column, const char *field,
-		SagazRecord *record)
+read_library_json(const PostgresResult *rows, int row, int column, const char *field,
+				  SagazRecord *record)
 {
 	return sagaz_field_json(postgres_value(rows, row, column), field, record);
 }
 
 static TimestampTz
-time_of(const PostgresResult *rows, int row, int column, const char *field,
-		SagazRecord *record)
+read_library_time(const PostgresResult *rows, int row, int column, const char *field,
+				  SagazRecord *record)
 {
 	return sagaz_field_time(postgres_value(rows, row, column), field, record);
 }
@@ -257,18 +257,18 @@ retry_count_of(const PostgresResult *rows, int row, int column)
 }
 
 static void
-read_saga(const PostgresResult *rows, int row, SagazRecord *record)
+read_library_saga(const PostgresResult *rows, int row, SagazRecord *record)
 {
 	SagazSaga  *saga = &record->saga;
 
-	saga->saga_id = text_of(rows, row, 0);
-	saga->saga_name = text_of(rows, row, 1);
-	saga->status = text_of(rows, row, 2);
-	saga->steps = json_of(rows, row, 3, "steps", record);
-	saga->context = json_of(rows, row, 4, "context", record);
-	saga->metadata = json_of(rows, row, 5, "metadata", record);
-	saga->created_at = time_of(rows, row, 6, "created_at", record);
-	saga->updated_at = time_of(rows, row, 7, "updated_at", record);
+	saga->saga_id = read_library_text(rows, row, 0);
+	saga->saga_name = read_library_text(rows, row, 1);
+	saga->status = read_library_text(rows, row, 2);
+	saga->steps = read_library_json(rows, row, 3, "steps", record);
+	saga->context = read_library_json(rows, row, 4, "context", record);
+	saga->metadata = read_library_json(rows, row, 5, "metadata", record);
+	saga->created_at = read_library_time(rows, row, 6, "created_at", record);
+	saga->updated_at = read_library_time(rows, row, 7, "updated_at", record);
 	saga->version = postgres_number_or_zero(rows, row, 8);
 	/* the library changed it since, and knows no versions */
 	if (saga->version > 0 && postgres_flag(rows, row, 9))
@@ -276,26 +276,26 @@ read_saga(const PostgresResult *rows, int row, SagazRecord *record)
 }
 
 static void
-read_event(const PostgresResult *rows, int row, SagazRecord *record)
+read_library_event(const PostgresResult *rows, int row, SagazRecord *record)
 {
 	SagazEvent *event = &record->event;
 
-	event->event_id = text_of(rows, row, 0);
-	event->saga_id = text_of(rows, row, 1);
-	event->event_type = text_of(rows, row, 2);
-	event->payload = json_of(rows, row, 3, "payload", record);
-	event->status = text_of(rows, row, 4);
-	event->created_at = time_of(rows, row, 5, "created_at", record);
-	event->claimed_at = time_of(rows, row, 6, "claimed_at", record);
-	event->sent_at = time_of(rows, row, 7, "sent_at", record);
-	event->worker_id = text_of(rows, row, 8);
+	event->event_id = read_library_text(rows, row, 0);
+	event->saga_id = read_library_text(rows, row, 1);
+	event->event_type = read_library_text(rows, row, 2);
+	event->payload = read_library_json(rows, row, 3, "payload", record);
+	event->status = read_library_text(rows, row, 4);
+	event->created_at = read_library_time(rows, row, 5, "created_at", record);
+	event->claimed_at = read_library_time(rows, row, 6, "claimed_at", record);
+	event->sent_at = read_library_time(rows, row, 7, "sent_at", record);
+	event->worker_id = read_library_text(rows, row, 8);
 	event->retry_count = retry_count_of(rows, row, 9);
-	event->last_error = text_of(rows, row, 10);
-	event->aggregate_type = text_of(rows, row, 11);
-	event->aggregate_id = text_of(rows, row, 12);
-	event->headers = json_of(rows, row, 13, "headers", record);
-	event->routing_key = text_of(rows, row, 14);
-	event->partition_key = text_of(rows, row, 15);
+	event->last_error = read_library_text(rows, row, 10);
+	event->aggregate_type = read_library_text(rows, row, 11);
+	event->aggregate_id = read_library_text(rows, row, 12);
+	event->headers = read_library_json(rows, row, 13, "headers", record);
+	event->routing_key = read_library_text(rows, row, 14);
+	event->partition_key = read_library_text(rows, row, 15);
 	event->batch_id = postgres_number_or_zero(rows, row, 16);
 	event->lease_until = postgres_number_or_zero(rows, row, 17);
 	event->next_attempt_at = postgres_number_or_zero(rows, row, 18);
@@ -310,9 +310,9 @@ library_record(const PostgresResult *rows, int row, SagazKind kind,
 
 	record->kind = kind;
 	if (kind == SAGAZ_SAGA)
-		read_saga(rows, row, record);
+		read_library_saga(rows, row, record);
 	else
-		read_event(rows, row, record);
+		read_library_event(rows, row, record);
 	sagaz_record_check(record);
 	if ((record->problem || filter->name_part) &&
 		!sagaz_filter_matches(filter, record))
@@ -325,10 +325,10 @@ library_record(const PostgresResult *rows, int row, SagazKind kind,
 
 /* Rows of records, the next so many by key or the first so many by time. */
 static PostgresResult *
-read_page(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
-		  const char *after_key, int count)
+read_library_page(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
+				  const char *after_key, int count)
 {
-	LibraryQuery	   *query = begin_query(store, kind, selected[kind], filter);
+	LibraryQuery	   *query = begin_library_query(store, kind, selected[kind], filter);
 	PostgresResult **results;
 	int			nresults;
 
@@ -342,7 +342,7 @@ read_page(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 	add_order(query, kind, filter->order);
 	if (count != INT_MAX)
 		appendStringInfo(&query->sql, " LIMIT %d", count);
-	queue(store, query);
+	queue_library_query(store, query);
 	results = postgres_exchange(store, &nresults);
 	postgres_expect_rows(results[0], count);
 	return results[0];
@@ -361,7 +361,7 @@ library_read(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 		return NIL;
 	for (;;)
 	{
-		PostgresResult *rows = read_page(store, kind, filter, after_key, wanted);
+		PostgresResult *rows = read_library_page(store, kind, filter, after_key, wanted);
 
 		for (int row = 0; row < rows->nrows && list_length(records) < count; row++)
 		{
@@ -401,11 +401,11 @@ library_fetch_copy(PostgresReader *reader, int count)
 	{
 		if (store->copy_is_open)
 			postgres_queue(store, "CLOSE sagaz_copy", 0, NULL, NULL);
-		query = begin_query(store, kind, selected[kind], &reader->base.filter);
+		query = begin_library_query(store, kind, selected[kind], &reader->base.filter);
 		add_order(query, kind, reader->base.filter.order);
 		query->sql.data = psprintf("DECLARE sagaz_copy NO SCROLL CURSOR WITH HOLD FOR %s",
 								   query->sql.data);
-		queue(store, query);
+		queue_library_query(store, query);
 	}
 	postgres_queue(store, psprintf("FETCH %d FROM sagaz_copy", count), 0, NULL, NULL);
 	results = postgres_exchange(store, &nresults);
@@ -432,8 +432,8 @@ library_count(PostgresStore *store, SagazKind kind, const SagazFilter *filter)
 	if (!store->has[kind])
 		return 0;
 	if (filter->name_part || filter->limit > 0)
-		return sagaz_count_by_reading(&store->base, kind, filter);
-	queue(store, begin_query(store, kind, "SELECT count(*)", filter));
+		return sagaz_store_count_by_reading(&store->base, kind, filter);
+	queue_library_query(store, begin_library_query(store, kind, "SELECT count(*)", filter));
 	results = postgres_exchange(store, &nresults);
 	return postgres_number(results[0], 0, 0);
 }
@@ -448,11 +448,11 @@ library_lock(PostgresStore *store, SagazKind kind, const SagazFilter *filter)
 {
 	SagazFilter unlimited = *filter;
 	const char *key = key_column[kind];
-	LibraryQuery	   *lock = begin_query(store, kind,
+	LibraryQuery	   *lock = begin_library_query(store, kind,
 								   psprintf("SELECT pg_catalog.set_config('sagaz_edit.keys',"
 											" coalesce(array_agg(f.%s)::text, '{}'), true)"
 											" FROM (SELECT m.%s", key, key), filter);
-	LibraryQuery	   *query = begin_query(store, kind, selected[kind], &unlimited);
+	LibraryQuery	   *query = begin_library_query(store, kind, selected[kind], &unlimited);
 	PostgresResult **results;
 	int			nresults;
 
@@ -466,8 +466,8 @@ library_lock(PostgresStore *store, SagazKind kind, const SagazFilter *filter)
 					 key, kind == SAGAZ_SAGA ? "text[]" : "uuid[]");
 	add_order(query, kind, filter->order);
 	postgres_queue(store, "BEGIN", 0, NULL, NULL);
-	queue(store, lock);
-	queue(store, query);
+	queue_library_query(store, lock);
+	queue_library_query(store, query);
 	results = postgres_exchange(store, &nresults);
 	return results[2];
 }

@@ -85,7 +85,7 @@ static const char *const begin_looking = "BEGIN";
 static const char *const end_looking = "ROLLBACK";
 
 static void
-make(PostgresStore *store, const char *const *statements, int count)
+make_library(PostgresStore *store, const char *const *statements, int count)
 {
 	int			nresults;
 
@@ -102,12 +102,12 @@ void
 library_make_tables(PostgresStore *store)
 {
 	if (store->base.only_looks)
-		make(store, &begin_looking, 1);
+		make_library(store, &begin_looking, 1);
 	if (!store->has[SAGAZ_SAGA] || !store->has[SAGAZ_EVENT])
-		make(store, make_tables, lengthof(make_tables));
+		make_library(store, make_tables, lengthof(make_tables));
 	if (!store->has_side[SAGAZ_SAGA] || !store->has_side[SAGAZ_EVENT])
-		make(store, make_side_tables, lengthof(make_side_tables));
+		make_library(store, make_side_tables, lengthof(make_side_tables));
 	if (store->base.only_looks)
-		make(store, &end_looking, 1);
+		make_library(store, &end_looking, 1);
 	(void) postgres_layout(store);
 }

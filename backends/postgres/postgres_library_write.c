@@ -172,18 +172,18 @@ add_step(PostgresColumn *column, const char *saga_id, JsonbContainer *step)
 	JsonbValue *value;
 
 	postgres_add_text(column++, saga_id);
-	add_string(column++, sagaz_step_value(step, "name", &buffer));
-	value = sagaz_step_value(step, "status", &buffer);
+	add_string(column++, sagaz_normal_step_value(step, "name", &buffer));
+	value = sagaz_normal_step_value(step, "status", &buffer);
 	if (value)
 		add_string(column++, value);
 	else
 		postgres_add_text(column++, "pending");
 	/* as it was given: the library tells 1.0 from 1 */
-	postgres_add_json_value(column++, sagaz_step_value(step, "result", &buffer));
-	add_string(column++, sagaz_step_value(step, "error", &buffer));
-	add_step_time(column++, sagaz_step_value(step, "executed_at", &buffer));
-	add_step_time(column++, sagaz_step_value(step, "compensated_at", &buffer));
-	value = sagaz_step_value(step, "retry_count", &buffer);
+	postgres_add_json_value(column++, sagaz_normal_step_value(step, "result", &buffer));
+	add_string(column++, sagaz_normal_step_value(step, "error", &buffer));
+	add_step_time(column++, sagaz_normal_step_value(step, "executed_at", &buffer));
+	add_step_time(column++, sagaz_normal_step_value(step, "compensated_at", &buffer));
+	value = sagaz_normal_step_value(step, "retry_count", &buffer);
 	postgres_add_number(column++, value ? numeric_int4_opt_error(value->val.numeric, NULL) : 0);
 }
 
@@ -205,7 +205,7 @@ has_more(const SagazSaga *saga)
 	JsonbContainer *steps = &saga->steps->root;
 
 	for (int i = 0; i < (int) JsonContainerSize(steps); i++)
-		if (sagaz_step_has_more(getIthJsonbValueFromContainer(steps, i)->val.binary.data))
+		if (sagaz_normal_step_has_more(getIthJsonbValueFromContainer(steps, i)->val.binary.data))
 			return true;
 	return false;
 }

@@ -21,7 +21,7 @@
 #define MERGE_PART 125
 
 static const char *
-type_word(SagazKind kind)
+sagaz_type_word(SagazKind kind)
 {
 	return kind == SAGAZ_SAGA ? "saga" : "outbox";
 }
@@ -47,7 +47,7 @@ postgres_sagaz_call(PostgresStore *store, const SagazCall *call)
 }
 
 static char *
-records_text(const SagazRecord *records, int count)
+sagaz_records_text(const SagazRecord *records, int count)
 {
 	StringInfoData text;
 
@@ -62,8 +62,8 @@ sagaz_layout_put(PostgresStore *store, SagazRecord *records, int count,
 {
 	static const Oid types[] = {JSONBOID, TEXTOID, TEXTOID};
 	const char *values[] = {
-		records_text(records, count),
-		type_word(records[0].kind),
+		sagaz_records_text(records, count),
+		sagaz_type_word(records[0].kind),
 		mode == SAGAZ_PUT_NEW ? "error" : mode == SAGAZ_PUT_MISSING ? "skip" : "replace"
 	};
 	PostgresResult *result;
@@ -74,12 +74,12 @@ sagaz_layout_put(PostgresStore *store, SagazRecord *records, int count,
 }
 
 static void
-queue_merge(PostgresStore *store, const SagazRecord *records, int count,
-			bool over_claims)
+queue_sagaz_merge(PostgresStore *store, const SagazRecord *records, int count,
+				  bool over_claims)
 {
 	static const Oid types[] = {JSONBOID, TEXTOID, BOOLOID};
 	const char *values[] = {
-		records_text(records, count), type_word(records[0].kind),
+		sagaz_records_text(records, count), sagaz_type_word(records[0].kind),
 		over_claims ? "t" : "f"
 	};
 
@@ -99,7 +99,7 @@ sagaz_layout_merge(PostgresStore *store, SagazRecord *records, int count,
 	int			nresults;
 
 	for (int i = 0; i < count; i += MERGE_PART)
-		queue_merge(store, records + i, Min(MERGE_PART, count - i), over_claims);
+		queue_sagaz_merge(store, records + i, Min(MERGE_PART, count - i), over_claims);
 	results = postgres_exchange(store, &nresults);
 	for (int i = 0; i < nresults; i++)
 	{
@@ -115,7 +115,7 @@ sagaz_layout_remove(PostgresStore *store, SagazKind kind,
 					const char *const *keys, int nkeys)
 {
 	static const Oid types[] = {TEXTARRAYOID, TEXTOID};
-	const char *values[] = {postgres_text_array(keys, nkeys), type_word(kind)};
+	const char *values[] = {postgres_text_array(keys, nkeys), sagaz_type_word(kind)};
 
 	return postgres_number(postgres_query(store, "SELECT sagaz_internal.remove_records($1, $2, 'native')",
 								 lengthof(values), types, values), 0, 0);
@@ -140,7 +140,7 @@ sagaz_layout_edit(PostgresStore *store, SagazKind kind, const SagazFilter *filte
 static int64
 sagaz_layout_count(PostgresStore *store, SagazKind kind, const SagazFilter *filter)
 {
-	const char *type = type_word(kind);
+	const char *type = sagaz_type_word(kind);
 	PostgresResult *result;
 
 	result = postgres_query(store, "SELECT sagaz.count_records($1, 'native')", 1, NULL, &type);
@@ -156,7 +156,7 @@ sagaz_layout_count(PostgresStore *store, SagazKind kind, const SagazFilter *filt
  * error has ended are closed by the first reader of a later transaction.
  */
 static void
-open_cursor(PostgresReader *reader)
+open_sagaz_cursor(PostgresReader *reader)
 {
 	static uint32 number = 0;
 	PostgresStore *store = (PostgresStore *) reader->base.store;
@@ -170,7 +170,7 @@ open_cursor(PostgresReader *reader)
 	postgres_queue(store,
 				   psprintf("DECLARE %s NO SCROLL CURSOR WITH HOLD FOR"
 							" SELECT e FROM sagaz.export_all('%s', 'native') AS e%s",
-							reader->cursor, type_word(reader->base.kind),
+							reader->cursor, sagaz_type_word(reader->base.kind),
 							reader->base.filter.order == SAGAZ_ANY_ORDER ? "" :
 							reader->base.kind == SAGAZ_SAGA ?
 							" ORDER BY e->>'saga_id' COLLATE \"C\"" :
@@ -180,7 +180,7 @@ open_cursor(PostgresReader *reader)
 
 /* Was there room for more records? */
 static bool
-has_room(const PostgresResult *result)
+sagaz_page_has_room(const PostgresResult *result)
 {
 	Size		bytes = 0;
 
@@ -204,14 +204,14 @@ skip_keys(PostgresReader *reader, const char *const *keys, int nkeys,
 
 /* Those of the filter's keys, which come in their order. */
 static PostgresResult *
-fetch_keys(PostgresReader *reader)
+fetch_sagaz_keys(PostgresReader *reader)
 {
 	static const Oid types[] = {TEXTOID, TEXTARRAYOID};
 	const SagazFilter *filter = &reader->base.filter;
 	const char *const *keys = filter->key ? &filter->key : filter->keys;
 	int			nkeys = filter->key ? 1 : filter->nkeys;
 	const char *values[] = {
-		type_word(reader->base.kind),
+		sagaz_type_word(reader->base.kind),
 		postgres_text_array(keys + reader->next_key, nkeys - reader->next_key)
 	};
 	PostgresResult *result;
@@ -221,19 +221,19 @@ fetch_keys(PostgresReader *reader)
 							" FROM sagaz_internal.export_page($1, max_rows => 2147483647, keys => $2)",
 							lengthof(values), types, values);
 	postgres_expect_rows(result, nkeys - reader->next_key);
-	reader->at_end = has_room(result);
+	reader->at_end = sagaz_page_has_room(result);
 	if (!reader->at_end)
 		skip_keys(reader, keys, nkeys, result);
 	return result;
 }
 
 static void
-queue_page(PostgresReader *reader, int count)
+queue_sagaz_page(PostgresReader *reader, int count)
 {
 	static const Oid types[] = {TEXTOID, TEXTOID, INT4OID};
 	const char *after = reader->page_end ? reader->page_end : reader->base.filter.position;
 	const char *values[] = {
-		type_word(reader->base.kind), after, psprintf("%d", count)
+		sagaz_type_word(reader->base.kind), after, psprintf("%d", count)
 	};
 
 	postgres_queue((PostgresStore *) reader->base.store,
@@ -243,7 +243,7 @@ queue_page(PostgresReader *reader, int count)
 }
 
 static void
-note_positions(PostgresReader *reader, const PostgresResult *page)
+note_sagaz_positions(PostgresReader *reader, const PostgresResult *page)
 {
 	const char *end;
 
@@ -266,7 +266,7 @@ note_positions(PostgresReader *reader, const PostgresResult *page)
  * page after them.
  */
 static PostgresResult *
-fetch_page(PostgresReader *reader, int count)
+fetch_sagaz_page(PostgresReader *reader, int count)
 {
 	PostgresStore *store = (PostgresStore *) reader->base.store;
 	PostgresResult **results;
@@ -277,27 +277,27 @@ fetch_page(PostgresReader *reader, int count)
 	reader->request = 0;
 	if (results == NULL)
 	{
-		queue_page(reader, count);
+		queue_sagaz_page(reader, count);
 		results = postgres_exchange(store, &nresults);
 	}
 	page = results[nresults - 1];
-	reader->at_end = page->nrows < reader->page_size && has_room(page);
-	note_positions(reader, page);
+	reader->at_end = page->nrows < reader->page_size && sagaz_page_has_room(page);
+	note_sagaz_positions(reader, page);
 	if (!reader->at_end && postgres_can_request())
 	{
-		queue_page(reader, count);
+		queue_sagaz_page(reader, count);
 		reader->request = postgres_request(store);
 	}
 	return page;
 }
 
 static PostgresResult *
-fetch_from_cursor(PostgresReader *reader, int count)
+fetch_sagaz_from_cursor(PostgresReader *reader, int count)
 {
 	PostgresResult *result;
 
 	if (reader->cursor == NULL)
-		open_cursor(reader);
+		open_sagaz_cursor(reader);
 	result = postgres_query((PostgresStore *) reader->base.store,
 							psprintf("FETCH %d FROM %s", count, reader->cursor),
 							0, NULL, NULL);
@@ -316,9 +316,9 @@ postgres_sagaz_fetch(PostgresReader *reader, int count)
 	do
 	{
 		PostgresResult *result =
-			filter->key || filter->nkeys > 0 ? fetch_keys(reader) :
-			filter->order == SAGAZ_FOR_COPY ? fetch_page(reader, count) :
-			fetch_from_cursor(reader, count);
+			filter->key || filter->nkeys > 0 ? fetch_sagaz_keys(reader) :
+			filter->order == SAGAZ_FOR_COPY ? fetch_sagaz_page(reader, count) :
+			fetch_sagaz_from_cursor(reader, count);
 
 		for (int row = 0; row < result->nrows; row++)
 		{

@@ -12,7 +12,7 @@
 #include "lib/times.h"
 
 void
-sagaz_complain(SagazRecord *record, char *problem)
+sagaz_field_complain(SagazRecord *record, char *problem)
 {
 	if (record->problem == NULL)
 		record->problem = problem;
@@ -32,7 +32,7 @@ sagaz_field_text(const char *bytes, size_t length, const char *field,
 	{
 		char	   *visible = palloc(length + 1);
 
-		sagaz_complain(record, psprintf("%s contains a NUL character", field));
+		sagaz_field_complain(record, psprintf("%s contains a NUL character", field));
 		for (size_t i = 0; i < length; i++)
 			visible[i] = bytes[i] ? bytes[i] : '?';
 		visible[length] = '\0';
@@ -45,7 +45,7 @@ sagaz_field_text(const char *bytes, size_t length, const char *field,
 		return GetDatabaseEncoding() == PG_UTF8 ? text :
 			pg_any_to_server(text, length, PG_UTF8);
 	}
-	sagaz_complain(record, psprintf("%s is not UTF-8", field));
+	sagaz_field_complain(record, psprintf("%s is not UTF-8", field));
 	return pstrdup("");
 }
 
@@ -99,7 +99,7 @@ sagaz_field_json(const char *text, const char *field, SagazRecord *record)
 		return NULL;
 	json = sagaz_json_from_text(text, strlen(text), &problem);
 	if (json == NULL)
-		sagaz_complain(record, psprintf("%s: %s", field, problem));
+		sagaz_field_complain(record, psprintf("%s: %s", field, problem));
 	return json;
 }
 
@@ -114,6 +114,6 @@ sagaz_field_time(const char *text, const char *field, SagazRecord *record)
 	if (sagaz_parse_time(text, strlen(text), &time) ||
 		sagaz_parse_typed_time(text, &time))
 		return sagaz_record_time(time);
-	sagaz_complain(record, psprintf("%s is not a time", field));
+	sagaz_field_complain(record, psprintf("%s is not a time", field));
 	return 0;
 }

@@ -10,7 +10,7 @@
 #include "utils/formatting.h"
 
 static bool
-is_one_of(const char *word, const char *const *words, int nwords)
+filter_has_word(const char *word, const char *const *words, int nwords)
 {
 	for (int i = 0; i < nwords; i++)
 		if (strcmp(word, words[i]) == 0)
@@ -32,10 +32,10 @@ contains(const char *text, const char *part)
 }
 
 static bool
-saga_matches(const SagazFilter *filter, const SagazSaga *saga)
+filter_takes_saga(const SagazFilter *filter, const SagazSaga *saga)
 {
 	if (filter->nstatuses > 0 &&
-		!is_one_of(saga->status, filter->statuses, filter->nstatuses))
+		!filter_has_word(saga->status, filter->statuses, filter->nstatuses))
 		return false;
 	if (filter->updated_before != 0 && saga->updated_at >= filter->updated_before)
 		return false;
@@ -45,7 +45,7 @@ saga_matches(const SagazFilter *filter, const SagazSaga *saga)
 
 /* Only 8-4-4-4-12 hexadecimal digits, as everybody writes them. */
 bool
-sagaz_is_uuid(const char *text)
+sagaz_filter_is_uuid(const char *text)
 {
 	for (int i = 0; i < 36; i++)
 	{
@@ -61,7 +61,7 @@ sagaz_is_uuid(const char *text)
 static bool
 is_claimable(const SagazFilter *filter, const SagazEvent *event)
 {
-	if (!sagaz_is_uuid(event->event_id))
+	if (!sagaz_filter_is_uuid(event->event_id))
 		return false;
 	if (strcmp(event->status, "claimed") == 0)
 		return Max(event->claimed_at + filter->lease_us,
@@ -72,10 +72,10 @@ is_claimable(const SagazFilter *filter, const SagazEvent *event)
 }
 
 static bool
-event_matches(const SagazFilter *filter, const SagazEvent *event)
+filter_takes_event(const SagazFilter *filter, const SagazEvent *event)
 {
 	if (filter->nstatuses > 0 &&
-		!is_one_of(event->status, filter->statuses, filter->nstatuses))
+		!filter_has_word(event->status, filter->statuses, filter->nstatuses))
 		return false;
 	if (filter->saga_id && strcmp(event->saga_id, filter->saga_id) != 0)
 		return false;
@@ -102,7 +102,7 @@ sagaz_filter_matches(const SagazFilter *filter, const SagazRecord *record)
 	if (filter->key && strcmp(sagaz_record_key(record), filter->key) != 0)
 		return false;
 	if (filter->nkeys > 0 &&
-		!is_one_of(sagaz_record_key(record), filter->keys, filter->nkeys))
+		!filter_has_word(sagaz_record_key(record), filter->keys, filter->nkeys))
 		return false;
 	if (record->problem)
 		return filter->nstatuses == 0 && filter->name_part == NULL &&
@@ -110,13 +110,13 @@ sagaz_filter_matches(const SagazFilter *filter, const SagazRecord *record)
 			filter->batch_id == 0 && filter->updated_before == 0 &&
 			filter->claimed_before == 0 && filter->sent_before == 0 &&
 			filter->claimable_at == 0;
-	return record->kind == SAGAZ_SAGA ? saga_matches(filter, &record->saga) :
-		event_matches(filter, &record->event);
+	return record->kind == SAGAZ_SAGA ? filter_takes_saga(filter, &record->saga) :
+		filter_takes_event(filter, &record->event);
 }
 
 /* Which comes first, as qsort wants it. */
 int
-sagaz_record_compare(const SagazRecord *a, const SagazRecord *b,
+sagaz_filter_compare(const SagazRecord *a, const SagazRecord *b,
 					 SagazOrder order)
 {
 	int			by_key = strcmp(sagaz_record_key(a), sagaz_record_key(b));

@@ -48,8 +48,8 @@ typedef struct SagazFilter
 /* a backend asks this of what it could not express itself */
 extern bool sagaz_filter_matches(const SagazFilter *filter,
 								 const SagazRecord *record);
-extern bool sagaz_is_uuid(const char *text);
-extern int	sagaz_record_compare(const SagazRecord *a, const SagazRecord *b,
+extern bool sagaz_filter_is_uuid(const char *text);
+extern int	sagaz_filter_compare(const SagazRecord *a, const SagazRecord *b,
 								 SagazOrder order);
 
 #endif							/* SAGAZ_FILTER_H */

@@ -24,7 +24,7 @@ too_long(const char *field, size_t length)
 
 /* A message of the parser without what ends it as a sentence. */
 static char *
-complaint_of(const ErrorData *error)
+unfit_complaint(const ErrorData *error)
 {
 	size_t		length = error->detail ? strlen(error->detail) : 0;
 
@@ -59,7 +59,7 @@ unfit_steps(const SagazSaga *saga)
 		if (error->sqlerrcode != ERRCODE_SAGAZ_INPUT)
 			PG_RE_THROW();
 		FlushErrorState();
-		why = complaint_of(error);
+		why = unfit_complaint(error);
 	}
 	PG_END_TRY();
 	for (int i = 0; why == NULL && i < steps.count; i++)
@@ -94,7 +94,7 @@ unfit_saga(const SagazSaga *saga)
 static char *
 unfit_event(const SagazEvent *event)
 {
-	if (!sagaz_is_uuid(event->event_id))
+	if (!sagaz_filter_is_uuid(event->event_id))
 		return "event_id is not a UUID";
 	if (event->saga_id[0] == '\0')
 		return "saga_id is empty";
@@ -104,7 +104,7 @@ unfit_event(const SagazEvent *event)
 }
 
 static char *
-unfit(const SagazRecord *record)
+record_is_unfit(const SagazRecord *record)
 {
 	return record->kind == SAGAZ_SAGA ? unfit_saga(&record->saga) :
 		unfit_event(&record->event);
@@ -117,7 +117,7 @@ unfit(const SagazRecord *record)
 char *
 sagaz_unfit(const SagazRecord *record)
 {
-	char	   *why = unfit(record);
+	char	   *why = record_is_unfit(record);
 
 	if (why == NULL && record->kind == SAGAZ_EVENT &&
 		strpbrk(record->event.event_id, "ABCDEF") != NULL)
@@ -129,7 +129,7 @@ sagaz_unfit(const SagazRecord *record)
 void
 sagaz_check_fit(const SagazRecord *record)
 {
-	char	   *why = unfit(record);
+	char	   *why = record_is_unfit(record);
 
 	if (why)
 		ereport(ERROR,

@@ -10,7 +10,7 @@
 #include "lib/times.h"
 
 void
-sagaz_push_key(JsonbParseState **state, const char *key)
+sagaz_json_push_key(JsonbParseState **state, const char *key)
 {
 	JsonbValue	value = {.type = jbvString};
 
@@ -21,11 +21,11 @@ sagaz_push_key(JsonbParseState **state, const char *key)
 
 /* A pair; null where the value is NULL. */
 void
-sagaz_push_string(JsonbParseState **state, const char *key, const char *string)
+sagaz_json_push_string(JsonbParseState **state, const char *key, const char *string)
 {
 	JsonbValue	value = {.type = jbvNull};
 
-	sagaz_push_key(state, key);
+	sagaz_json_push_key(state, key);
 	if (string)
 	{
 		value.type = jbvString;
@@ -36,18 +36,18 @@ sagaz_push_string(JsonbParseState **state, const char *key, const char *string)
 }
 
 void
-sagaz_push_int(JsonbParseState **state, const char *key, int64 number)
+sagaz_json_push_int(JsonbParseState **state, const char *key, int64 number)
 {
 	JsonbValue	value = {.type = jbvNumeric};
 
-	sagaz_push_key(state, key);
+	sagaz_json_push_key(state, key);
 	value.val.numeric = int64_to_numeric(number);
 	pushJsonbValue(state, WJB_VALUE, &value);
 }
 
 /* A time as UTC text; null where there is none. */
 void
-sagaz_push_time(JsonbParseState **state, const char *key, TimestampTz time)
+sagaz_json_push_time(JsonbParseState **state, const char *key, TimestampTz time)
 {
 	char	   *text = NULL;
 
@@ -56,7 +56,7 @@ sagaz_push_time(JsonbParseState **state, const char *key, TimestampTz time)
 		text = palloc(SAGAZ_TIME_SIZE);
 		(void) sagaz_format_time(sagaz_real_time(time), text);
 	}
-	sagaz_push_string(state, key, text);
+	sagaz_json_push_string(state, key, text);
 }
 
 /* A document as a value, to be pushed. */
@@ -75,7 +75,7 @@ sagaz_push_json(JsonbParseState **state, const char *key, Jsonb *json)
 {
 	JsonbValue	value = {.type = jbvNull};
 
-	sagaz_push_key(state, key);
+	sagaz_json_push_key(state, key);
 	if (json)
 		sagaz_jsonb_value(json, &value);
 	pushJsonbValue(state, WJB_VALUE, &value);

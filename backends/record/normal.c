@@ -138,11 +138,11 @@ static void
 push_default(JsonbParseState **state, const char *key)
 {
 	if (strcmp(key, "status") == 0)
-		sagaz_push_string(state, key, "pending");
+		sagaz_json_push_string(state, key, "pending");
 	else if (strcmp(key, "retry_count") == 0)
-		sagaz_push_int(state, key, 0);
+		sagaz_json_push_int(state, key, 0);
 	else
-		sagaz_push_string(state, key, NULL);
+		sagaz_json_push_string(state, key, NULL);
 }
 
 static bool
@@ -156,7 +156,7 @@ is_time_key(const char *key)
  * library around it; NULL where that is missing or null.
  */
 JsonbValue *
-sagaz_step_value(JsonbContainer *step, const char *key, JsonbValue *buffer)
+sagaz_normal_step_value(JsonbContainer *step, const char *key, JsonbValue *buffer)
 {
 	JsonbValue *value = getKeyJsonValueFromContainer(step, key, strlen(key), buffer);
 	const char *type = is_time_key(key) ? "datetime" :
@@ -170,7 +170,7 @@ sagaz_step_value(JsonbContainer *step, const char *key, JsonbValue *buffer)
 
 /* Has a step other keys than those? */
 bool
-sagaz_step_has_more(JsonbContainer *step)
+sagaz_normal_step_has_more(JsonbContainer *step)
 {
 	JsonbValue	buffer;
 	int			known = 0;
@@ -182,10 +182,10 @@ sagaz_step_has_more(JsonbContainer *step)
 }
 
 static void
-push_step_key(JsonbParseState **state, JsonbContainer *step, const char *key)
+push_normal_step_key(JsonbParseState **state, JsonbContainer *step, const char *key)
 {
 	JsonbValue	buffer;
-	JsonbValue *value = sagaz_step_value(step, key, &buffer);
+	JsonbValue *value = sagaz_normal_step_value(step, key, &buffer);
 
 	if (value == NULL)
 	{
@@ -194,12 +194,12 @@ push_step_key(JsonbParseState **state, JsonbContainer *step, const char *key)
 	}
 	if (is_time_key(key))
 		normalize_time(value);
-	sagaz_push_key(state, key);
+	sagaz_json_push_key(state, key);
 	push_normal(state, WJB_VALUE, value);
 }
 
 static void
-push_step(JsonbParseState **state, JsonbContainer *step)
+push_normal_step(JsonbParseState **state, JsonbContainer *step)
 {
 	JsonbIterator *iterator = JsonbIteratorInit(step);
 	JsonbIteratorToken token;
@@ -208,7 +208,7 @@ push_step(JsonbParseState **state, JsonbContainer *step)
 
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < (int) lengthof(step_keys); i++)
-		push_step_key(state, step, step_keys[i]);
+		push_normal_step_key(state, step, step_keys[i]);
 	while ((token = JsonbIteratorNext(&iterator, &key, true)) != WJB_DONE)
 	{
 		if (token != WJB_KEY)
@@ -240,7 +240,7 @@ sagaz_normal_steps(Jsonb *steps)
 		if (token != WJB_ELEM)
 			continue;
 		if (step.type == jbvBinary && JsonContainerIsObject(step.val.binary.data))
-			push_step(&state, step.val.binary.data);
+			push_normal_step(&state, step.val.binary.data);
 		else
 			push_normal(&state, WJB_ELEM, &step);
 	}

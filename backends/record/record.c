@@ -27,7 +27,7 @@ const char *const sagaz_event_words[] = {
 
 /* The kind that a type argument names. */
 SagazKind
-sagaz_kind_of(const char *type)
+sagaz_record_kind(const char *type)
 {
 	if (strcmp(type, "saga") == 0)
 		return SAGAZ_SAGA;
@@ -41,13 +41,13 @@ sagaz_kind_of(const char *type)
 }
 
 Jsonb *
-sagaz_empty_object(void)
+sagaz_record_empty_object(void)
 {
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("{}")));
 }
 
 Jsonb *
-sagaz_empty_array(void)
+sagaz_record_empty_array(void)
 {
 	return DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum("[]")));
 }
@@ -56,39 +56,39 @@ sagaz_empty_array(void)
 /* To JSON */
 
 static void
-push_saga(JsonbParseState **state, const SagazSaga *saga)
+push_saga_record(JsonbParseState **state, const SagazSaga *saga)
 {
-	sagaz_push_string(state, "saga_id", saga->saga_id);
-	sagaz_push_string(state, "saga_name", saga->saga_name);
-	sagaz_push_string(state, "status", saga->status);
+	sagaz_json_push_string(state, "saga_id", saga->saga_id);
+	sagaz_json_push_string(state, "saga_name", saga->saga_name);
+	sagaz_json_push_string(state, "status", saga->status);
 	sagaz_push_json(state, "steps", sagaz_normal_steps(saga->steps));
 	sagaz_push_json(state, "context", sagaz_normal_json(saga->context));
 	sagaz_push_json(state, "metadata",
 					saga->metadata ? sagaz_normal_json(saga->metadata) : NULL);
-	sagaz_push_time(state, "created_at", saga->created_at);
-	sagaz_push_time(state, "updated_at", saga->updated_at);
+	sagaz_json_push_time(state, "created_at", saga->created_at);
+	sagaz_json_push_time(state, "updated_at", saga->updated_at);
 }
 
 static void
-push_event(JsonbParseState **state, const SagazEvent *event)
+push_event_record(JsonbParseState **state, const SagazEvent *event)
 {
-	sagaz_push_string(state, "event_id", event->event_id);
-	sagaz_push_string(state, "saga_id", event->saga_id);
-	sagaz_push_string(state, "aggregate_type", event->aggregate_type);
-	sagaz_push_string(state, "aggregate_id", event->aggregate_id ?
-					  event->aggregate_id : event->saga_id);
-	sagaz_push_string(state, "event_type", event->event_type);
+	sagaz_json_push_string(state, "event_id", event->event_id);
+	sagaz_json_push_string(state, "saga_id", event->saga_id);
+	sagaz_json_push_string(state, "aggregate_type", event->aggregate_type);
+	sagaz_json_push_string(state, "aggregate_id", event->aggregate_id ?
+						   event->aggregate_id : event->saga_id);
+	sagaz_json_push_string(state, "event_type", event->event_type);
 	sagaz_push_json(state, "payload", sagaz_normal_json(event->payload));
 	sagaz_push_json(state, "headers", sagaz_normal_json(event->headers));
-	sagaz_push_string(state, "status", event->status);
-	sagaz_push_time(state, "created_at", event->created_at);
-	sagaz_push_time(state, "claimed_at", event->claimed_at);
-	sagaz_push_time(state, "sent_at", event->sent_at);
-	sagaz_push_int(state, "retry_count", event->retry_count);
-	sagaz_push_string(state, "last_error", event->last_error);
-	sagaz_push_string(state, "worker_id", event->worker_id);
-	sagaz_push_string(state, "routing_key", event->routing_key);
-	sagaz_push_string(state, "partition_key", event->partition_key);
+	sagaz_json_push_string(state, "status", event->status);
+	sagaz_json_push_time(state, "created_at", event->created_at);
+	sagaz_json_push_time(state, "claimed_at", event->claimed_at);
+	sagaz_json_push_time(state, "sent_at", event->sent_at);
+	sagaz_json_push_int(state, "retry_count", event->retry_count);
+	sagaz_json_push_string(state, "last_error", event->last_error);
+	sagaz_json_push_string(state, "worker_id", event->worker_id);
+	sagaz_json_push_string(state, "routing_key", event->routing_key);
+	sagaz_json_push_string(state, "partition_key", event->partition_key);
 }
 
 /* A record in normal form. */
@@ -99,9 +99,9 @@ sagaz_record_to_json(const SagazRecord *record)
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (record->kind == SAGAZ_SAGA)
-		push_saga(&state, &record->saga);
+		push_saga_record(&state, &record->saga);
 	else
-		push_event(&state, &record->event);
+		push_event_record(&state, &record->event);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
@@ -109,35 +109,35 @@ sagaz_record_to_json(const SagazRecord *record)
 /* Checks */
 
 static void
-require_text(SagazRecord *record, const char *field, const char *value)
+require_record_text(SagazRecord *record, const char *field, const char *value)
 {
 	if (value == NULL)
-		sagaz_complain(record, psprintf("%s is missing", field));
+		sagaz_field_complain(record, psprintf("%s is missing", field));
 }
 
 static void
-require_word(SagazRecord *record, const char *value, const char *const *words)
+require_record_word(SagazRecord *record, const char *value, const char *const *words)
 {
-	require_text(record, "status", value);
+	require_record_text(record, "status", value);
 	if (value == NULL)
 		return;
 	while (*words && strcmp(*words, value) != 0)
 		words++;
 	if (*words == NULL)
-		sagaz_complain(record, psprintf("status \"%.*s\" is unknown",
+		sagaz_field_complain(record, psprintf("status \"%.*s\" is unknown",
 								  pg_mbcliplen(value, strlen(value), 80), value));
 }
 
 static void
-check_saga(SagazRecord *record, SagazSaga *saga)
+check_saga_record(SagazRecord *record, SagazSaga *saga)
 {
-	require_text(record, "saga_id", saga->saga_id);
-	require_text(record, "saga_name", saga->saga_name);
-	require_text(record, "status", saga->status);
+	require_record_text(record, "saga_id", saga->saga_id);
+	require_record_text(record, "saga_name", saga->saga_name);
+	require_record_text(record, "status", saga->status);
 	if (saga->steps == NULL)
-		saga->steps = sagaz_empty_array();
+		saga->steps = sagaz_record_empty_array();
 	if (saga->context == NULL)
-		saga->context = sagaz_empty_object();
+		saga->context = sagaz_record_empty_object();
 	if (saga->version == 0)
 		saga->version = 1;
 	if (saga->created_at == 0)
@@ -147,22 +147,22 @@ check_saga(SagazRecord *record, SagazSaga *saga)
 }
 
 static void
-check_event(SagazRecord *record, SagazEvent *event)
+check_event_record(SagazRecord *record, SagazEvent *event)
 {
-	require_text(record, "event_id", event->event_id);
-	require_text(record, "saga_id", event->saga_id);
-	require_text(record, "event_type", event->event_type);
-	require_word(record, event->status, sagaz_event_words);
+	require_record_text(record, "event_id", event->event_id);
+	require_record_text(record, "saga_id", event->saga_id);
+	require_record_text(record, "event_type", event->event_type);
+	require_record_word(record, event->status, sagaz_event_words);
 	if (event->aggregate_type == NULL)
 		event->aggregate_type = "saga";
 	if (event->payload == NULL)
-		sagaz_complain(record, "payload is missing");
+		sagaz_field_complain(record, "payload is missing");
 	if (event->headers == NULL)
-		event->headers = sagaz_empty_object();
+		event->headers = sagaz_record_empty_object();
 	if (!JB_ROOT_IS_OBJECT(event->headers))
-		sagaz_complain(record, "headers is not an object");
+		sagaz_field_complain(record, "headers is not an object");
 	if (event->retry_count < 0)
-		sagaz_complain(record, "retry_count is negative");
+		sagaz_field_complain(record, "retry_count is negative");
 	if (event->created_at == 0)
 		event->created_at = GetCurrentTimestamp();
 }
@@ -177,22 +177,22 @@ sagaz_record_check(SagazRecord *record)
 	if (record->problem)
 		return;
 	if (record->kind == SAGAZ_SAGA)
-		check_saga(record, &record->saga);
+		check_saga_record(record, &record->saga);
 	else
-		check_event(record, &record->event);
+		check_event_record(record, &record->event);
 }
 
 /* ---------------------------------------------------------------------- */
 /* Copies */
 
 static char *
-copy_text(const char *text)
+copy_record_text(const char *text)
 {
 	return text ? pstrdup(text) : NULL;
 }
 
 static Jsonb *
-copy_json(const Jsonb *json)
+copy_record_json(const Jsonb *json)
 {
 	Jsonb	   *copy;
 
@@ -208,29 +208,29 @@ void
 sagaz_record_copy(const SagazRecord *from, SagazRecord *to)
 {
 	*to = *from;
-	to->problem = copy_text(from->problem);
-	to->saga.saga_id = copy_text(from->saga.saga_id);
-	to->saga.saga_name = copy_text(from->saga.saga_name);
-	to->saga.status = copy_text(from->saga.status);
-	to->saga.steps = copy_json(from->saga.steps);
-	to->saga.context = copy_json(from->saga.context);
-	to->saga.metadata = copy_json(from->saga.metadata);
-	to->event.event_id = copy_text(from->event.event_id);
-	to->event.saga_id = copy_text(from->event.saga_id);
-	to->event.aggregate_type = copy_text(from->event.aggregate_type);
-	to->event.aggregate_id = copy_text(from->event.aggregate_id);
-	to->event.event_type = copy_text(from->event.event_type);
-	to->event.payload = copy_json(from->event.payload);
-	to->event.headers = copy_json(from->event.headers);
-	to->event.status = copy_text(from->event.status);
-	to->event.last_error = copy_text(from->event.last_error);
-	to->event.worker_id = copy_text(from->event.worker_id);
-	to->event.routing_key = copy_text(from->event.routing_key);
-	to->event.partition_key = copy_text(from->event.partition_key);
+	to->problem = copy_record_text(from->problem);
+	to->saga.saga_id = copy_record_text(from->saga.saga_id);
+	to->saga.saga_name = copy_record_text(from->saga.saga_name);
+	to->saga.status = copy_record_text(from->saga.status);
+	to->saga.steps = copy_record_json(from->saga.steps);
+	to->saga.context = copy_record_json(from->saga.context);
+	to->saga.metadata = copy_record_json(from->saga.metadata);
+	to->event.event_id = copy_record_text(from->event.event_id);
+	to->event.saga_id = copy_record_text(from->event.saga_id);
+	to->event.aggregate_type = copy_record_text(from->event.aggregate_type);
+	to->event.aggregate_id = copy_record_text(from->event.aggregate_id);
+	to->event.event_type = copy_record_text(from->event.event_type);
+	to->event.payload = copy_record_json(from->event.payload);
+	to->event.headers = copy_record_json(from->event.headers);
+	to->event.status = copy_record_text(from->event.status);
+	to->event.last_error = copy_record_text(from->event.last_error);
+	to->event.worker_id = copy_record_text(from->event.worker_id);
+	to->event.routing_key = copy_record_text(from->event.routing_key);
+	to->event.partition_key = copy_record_text(from->event.partition_key);
 }
 
 static bool
-same_json(Jsonb *a, Jsonb *b)
+record_same_json(Jsonb *a, Jsonb *b)
 {
 	if (a == NULL || b == NULL)
 		return a == b;
@@ -240,12 +240,12 @@ same_json(Jsonb *a, Jsonb *b)
 
 /* Do two states of a saga say the same, times and version aside? */
 bool
-sagaz_saga_same(const SagazSaga *a, const SagazSaga *b)
+sagaz_record_same_saga(const SagazSaga *a, const SagazSaga *b)
 {
 	return strcmp(a->saga_name, b->saga_name) == 0 &&
 		strcmp(a->status, b->status) == 0 &&
-		same_json(sagaz_normal_steps(a->steps), sagaz_normal_steps(b->steps)) &&
-		same_json(a->context, b->context) && same_json(a->metadata, b->metadata);
+		record_same_json(sagaz_normal_steps(a->steps), sagaz_normal_steps(b->steps)) &&
+		record_same_json(a->context, b->context) && record_same_json(a->metadata, b->metadata);
 }
 
 /* Are they the same in normal form? */

@@ -101,20 +101,20 @@ sagaz_record_key(const SagazRecord *record)
 extern const char *const sagaz_saga_words[];
 extern const char *const sagaz_event_words[];
 
-extern SagazKind sagaz_kind_of(const char *type);
+extern SagazKind sagaz_record_kind(const char *type);
 extern Jsonb *sagaz_record_to_json(const SagazRecord *record);
 extern void sagaz_record_check(SagazRecord *record);
 extern void sagaz_record_copy(const SagazRecord *from, SagazRecord *to);
 extern bool sagaz_record_same(const SagazRecord *a, const SagazRecord *b);
-extern bool sagaz_saga_same(const SagazSaga *a, const SagazSaga *b);
+extern bool sagaz_record_same_saga(const SagazSaga *a, const SagazSaga *b);
 
 extern Jsonb *sagaz_normal_json(Jsonb *json);
 extern Jsonb *sagaz_normal_steps(Jsonb *steps);
-extern JsonbValue *sagaz_step_value(JsonbContainer *step, const char *key,
-									JsonbValue *buffer);
-extern bool sagaz_step_has_more(JsonbContainer *step);
-extern Jsonb *sagaz_empty_object(void);
-extern Jsonb *sagaz_empty_array(void);
+extern JsonbValue *sagaz_normal_step_value(JsonbContainer *step, const char *key,
+										   JsonbValue *buffer);
+extern bool sagaz_normal_step_has_more(JsonbContainer *step);
+extern Jsonb *sagaz_record_empty_object(void);
+extern Jsonb *sagaz_record_empty_array(void);
 
 /* record_wire.c: for the sagaz at the other end */
 extern void sagaz_record_to_wire(const SagazRecord *record, StringInfo text);
@@ -137,7 +137,7 @@ extern char *sagaz_unfit(const SagazRecord *record);
 extern void sagaz_check_fit(const SagazRecord *record);
 
 /* field.c: fields of foreign stores */
-extern void sagaz_complain(SagazRecord *record, char *problem);
+extern void sagaz_field_complain(SagazRecord *record, char *problem);
 extern char *sagaz_field_text(const char *bytes, size_t length,
 							  const char *field, SagazRecord *record);
 extern Jsonb *sagaz_json_from_text(const char *text, int length,
@@ -148,13 +148,13 @@ extern TimestampTz sagaz_field_time(const char *text, const char *field,
 									SagazRecord *record);
 
 /* json_build.c: objects, pair by pair */
-extern void sagaz_push_key(JsonbParseState **state, const char *key);
-extern void sagaz_push_string(JsonbParseState **state, const char *key,
-							  const char *value);
-extern void sagaz_push_int(JsonbParseState **state, const char *key,
-						   int64 value);
-extern void sagaz_push_time(JsonbParseState **state, const char *key,
-							TimestampTz value);
+extern void sagaz_json_push_key(JsonbParseState **state, const char *key);
+extern void sagaz_json_push_string(JsonbParseState **state, const char *key,
+								   const char *value);
+extern void sagaz_json_push_int(JsonbParseState **state, const char *key,
+								int64 value);
+extern void sagaz_json_push_time(JsonbParseState **state, const char *key,
+								 TimestampTz value);
 extern void sagaz_push_json(JsonbParseState **state, const char *key,
 							Jsonb *value);
 extern void sagaz_jsonb_value(Jsonb *json, JsonbValue *value);

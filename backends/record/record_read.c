@@ -21,7 +21,7 @@ typedef struct FieldReader
 
 /* The value of a field, valid until the next; NULL where it is missing. */
 static JsonbValue *
-find_field(FieldReader *reader, const char *field)
+find_record_field(FieldReader *reader, const char *field)
 {
 	if (reader->object)
 		return getKeyJsonValueFromContainer(reader->object, field, strlen(field), NULL);
@@ -34,61 +34,61 @@ find_field(FieldReader *reader, const char *field)
 
 /* The same, but NULL also where it is null. */
 static JsonbValue *
-get_field(FieldReader *reader, const char *field)
+read_record_field(FieldReader *reader, const char *field)
 {
-	JsonbValue *value = find_field(reader, field);
+	JsonbValue *value = find_record_field(reader, field);
 
 	return value && value->type != jbvNull ? value : NULL;
 }
 
 static char *
-get_text(FieldReader *reader, const char *field)
+read_record_text(FieldReader *reader, const char *field)
 {
-	JsonbValue *value = get_field(reader, field);
+	JsonbValue *value = read_record_field(reader, field);
 
 	if (value == NULL)
 		return NULL;
 	if (value->type == jbvString)
 		return pnstrdup(value->val.string.val, value->val.string.len);
-	sagaz_complain(reader->record, psprintf("%s is not a string", field));
+	sagaz_field_complain(reader->record, psprintf("%s is not a string", field));
 	return NULL;
 }
 
 static TimestampTz
-get_time(FieldReader *reader, const char *field)
+read_record_time(FieldReader *reader, const char *field)
 {
-	char	   *text = get_text(reader, field);
+	char	   *text = read_record_text(reader, field);
 	TimestampTz time = 0;
 
 	if (text && !sagaz_parse_time(text, strlen(text), &time))
 	{
-		sagaz_complain(reader->record, psprintf("%s is not a time", field));
+		sagaz_field_complain(reader->record, psprintf("%s is not a time", field));
 		return 0;
 	}
 	return text ? sagaz_record_time(time) : 0;
 }
 
 static Jsonb *
-get_json(FieldReader *reader, const char *field)
+read_record_json(FieldReader *reader, const char *field)
 {
-	JsonbValue *value = get_field(reader, field);
+	JsonbValue *value = read_record_field(reader, field);
 
 	return value ? JsonbValueToJsonb(value) : NULL;
 }
 
 /* A JSON null stays one where a document must be. */
 static Jsonb *
-get_document(FieldReader *reader, const char *field)
+read_record_document(FieldReader *reader, const char *field)
 {
-	JsonbValue *value = find_field(reader, field);
+	JsonbValue *value = find_record_field(reader, field);
 
 	return value ? JsonbValueToJsonb(value) : NULL;
 }
 
 static int
-get_count(FieldReader *reader, const char *field)
+read_record_count(FieldReader *reader, const char *field)
 {
-	JsonbValue *value = get_field(reader, field);
+	JsonbValue *value = read_record_field(reader, field);
 	bool		wrong = false;
 	int			count = 0;
 
@@ -97,14 +97,14 @@ get_count(FieldReader *reader, const char *field)
 	if (value->type == jbvNumeric)
 		count = numeric_int4_opt_error(value->val.numeric, &wrong);
 	if (value->type != jbvNumeric || wrong || count < 0)
-		sagaz_complain(reader->record, psprintf("%s is not a count", field));
+		sagaz_field_complain(reader->record, psprintf("%s is not a count", field));
 	return count;
 }
 
 static int64
-get_version(FieldReader *reader)
+read_record_version(FieldReader *reader)
 {
-	JsonbValue *value = get_field(reader, "version");
+	JsonbValue *value = read_record_field(reader, "version");
 	char	   *text;
 	char	   *end;
 	int64		version;
@@ -120,42 +120,42 @@ get_version(FieldReader *reader)
 		if (errno == 0 && *end == '\0' && version > 0)
 			return version;
 	}
-	sagaz_complain(reader->record, "version is not a version");
+	sagaz_field_complain(reader->record, "version is not a version");
 	return 1;
 }
 
 static void
-read_saga(FieldReader *reader, SagazSaga *saga)
+read_saga_record(FieldReader *reader, SagazSaga *saga)
 {
-	saga->saga_id = get_text(reader, "saga_id");
-	saga->saga_name = get_text(reader, "saga_name");
-	saga->status = get_text(reader, "status");
-	saga->steps = get_document(reader, "steps");
-	saga->context = get_document(reader, "context");
-	saga->metadata = get_json(reader, "metadata");
-	saga->created_at = get_time(reader, "created_at");
-	saga->updated_at = get_time(reader, "updated_at");
+	saga->saga_id = read_record_text(reader, "saga_id");
+	saga->saga_name = read_record_text(reader, "saga_name");
+	saga->status = read_record_text(reader, "status");
+	saga->steps = read_record_document(reader, "steps");
+	saga->context = read_record_document(reader, "context");
+	saga->metadata = read_record_json(reader, "metadata");
+	saga->created_at = read_record_time(reader, "created_at");
+	saga->updated_at = read_record_time(reader, "updated_at");
 }
 
 static void
-read_event(FieldReader *reader, SagazEvent *event)
+read_event_record(FieldReader *reader, SagazEvent *event)
 {
-	event->event_id = get_text(reader, "event_id");
-	event->saga_id = get_text(reader, "saga_id");
-	event->aggregate_type = get_text(reader, "aggregate_type");
-	event->aggregate_id = get_text(reader, "aggregate_id");
-	event->event_type = get_text(reader, "event_type");
-	event->payload = get_document(reader, "payload");
-	event->headers = get_json(reader, "headers");
-	event->status = get_text(reader, "status");
-	event->created_at = get_time(reader, "created_at");
-	event->claimed_at = get_time(reader, "claimed_at");
-	event->sent_at = get_time(reader, "sent_at");
-	event->retry_count = get_count(reader, "retry_count");
-	event->last_error = get_text(reader, "last_error");
-	event->worker_id = get_text(reader, "worker_id");
-	event->routing_key = get_text(reader, "routing_key");
-	event->partition_key = get_text(reader, "partition_key");
+	event->event_id = read_record_text(reader, "event_id");
+	event->saga_id = read_record_text(reader, "saga_id");
+	event->aggregate_type = read_record_text(reader, "aggregate_type");
+	event->aggregate_id = read_record_text(reader, "aggregate_id");
+	event->event_type = read_record_text(reader, "event_type");
+	event->payload = read_record_document(reader, "payload");
+	event->headers = read_record_json(reader, "headers");
+	event->status = read_record_text(reader, "status");
+	event->created_at = read_record_time(reader, "created_at");
+	event->claimed_at = read_record_time(reader, "claimed_at");
+	event->sent_at = read_record_time(reader, "sent_at");
+	event->retry_count = read_record_count(reader, "retry_count");
+	event->last_error = read_record_text(reader, "last_error");
+	event->worker_id = read_record_text(reader, "worker_id");
+	event->routing_key = read_record_text(reader, "routing_key");
+	event->partition_key = read_record_text(reader, "partition_key");
 }
 
 static void
@@ -171,12 +171,12 @@ begin_reading(FieldReader *reader, Jsonb *json)
 }
 
 static void
-read_fields(FieldReader *reader, SagazRecord *record)
+read_record_fields(FieldReader *reader, SagazRecord *record)
 {
 	if (record->kind == SAGAZ_SAGA)
-		read_saga(reader, &record->saga);
+		read_saga_record(reader, &record->saga);
 	else
-		read_event(reader, &record->event);
+		read_event_record(reader, &record->event);
 }
 
 /* What the normal form leaves out. */
@@ -184,11 +184,11 @@ static void
 read_rest(FieldReader *reader, SagazRecord *record)
 {
 	if (record->kind == SAGAZ_SAGA)
-		record->saga.version = get_version(reader);
+		record->saga.version = read_record_version(reader);
 	else
 	{
-		record->event.lease_until = get_time(reader, "lease_until");
-		record->event.next_attempt_at = get_time(reader, "next_attempt_at");
+		record->event.lease_until = read_record_time(reader, "lease_until");
+		record->event.next_attempt_at = read_record_time(reader, "next_attempt_at");
 	}
 }
 
@@ -207,7 +207,7 @@ read_record(SagazKind kind, Jsonb *json, SagazRecord *record, bool may_be_array,
 		return;
 	}
 	begin_reading(&reader, json);
-	read_fields(&reader, record);
+	read_record_fields(&reader, record);
 	if (has_rest)
 		read_rest(&reader, record);
 	sagaz_record_check(record);

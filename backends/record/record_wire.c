@@ -17,7 +17,7 @@
 
 /* Begin a value; false, and it is null, where there is none. */
 static bool
-begin_value(StringInfo text, bool is_there)
+begin_wire_value(StringInfo text, bool is_there)
 {
 	if (text->data[text->len - 1] != '[')
 		appendStringInfoChar(text, ',');
@@ -27,25 +27,25 @@ begin_value(StringInfo text, bool is_there)
 }
 
 static void
-add_string(StringInfo text, const char *value)
+wire_string(StringInfo text, const char *value)
 {
-	if (begin_value(text, value != NULL))
+	if (begin_wire_value(text, value != NULL))
 		escape_json(text, value);
 }
 
 static void
-add_json(StringInfo text, Jsonb *json)
+wire_json(StringInfo text, Jsonb *json)
 {
-	if (begin_value(text, json != NULL))
+	if (begin_wire_value(text, json != NULL))
 		(void) JsonbToCString(text, &json->root, VARSIZE(json));
 }
 
 static void
-add_time(StringInfo text, TimestampTz time)
+wire_time(StringInfo text, TimestampTz time)
 {
 	char		buffer[SAGAZ_TIME_SIZE];
 
-	if (!begin_value(text, time != 0))
+	if (!begin_wire_value(text, time != 0))
 		return;
 	(void) sagaz_format_time(sagaz_real_time(time), buffer);
 	appendStringInfoChar(text, '"');
@@ -54,47 +54,47 @@ add_time(StringInfo text, TimestampTz time)
 }
 
 static void
-add_number(StringInfo text, int64 number)
+wire_number(StringInfo text, int64 number)
 {
-	if (begin_value(text, number != 0))
+	if (begin_wire_value(text, number != 0))
 		appendStringInfo(text, INT64_FORMAT, number);
 }
 
 static void
-add_saga(StringInfo text, const SagazSaga *saga)
+wire_saga(StringInfo text, const SagazSaga *saga)
 {
-	add_string(text, saga->saga_id);
-	add_string(text, saga->saga_name);
-	add_string(text, saga->status);
-	add_json(text, saga->steps);
-	add_json(text, saga->context);
-	add_json(text, saga->metadata);
-	add_time(text, saga->created_at);
-	add_time(text, saga->updated_at);
-	add_number(text, saga->version);
+	wire_string(text, saga->saga_id);
+	wire_string(text, saga->saga_name);
+	wire_string(text, saga->status);
+	wire_json(text, saga->steps);
+	wire_json(text, saga->context);
+	wire_json(text, saga->metadata);
+	wire_time(text, saga->created_at);
+	wire_time(text, saga->updated_at);
+	wire_number(text, saga->version);
 }
 
 static void
-add_event(StringInfo text, const SagazEvent *event)
+wire_event(StringInfo text, const SagazEvent *event)
 {
-	add_string(text, event->event_id);
-	add_string(text, event->saga_id);
-	add_string(text, event->aggregate_type);
-	add_string(text, event->aggregate_id);
-	add_string(text, event->event_type);
-	add_json(text, event->payload);
-	add_json(text, event->headers);
-	add_string(text, event->status);
-	add_time(text, event->created_at);
-	add_time(text, event->claimed_at);
-	add_time(text, event->sent_at);
-	add_number(text, event->retry_count);
-	add_string(text, event->last_error);
-	add_string(text, event->worker_id);
-	add_string(text, event->routing_key);
-	add_string(text, event->partition_key);
-	add_time(text, event->lease_until);
-	add_time(text, event->next_attempt_at);
+	wire_string(text, event->event_id);
+	wire_string(text, event->saga_id);
+	wire_string(text, event->aggregate_type);
+	wire_string(text, event->aggregate_id);
+	wire_string(text, event->event_type);
+	wire_json(text, event->payload);
+	wire_json(text, event->headers);
+	wire_string(text, event->status);
+	wire_time(text, event->created_at);
+	wire_time(text, event->claimed_at);
+	wire_time(text, event->sent_at);
+	wire_number(text, event->retry_count);
+	wire_string(text, event->last_error);
+	wire_string(text, event->worker_id);
+	wire_string(text, event->routing_key);
+	wire_string(text, event->partition_key);
+	wire_time(text, event->lease_until);
+	wire_time(text, event->next_attempt_at);
 }
 
 /* Append a record. */
@@ -103,9 +103,9 @@ sagaz_record_to_wire(const SagazRecord *record, StringInfo text)
 {
 	appendStringInfoChar(text, '[');
 	if (record->kind == SAGAZ_SAGA)
-		add_saga(text, &record->saga);
+		wire_saga(text, &record->saga);
 	else
-		add_event(text, &record->event);
+		wire_event(text, &record->event);
 	appendStringInfoChar(text, ']');
 }
 

@@ -26,7 +26,7 @@
 /* Options */
 
 static void
-refuse_option(const char *option, const char *hint)
+refuse_redis_option(const char *option, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_INPUT),
@@ -35,7 +35,7 @@ refuse_option(const char *option, const char *hint)
 }
 
 static bool
-is_number(const char *value, int64 min, int64 max)
+is_redis_number(const char *value, int64 min, int64 max)
 {
 	char	   *end;
 	int64		number;
@@ -46,67 +46,67 @@ is_number(const char *value, int64 min, int64 max)
 }
 
 static void
-check_port(const char *value)
+check_redis_port(const char *value)
 {
-	if (!is_number(value, 1, 65535))
-		refuse_option("port", "Give a number from 1 to 65535.");
+	if (!is_redis_number(value, 1, 65535))
+		refuse_redis_option("port", "Give a number from 1 to 65535.");
 }
 
 static void
-check_database(const char *value)
+check_redis_database(const char *value)
 {
-	if (!is_number(value, 0, INT_MAX))
-		refuse_option("database", "Give the number of a database of the server, 0 or more.");
+	if (!is_redis_number(value, 0, INT_MAX))
+		refuse_redis_option("database", "Give the number of a database of the server, 0 or more.");
 }
 
 static void
-check_max_stream_length(const char *value)
+check_redis_stream_length(const char *value)
 {
-	if (!is_number(value, 0, PG_INT64_MAX))
-		refuse_option("max_stream_length", "Give a number of entries, or 0 for no limit.");
+	if (!is_redis_number(value, 0, PG_INT64_MAX))
+		refuse_redis_option("max_stream_length", "Give a number of entries, or 0 for no limit.");
 }
 
 static void
-check_event_ttl(const char *value)
+check_redis_event_ttl(const char *value)
 {
-	if (!is_number(value, 0, INT_MAX))
-		refuse_option("event_ttl", "Give a number of seconds, or 0 for ever.");
+	if (!is_redis_number(value, 0, INT_MAX))
+		refuse_redis_option("event_ttl", "Give a number of seconds, or 0 for ever.");
 }
 
 static void
-check_saga_ttl(const char *value)
+check_redis_saga_ttl(const char *value)
 {
-	if (!is_number(value, 0, INT_MAX))
-		refuse_option("saga_ttl", "Give a number of seconds, or 0 for ever.");
+	if (!is_redis_number(value, 0, INT_MAX))
+		refuse_redis_option("saga_ttl", "Give a number of seconds, or 0 for ever.");
 }
 
 static void
-check_outbox_prefix(const char *value)
+check_redis_outbox_prefix(const char *value)
 {
 	if (value[0] == '\0')
-		refuse_option("outbox_prefix", "It must not be empty.");
+		refuse_redis_option("outbox_prefix", "It must not be empty.");
 }
 
 static void
-check_stream(const char *value)
+check_redis_stream(const char *value)
 {
 	if (value[0] == '\0')
-		refuse_option("stream", "It must not be empty.");
+		refuse_redis_option("stream", "It must not be empty.");
 }
 
 static const SagazOption redis_options[] = {
 	{.name = "host"},
-	{.name = "port",.check = check_port},
+	{.name = "port",.check = check_redis_port},
 	{.name = "path"},
-	{.name = "database",.check = check_database},
+	{.name = "database",.check = check_redis_database},
 	{.name = "user",.secret = true},
 	{.name = "password",.secret = true},
 	{.name = "saga_prefix"},
-	{.name = "outbox_prefix",.check = check_outbox_prefix},
-	{.name = "stream",.check = check_stream},
-	{.name = "max_stream_length",.check = check_max_stream_length},
-	{.name = "event_ttl",.check = check_event_ttl},
-	{.name = "saga_ttl",.check = check_saga_ttl},
+	{.name = "outbox_prefix",.check = check_redis_outbox_prefix},
+	{.name = "stream",.check = check_redis_stream},
+	{.name = "max_stream_length",.check = check_redis_stream_length},
+	{.name = "event_ttl",.check = check_redis_event_ttl},
+	{.name = "saga_ttl",.check = check_redis_saga_ttl},
 	SAGAZ_COMMON_OPTIONS
 };
 
@@ -114,7 +114,7 @@ static const SagazOption redis_options[] = {
 /* URLs */
 
 static void
-refuse_url(const char *why)
+refuse_redis_url(const char *why)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_INPUT),
@@ -125,7 +125,7 @@ refuse_url(const char *why)
 
 /* A part of a URL, %XX decoded. */
 static char *
-decode(const char *part, size_t length)
+decode_redis_url(const char *part, size_t length)
 {
 	char	   *text = palloc(length + 1);
 	char	   *to = text;
@@ -141,7 +141,7 @@ decode(const char *part, size_t length)
 				memcpy(hex, part + i + 1, 2);
 			*to = (char) strtol(hex, &end, 16);
 			if (end != hex + 2 || *to == '\0')
-				refuse_url("A percent sign is not followed by two hexadecimal digits");
+				refuse_redis_url("A percent sign is not followed by two hexadecimal digits");
 			to++;
 			i += 2;
 		}
@@ -153,17 +153,17 @@ decode(const char *part, size_t length)
 }
 
 static List *
-add_option(List *options, const char *name, const char *part, size_t length)
+add_redis_option(List *options, const char *name, const char *part, size_t length)
 {
 	if (length == 0)
 		return options;
 	return lappend(options, makeDefElem(pstrdup(name),
-										(Node *) makeString(decode(part, length)), -1));
+										(Node *) makeString(decode_redis_url(part, length)), -1));
 }
 
 /* user:password@, of which either may be missing; *rest is what follows. */
 static List *
-read_login(const char *url, const char **rest)
+read_redis_login(const char *url, const char **rest)
 {
 	const char *end = strrchr(url, '@');
 	const char *colon;
@@ -175,71 +175,71 @@ read_login(const char *url, const char **rest)
 	*rest = end + 1;
 	colon = memchr(url, ':', end - url);
 	if (colon == NULL)
-		return add_option(NIL, "user", url, end - url);
-	options = add_option(NIL, "user", url, colon - url);
-	return add_option(options, "password", colon + 1, end - colon - 1);
+		return add_redis_option(NIL, "user", url, end - url);
+	options = add_redis_option(NIL, "user", url, colon - url);
+	return add_redis_option(options, "password", colon + 1, end - colon - 1);
 }
 
 /* redis://[user:password@]host[:port][/database] */
 static List *
-read_tcp_url(const char *url)
+read_redis_tcp_url(const char *url)
 {
 	const char *host;
-	List	   *options = read_login(url, &host);
+	List	   *options = read_redis_login(url, &host);
 	const char *path = strchr(host, '/');
 	const char *end = path ? path : host + strlen(host);
 	const char *port;
 
 	if (strpbrk(host, "?#"))
-		refuse_url("It has more behind the database");
+		refuse_redis_url("It has more behind the database");
 	if (host[0] == '[')
 	{
 		const char *bracket = memchr(host, ']', end - host);
 
 		if (bracket == NULL)
-			refuse_url("A bracket is not closed");
-		options = add_option(options, "host", host + 1, bracket - host - 1);
+			refuse_redis_url("A bracket is not closed");
+		options = add_redis_option(options, "host", host + 1, bracket - host - 1);
 		port = bracket + 1;
 		if (port < end && *port != ':')
-			refuse_url("There is more behind the bracket");
+			refuse_redis_url("There is more behind the bracket");
 	}
 	else
 	{
 		port = memchr(host, ':', end - host);
 		port = port ? port : end;
-		options = add_option(options, "host", host, port - host);
+		options = add_redis_option(options, "host", host, port - host);
 	}
 	if (port < end)
 	{
-		options = add_option(options, "port", port + 1, end - port - 1);
-		if (!is_number(pnstrdup(port + 1, end - port - 1), 1, 65535))
-			refuse_url("The port is not a number from 1 to 65535");
+		options = add_redis_option(options, "port", port + 1, end - port - 1);
+		if (!is_redis_number(pnstrdup(port + 1, end - port - 1), 1, 65535))
+			refuse_redis_url("The port is not a number from 1 to 65535");
 	}
 	if (path && path[1] != '\0')
 	{
-		if (!is_number(path + 1, 0, INT_MAX))
-			refuse_url("The database is not a number");
-		options = add_option(options, "database", path + 1, strlen(path + 1));
+		if (!is_redis_number(path + 1, 0, INT_MAX))
+			refuse_redis_url("The database is not a number");
+		options = add_redis_option(options, "database", path + 1, strlen(path + 1));
 	}
 	return options;
 }
 
 /* unix://[user:password@]/path[?db=database] */
 static List *
-read_socket_url(const char *url)
+read_redis_socket_url(const char *url)
 {
 	const char *path;
-	List	   *options = read_login(url, &path);
+	List	   *options = read_redis_login(url, &path);
 	const char *query = strchr(path, '?');
 
 	if (path[0] != '/' || path[1] == '\0')
-		refuse_url("It names no socket");
-	options = add_option(options, "path", path, strcspn(path, "?"));
+		refuse_redis_url("It names no socket");
+	options = add_redis_option(options, "path", path, strcspn(path, "?"));
 	if (query)
 	{
-		if (strncmp(query, "?db=", 4) != 0 || !is_number(query + 4, 0, INT_MAX))
-			refuse_url("Behind the question mark stands something other than db and a number");
-		options = add_option(options, "database", query + 4, strlen(query + 4));
+		if (strncmp(query, "?db=", 4) != 0 || !is_redis_number(query + 4, 0, INT_MAX))
+			refuse_redis_url("Behind the question mark stands something other than db and a number");
+		options = add_redis_option(options, "database", query + 4, strlen(query + 4));
 	}
 	return options;
 }
@@ -255,14 +255,14 @@ redis_read_url(const char *scheme, const char *rest)
 				 errmsg("this build of sagaz cannot talk to Redis over TLS"),
 				 errdetail("hiredis %s was built without it.", redis_client_version()),
 				 errhint("Use redis:// or unix://, through a TLS tunnel where the network is not yours.")));
-	return strcmp(scheme, "unix") == 0 ? read_socket_url(rest) : read_tcp_url(rest);
+	return strcmp(scheme, "unix") == 0 ? read_redis_socket_url(rest) : read_redis_tcp_url(rest);
 }
 
 /* ---------------------------------------------------------------------- */
 /* Stores */
 
 static char *
-utf8_option(RedisStore *store, const char *name, const char *otherwise)
+redis_utf8_option(RedisStore *store, const char *name, const char *otherwise)
 {
 	const char *value = sagaz_store_option(&store->base, name);
 
@@ -270,7 +270,7 @@ utf8_option(RedisStore *store, const char *name, const char *otherwise)
 }
 
 static int64
-number_option(RedisStore *store, const char *name, int64 otherwise)
+redis_number_option(RedisStore *store, const char *name, int64 otherwise)
 {
 	const char *value = sagaz_store_option(&store->base, name);
 
@@ -282,13 +282,13 @@ redis_open(SagazStore *base)
 {
 	RedisStore *store = (RedisStore *) base;
 
-	store->saga_prefix = utf8_option(store, "saga_prefix", SAGA_PREFIX);
-	store->outbox_prefix = utf8_option(store, "outbox_prefix", OUTBOX_PREFIX);
-	store->stream = utf8_option(store, "stream", BROKER_STREAM);
+	store->saga_prefix = redis_utf8_option(store, "saga_prefix", SAGA_PREFIX);
+	store->outbox_prefix = redis_utf8_option(store, "outbox_prefix", OUTBOX_PREFIX);
+	store->stream = redis_utf8_option(store, "stream", BROKER_STREAM);
 	store->group = redis_utf8(pstrdup(base->consumer_group));
-	store->max_stream_length = number_option(store, "max_stream_length", -1);
-	store->event_ttl = number_option(store, "event_ttl", EVENT_TTL);
-	store->saga_ttl = number_option(store, "saga_ttl", 0);
+	store->max_stream_length = redis_number_option(store, "max_stream_length", -1);
+	store->event_ttl = redis_number_option(store, "event_ttl", EVENT_TTL);
+	store->saga_ttl = redis_number_option(store, "saga_ttl", 0);
 	redis_connect(store);
 }
 
@@ -305,7 +305,7 @@ redis_ping(SagazStore *base)
 
 /* The number by which a server tells itself from others, NULL if it does not say. */
 static char *
-run_id(RedisStore *store)
+redis_run_id(RedisStore *store)
 {
 	RedisCommand *command = redis_command("INFO");
 	RedisReply **replies;
@@ -331,7 +331,7 @@ redis_identity(SagazStore *base, SagazKind kind)
 	char	   *server;
 
 	redis_ready(store);
-	server = run_id(store);
+	server = redis_run_id(store);
 	if (server == NULL)
 	{
 		const char *path = sagaz_store_option(base, "path");
@@ -411,7 +411,7 @@ redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
 	RedisStore *store = (RedisStore *) base;
 
 	if (memcmp(filter, &everything, sizeof(SagazFilter)) != 0)
-		return sagaz_count_by_reading(base, kind, filter);
+		return sagaz_store_count_by_reading(base, kind, filter);
 	redis_ready(store);
 	return redis_scan_count(kind_of(kind)->scan(store, filter));
 }
@@ -436,11 +436,11 @@ const SagazBackend sagaz_redis_backend = {
 	.read_begin = read_begin,
 	.read_next = redis_read_next,
 	.read_end = redis_read_end,
-	.read_position = sagaz_no_position,
+	.read_position = sagaz_store_no_position,
 	.count = redis_count,
 	.claim = redis_claim,
 	.finish = redis_finish,
-	.call = sagaz_no_call,
+	.call = sagaz_store_no_call,
 	.publish = redis_publish,
 	.stream_end = redis_stream_end,
 	.stream_append = redis_stream_append,

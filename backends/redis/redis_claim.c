@@ -13,7 +13,7 @@
 #include "outbox/batch.h"
 
 static char *
-time_text(TimestampTz time)
+claim_time_text(TimestampTz time)
 {
 	char		text[SAGAZ_TIME_SIZE];
 
@@ -22,7 +22,7 @@ time_text(TimestampTz time)
 }
 
 static RedisCommand *
-begin_arguments(RedisStore *store, const char *worker_id)
+begin_claim_arguments(RedisStore *store, const char *worker_id)
 {
 	RedisCommand *arguments = redis_command(store->outbox_prefix);
 
@@ -33,7 +33,7 @@ begin_arguments(RedisStore *store, const char *worker_id)
 
 /* The id in a hash; the script takes no event without one. */
 static RedisId
-id_of(RedisStore *store, const RedisReply *hash)
+claimed_id_of(RedisStore *store, const RedisReply *hash)
 {
 	RedisId		id = {0, ""};
 
@@ -55,8 +55,8 @@ id_of(RedisStore *store, const RedisReply *hash)
  * for its place in the queue: it comes up again when its lease is over.
  */
 static void
-queue_give_back(RedisStore *store, const RedisId *id, const RedisReply *hash,
-				int64 batch_id)
+queue_claim_give_back(RedisStore *store, const RedisId *id, const RedisReply *hash,
+					  int64 batch_id)
 {
 	static const char *const taken[] = {"status", "claimed_at", "worker_id"};
 	char	   *key = psprintf("%s:meta:%s", store->outbox_prefix, id->bytes);
@@ -98,7 +98,7 @@ List *
 redis_claim(SagazStore *base, const SagazClaimOrder *order)
 {
 	RedisStore *store = (RedisStore *) base;
-	RedisCommand *arguments = begin_arguments(store, order->worker_id);
+	RedisCommand *arguments = begin_claim_arguments(store, order->worker_id);
 	char	   *limit = "";
 	RedisReply *reply;
 	List	   *claimed = NIL;
@@ -107,12 +107,12 @@ redis_claim(SagazStore *base, const SagazClaimOrder *order)
 
 	if (order->created_before < order->now)
 	{
-		limit = time_text(order->created_before);
+		limit = claim_time_text(order->created_before);
 		limit[strlen(limit) - strlen("+00:00")] = '\0';
 	}
 	redis_add_int(arguments, order->limit);
 	redis_add_int(arguments, order->now);
-	redis_add(arguments, time_text(order->now));
+	redis_add(arguments, claim_time_text(order->now));
 	redis_add_int(arguments, order->batch_id);
 	redis_add_int(arguments, order->lease_us / 1000);
 	redis_add(arguments, limit);
@@ -125,10 +125,10 @@ redis_claim(SagazStore *base, const SagazClaimOrder *order)
 		RedisId		id;
 
 		redis_expect(store, hash, REDIS_ARRAY);
-		id = id_of(store, hash);
+		id = claimed_id_of(store, hash);
 		if (add_claimed(&claimed, &id, hash, order))
 			continue;
-		queue_give_back(store, &id, hash, order->batch_id);
+		queue_claim_give_back(store, &id, hash, order->batch_id);
 		unfit = true;
 	}
 	if (unfit)
@@ -141,16 +141,16 @@ redis_finish(SagazStore *base, int64 batch_id, const char *worker_id,
 			 TimestampTz now)
 {
 	RedisStore *store = (RedisStore *) base;
-	RedisCommand *arguments = begin_arguments(store, worker_id);
+	RedisCommand *arguments = begin_claim_arguments(store, worker_id);
 	RedisReply *reply;
 
 	redis_add_int(arguments, batch_id);
-	redis_add(arguments, time_text(now));
+	redis_add(arguments, claim_time_text(now));
 	redis_add_int(arguments, store->event_ttl);
 	redis_ready(store);
 	reply = redis_run_script(store, &redis_finish_script, arguments);
 	redis_expect(store, reply, REDIS_INTEGER);
 	if (reply->integer < 0)
-		sagaz_lost_lease(batch_id, "It was claimed by another worker.");
+		sagaz_batch_lost(batch_id, "It was claimed by another worker.");
 	return (int) reply->integer;
 }

@@ -106,7 +106,7 @@ static const struct
 
 /* The server's own words, if they are fit to be shown. */
 static char *
-words_of(const RedisReply *reply)
+redis_words_of(const RedisReply *reply)
 {
 	int			length;
 
@@ -135,7 +135,7 @@ redis_check(RedisStore *store, const RedisReply *reply)
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("storage \"%s\" failed", store->base.name),
-			 errdetail("Redis says: %s.", words_of(reply)),
+			 errdetail("Redis says: %s.", redis_words_of(reply)),
 			 hint ? errhint("%s", hint) : 0));
 }
 

@@ -55,7 +55,7 @@ struct RedisConnection
 /* Replies */
 
 static RedisReply *
-make_reply(const redisReadTask *task, RedisType type, size_t extra)
+make_redis_reply(const redisReadTask *task, RedisType type, size_t extra)
 {
 	RedisConnection *connection = task->privdata;
 	RedisReply *reply;
@@ -80,11 +80,11 @@ make_reply(const redisReadTask *task, RedisType type, size_t extra)
 }
 
 static void *
-make_string(const redisReadTask *task, char *bytes, size_t length)
+make_redis_string(const redisReadTask *task, char *bytes, size_t length)
 {
 	RedisType	type = task->type == REDIS_REPLY_ERROR ? REDIS_ERROR :
 		task->type == REDIS_REPLY_STATUS ? REDIS_STATUS : REDIS_STRING;
-	RedisReply *reply = make_reply(task, type, length + 1);
+	RedisReply *reply = make_redis_reply(task, type, length + 1);
 
 	if (reply == NULL)
 		return NULL;
@@ -96,13 +96,13 @@ make_string(const redisReadTask *task, char *bytes, size_t length)
 }
 
 static void *
-make_array(const redisReadTask *task, ElementCount count)
+make_redis_array(const redisReadTask *task, ElementCount count)
 {
 	RedisReply *reply;
 
 	if ((int64) count < 0 || (int64) count > MAX_ELEMENTS)
 		return NULL;
-	reply = make_reply(task, REDIS_ARRAY, count * sizeof(RedisReply *));
+	reply = make_redis_reply(task, REDIS_ARRAY, count * sizeof(RedisReply *));
 	if (reply == NULL)
 		return NULL;
 	reply->elements = (RedisReply **) (reply + 1);
@@ -111,9 +111,9 @@ make_array(const redisReadTask *task, ElementCount count)
 }
 
 static void *
-make_integer(const redisReadTask *task, long long value)
+make_redis_integer(const redisReadTask *task, long long value)
 {
-	RedisReply *reply = make_reply(task, REDIS_INTEGER, 0);
+	RedisReply *reply = make_redis_reply(task, REDIS_INTEGER, 0);
 
 	if (reply)
 		reply->integer = value;
@@ -121,21 +121,21 @@ make_integer(const redisReadTask *task, long long value)
 }
 
 static void *
-make_nil(const redisReadTask *task)
+make_redis_nil(const redisReadTask *task)
 {
-	return make_reply(task, REDIS_NIL, 0);
+	return make_redis_reply(task, REDIS_NIL, 0);
 }
 
 #if HIREDIS_MAJOR >= 1
 /* We never ask for the protocol that has these. */
 static void *
-make_double(const redisReadTask *task, double value, char *bytes, size_t length)
+make_redis_double(const redisReadTask *task, double value, char *bytes, size_t length)
 {
 	return NULL;
 }
 
 static void *
-make_bool(const redisReadTask *task, int value)
+make_redis_bool(const redisReadTask *task, int value)
 {
 	return NULL;
 }
@@ -143,20 +143,20 @@ make_bool(const redisReadTask *task, int value)
 
 /* Memory of replies goes with its context. */
 static void
-free_nothing(void *reply)
+free_no_redis_reply(void *reply)
 {
 }
 
 static redisReplyObjectFunctions reply_functions = {
-	.createString = make_string,
-	.createArray = make_array,
-	.createInteger = make_integer,
-	.createNil = make_nil,
+	.createString = make_redis_string,
+	.createArray = make_redis_array,
+	.createInteger = make_redis_integer,
+	.createNil = make_redis_nil,
 #if HIREDIS_MAJOR >= 1
-	.createDouble = make_double,
-	.createBool = make_bool,
+	.createDouble = make_redis_double,
+	.createBool = make_redis_bool,
 #endif
-	.freeObject = free_nothing
+	.freeObject = free_no_redis_reply
 };
 
 /* ---------------------------------------------------------------------- */
@@ -182,7 +182,7 @@ lost_connection(RedisStore *store, const char *why)
 }
 
 static void
-cannot_connect(RedisStore *store, const char *why)
+cannot_connect_redis(RedisStore *store, const char *why)
 {
 	char	   *detail = pstrdup(why);
 
@@ -197,7 +197,7 @@ cannot_connect(RedisStore *store, const char *why)
 /* Connecting */
 
 static void
-disconnect(RedisConnection *connection)
+disconnect_redis(RedisConnection *connection)
 {
 	if (connection->context)
 		redisFree(connection->context);
@@ -210,28 +210,28 @@ disconnect(RedisConnection *connection)
 }
 
 static void
-close_connection(void *arg)
+close_redis_connection(void *arg)
 {
-	disconnect(arg);
+	disconnect_redis(arg);
 }
 
 static void
-wait_until_connected(RedisConnection *connection)
+wait_until_redis_connected(RedisConnection *connection)
 {
 	int			error = 0;
 	socklen_t	size = sizeof(error);
 
 	if (sagaz_wait_for_socket(connection->context->fd, WL_SOCKET_CONNECTED,
-						sagaz_deadline(sagaz_connect_timeout)) == 0)
-		cannot_connect(connection->store, "It did not answer within sagaz.connect_timeout");
+						sagaz_wait_deadline(sagaz_connect_timeout)) == 0)
+		cannot_connect_redis(connection->store, "It did not answer within sagaz.connect_timeout");
 	if (getsockopt(connection->context->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
 		error = errno;
 	if (error != 0)
-		cannot_connect(connection->store, pg_strerror(error));
+		cannot_connect_redis(connection->store, pg_strerror(error));
 }
 
 static void
-open_socket(RedisConnection *connection)
+open_redis_socket(RedisConnection *connection)
 {
 	RedisStore *store = connection->store;
 	const char *path = sagaz_store_option(&store->base, "path");
@@ -253,10 +253,10 @@ open_socket(RedisConnection *connection)
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
 	if (connection->context->err)
-		cannot_connect(store, connection->context->errstr);
+		cannot_connect_redis(store, connection->context->errstr);
 	connection->context->reader->fn = &reply_functions;
 	connection->context->reader->privdata = connection;
-	wait_until_connected(connection);
+	wait_until_redis_connected(connection);
 	if (path == NULL)
 		(void) redisEnableKeepAlive(connection->context);
 }
@@ -266,7 +266,7 @@ open_socket(RedisConnection *connection)
  * its first word.
  */
 static void
-check_login(RedisStore *store, const RedisReply *reply)
+check_redis_login(RedisStore *store, const RedisReply *reply)
 {
 	if (reply->type != REDIS_ERROR)
 		return;
@@ -281,7 +281,7 @@ check_login(RedisStore *store, const RedisReply *reply)
 
 /* Log in and select the database, in one round trip. */
 static void
-greet(RedisStore *store)
+greet_redis(RedisStore *store)
 {
 	const char *user = sagaz_store_option(&store->base, "user");
 	const char *password = sagaz_store_option(&store->base, "password");
@@ -309,22 +309,22 @@ greet(RedisStore *store)
 	redis_queue(store, command);
 	replies = redis_exchange(store, &count);
 	if (login)
-		check_login(store, replies[0]);
+		check_redis_login(store, replies[0]);
 	redis_check(store, replies[login ? 1 : 0]);
 }
 
 /* Connect, or connect anew; the store is broken until that has worked. */
 static void
-reconnect(RedisStore *store)
+connect_redis_anew(RedisStore *store)
 {
 	RedisConnection *connection = store->connection;
 
-	disconnect(connection);
+	disconnect_redis(connection);
 	memset(store->digests, 0, sizeof(store->digests));
 	store->base.broken = true;
-	open_socket(connection);
+	open_redis_socket(connection);
 	store->base.broken = false;
-	greet(store);
+	greet_redis(store);
 }
 
 /* The connection of a new store. */
@@ -334,11 +334,11 @@ redis_connect(RedisStore *store)
 	RedisConnection *connection = palloc0(sizeof(RedisConnection));
 
 	connection->store = store;
-	connection->close.func = close_connection;
+	connection->close.func = close_redis_connection;
 	connection->close.arg = connection;
 	MemoryContextRegisterResetCallback(store->base.context, &connection->close);
 	store->connection = connection;
-	reconnect(store);
+	connect_redis_anew(store);
 }
 
 /*
@@ -360,7 +360,7 @@ redis_ready(RedisStore *store)
 		if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
 			return;
 	}
-	reconnect(store);
+	connect_redis_anew(store);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -368,7 +368,7 @@ redis_ready(RedisStore *store)
 
 /* Read the replies to a request that has to make way, and forget them. */
 static void
-drop_request(RedisStore *store)
+drop_redis_request(RedisStore *store)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sagaz redis request",
@@ -388,7 +388,7 @@ redis_queue(RedisStore *store, RedisCommand *command)
 	RedisConnection *connection = store->connection;
 
 	if (connection->requested)
-		drop_request(store);
+		drop_redis_request(store);
 	store->base.broken = true;
 	if (redisAppendCommandArgv(connection->context, command->count,
 							   command->words, command->lengths) != REDIS_OK)
@@ -422,7 +422,7 @@ redis_send_ahead(RedisStore *store)
 
 /* The next reply that has come whole, or NULL. */
 static RedisReply *
-next_reply(RedisConnection *connection)
+next_redis_reply(RedisConnection *connection)
 {
 	void	   *reply = NULL;
 
@@ -435,7 +435,7 @@ next_reply(RedisConnection *connection)
 
 /* Move bytes, waiting until the server takes or has some. */
 static void
-move_bytes(RedisConnection *connection, bool *written, TimestampTz deadline)
+move_redis_bytes(RedisConnection *connection, bool *written, TimestampTz deadline)
 {
 	redisContext *context = connection->context;
 	int			done = 1;
@@ -464,7 +464,7 @@ redis_exchange(RedisStore *store, int *count)
 {
 	RedisConnection *connection = store->connection;
 	RedisReply **replies = palloc0((connection->queued + 1) * sizeof(RedisReply *));
-	TimestampTz deadline = sagaz_deadline(sagaz_command_timeout);
+	TimestampTz deadline = sagaz_wait_deadline(sagaz_command_timeout);
 	bool		written = false;
 	int			ahead = connection->ahead;
 	int			read = 0;
@@ -475,13 +475,13 @@ redis_exchange(RedisStore *store, int *count)
 	connection->replies = CurrentMemoryContext;
 	while (read < connection->queued)
 	{
-		replies[read] = next_reply(connection);
+		replies[read] = next_redis_reply(connection);
 		if (replies[read] == NULL)
-			move_bytes(connection, &written, deadline);
+			move_redis_bytes(connection, &written, deadline);
 		else
 		{
 			read++;
-			deadline = sagaz_deadline(sagaz_command_timeout);
+			deadline = sagaz_wait_deadline(sagaz_command_timeout);
 		}
 	}
 	connection->queued = connection->ahead = 0;

@@ -59,7 +59,7 @@ typedef struct Hash
  * in which they were written finds each at once.
  */
 static const RedisReply *
-get_field(Hash *hash, const char *field)
+get_event_field(Hash *hash, const char *field)
 {
 	RedisReply **elements = hash->reply->elements;
 	int			fields = hash->reply->count / 2;
@@ -83,9 +83,9 @@ get_field(Hash *hash, const char *field)
 
 /* Text; the library has empty text for none. */
 static char *
-get_text(Hash *hash, const char *field, SagazRecord *record)
+get_event_text(Hash *hash, const char *field, SagazRecord *record)
 {
-	const RedisReply *value = get_field(hash, field);
+	const RedisReply *value = get_event_field(hash, field);
 
 	if (value == NULL || value->length == 0)
 		return NULL;
@@ -94,9 +94,9 @@ get_text(Hash *hash, const char *field, SagazRecord *record)
 
 /* Text that counts, be it empty. */
 static char *
-get_whole_text(Hash *hash, const char *field, SagazRecord *record)
+get_whole_event_text(Hash *hash, const char *field, SagazRecord *record)
 {
-	const RedisReply *value = get_field(hash, field);
+	const RedisReply *value = get_event_field(hash, field);
 
 	return value == NULL ? NULL :
 		sagaz_field_text(value->str, value->length, field, record);
@@ -104,23 +104,23 @@ get_whole_text(Hash *hash, const char *field, SagazRecord *record)
 
 /* A document; the library cannot read one that is there and empty. */
 static Jsonb *
-get_json(Hash *hash, const char *field, SagazRecord *record)
+get_event_json(Hash *hash, const char *field, SagazRecord *record)
 {
-	char	   *text = get_whole_text(hash, field, record);
+	char	   *text = get_whole_event_text(hash, field, record);
 
-	return text ? sagaz_field_json(text, field, record) : sagaz_empty_object();
+	return text ? sagaz_field_json(text, field, record) : sagaz_record_empty_object();
 }
 
 static TimestampTz
-get_time(Hash *hash, const char *field, SagazRecord *record)
+get_event_time(Hash *hash, const char *field, SagazRecord *record)
 {
-	return sagaz_field_time(get_text(hash, field, record), field, record);
+	return sagaz_field_time(get_event_text(hash, field, record), field, record);
 }
 
 static int
-get_count(Hash *hash, const char *field, SagazRecord *record)
+get_event_count(Hash *hash, const char *field, SagazRecord *record)
 {
-	const RedisReply *value = get_field(hash, field);
+	const RedisReply *value = get_event_field(hash, field);
 	char	   *end;
 	long		count;
 
@@ -129,21 +129,21 @@ get_count(Hash *hash, const char *field, SagazRecord *record)
 	errno = 0;
 	count = strtol(value->str, &end, 10);
 	if (end == value->str || *end != '\0' || errno != 0 || count < 0 || count > PG_INT32_MAX)
-		sagaz_complain(record, psprintf("%s is not a count", field));
+		sagaz_field_complain(record, psprintf("%s is not a count", field));
 	return (int) count;
 }
 
 static int64
-get_number(Hash *hash, const char *field)
+get_event_number(Hash *hash, const char *field)
 {
-	const RedisReply *value = get_field(hash, field);
+	const RedisReply *value = get_event_field(hash, field);
 
 	return value ? strtoll(value->str, NULL, 10) : 0;
 }
 
 /* As stamp_of() of redis_write.lua has it. */
 static char *
-stamp_of(Hash *hash)
+event_stamp_of(Hash *hash)
 {
 	static const char *const fields[] = {
 		"status", "claimed_at", "sent_at", "retry_count", "worker_id",
@@ -154,7 +154,7 @@ stamp_of(Hash *hash)
 	initStringInfo(&stamp);
 	for (int i = 0; i < (int) lengthof(fields); i++)
 	{
-		const RedisReply *value = get_field(hash, fields[i]);
+		const RedisReply *value = get_event_field(hash, fields[i]);
 
 		if (i > 0)
 			appendStringInfoChar(&stamp, '\1');
@@ -165,30 +165,30 @@ stamp_of(Hash *hash)
 }
 
 static void
-read_fields(Hash *hash, SagazRecord *record)
+read_event_fields(Hash *hash, SagazRecord *record)
 {
 	SagazEvent *event = &record->event;
 
-	event->saga_id = get_whole_text(hash, "saga_id", record);
-	event->aggregate_type = get_text(hash, "aggregate_type", record);
-	event->aggregate_id = get_text(hash, "aggregate_id", record);
-	event->event_type = get_whole_text(hash, "event_type", record);
-	event->payload = get_json(hash, "payload", record);
-	event->headers = get_json(hash, "headers", record);
-	event->status = get_whole_text(hash, "status", record);
+	event->saga_id = get_whole_event_text(hash, "saga_id", record);
+	event->aggregate_type = get_event_text(hash, "aggregate_type", record);
+	event->aggregate_id = get_event_text(hash, "aggregate_id", record);
+	event->event_type = get_whole_event_text(hash, "event_type", record);
+	event->payload = get_event_json(hash, "payload", record);
+	event->headers = get_event_json(hash, "headers", record);
+	event->status = get_whole_event_text(hash, "status", record);
 	if (event->status == NULL)
 		event->status = "pending";
-	event->retry_count = get_count(hash, "retry_count", record);
-	event->created_at = get_time(hash, "created_at", record);
-	event->claimed_at = get_time(hash, "claimed_at", record);
-	event->sent_at = get_time(hash, "sent_at", record);
-	event->last_error = get_text(hash, "last_error", record);
-	event->worker_id = get_text(hash, "worker_id", record);
-	event->routing_key = get_text(hash, "routing_key", record);
-	event->partition_key = get_text(hash, "partition_key", record);
-	event->batch_id = get_number(hash, "sagaz:batch");
-	event->lease_until = get_number(hash, "sagaz:lease");
-	event->next_attempt_at = get_number(hash, "sagaz:next");
+	event->retry_count = get_event_count(hash, "retry_count", record);
+	event->created_at = get_event_time(hash, "created_at", record);
+	event->claimed_at = get_event_time(hash, "claimed_at", record);
+	event->sent_at = get_event_time(hash, "sent_at", record);
+	event->last_error = get_event_text(hash, "last_error", record);
+	event->worker_id = get_event_text(hash, "worker_id", record);
+	event->routing_key = get_event_text(hash, "routing_key", record);
+	event->partition_key = get_event_text(hash, "partition_key", record);
+	event->batch_id = get_event_number(hash, "sagaz:batch");
+	event->lease_until = get_event_number(hash, "sagaz:lease");
+	event->next_attempt_at = get_event_number(hash, "sagaz:next");
 }
 
 /*
@@ -205,9 +205,9 @@ redis_event_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
 		return false;
 	record->kind = SAGAZ_EVENT;
 	record->event.event_id = sagaz_field_text(id->bytes, id->length, "event_id", record);
-	read_fields(&hash, record);
+	read_event_fields(&hash, record);
 	if (found->stamped)
-		found->stamp = stamp_of(&hash);
+		found->stamp = event_stamp_of(&hash);
 	return true;
 }
 
@@ -215,19 +215,19 @@ redis_event_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
 /* Writing */
 
 static void
-add_value(RedisCommand *command, const char *value)
+add_event_value(RedisCommand *command, const char *value)
 {
 	redis_add_text(command, value ? value : "");
 }
 
 static void
-add_json(RedisCommand *command, Jsonb *json)
+add_event_json(RedisCommand *command, Jsonb *json)
 {
-	add_value(command, JsonbToCString(NULL, &json->root, VARSIZE(json)));
+	add_event_value(command, JsonbToCString(NULL, &json->root, VARSIZE(json)));
 }
 
 static void
-add_time(RedisCommand *command, TimestampTz time)
+add_event_time(RedisCommand *command, TimestampTz time)
 {
 	char		text[SAGAZ_TIME_SIZE];
 
@@ -237,7 +237,7 @@ add_time(RedisCommand *command, TimestampTz time)
 }
 
 static void
-add_number(RedisCommand *command, int64 value)
+add_event_number(RedisCommand *command, int64 value)
 {
 	if (value == 0)
 		redis_add(command, "");
@@ -247,28 +247,28 @@ add_number(RedisCommand *command, int64 value)
 
 /* In the order of "names" in redis_write.lua. */
 static void
-add_fields(RedisCommand *command, const SagazEvent *event)
+add_event_fields(RedisCommand *command, const SagazEvent *event)
 {
-	add_value(command, event->saga_id);
-	add_value(command, event->aggregate_type);
-	add_value(command, event->aggregate_id ? event->aggregate_id : event->saga_id);
-	add_value(command, event->event_type);
-	add_json(command, event->payload);
-	add_json(command, event->headers);
-	add_value(command, event->status);
+	add_event_value(command, event->saga_id);
+	add_event_value(command, event->aggregate_type);
+	add_event_value(command, event->aggregate_id ? event->aggregate_id : event->saga_id);
+	add_event_value(command, event->event_type);
+	add_event_json(command, event->payload);
+	add_event_json(command, event->headers);
+	add_event_value(command, event->status);
 	redis_add_int(command, event->retry_count);
-	add_time(command, event->created_at);
-	add_time(command, event->claimed_at);
-	add_time(command, event->sent_at);
-	add_value(command, event->last_error);
-	add_value(command, event->worker_id);
-	add_value(command, event->routing_key);
-	add_value(command, event->partition_key);
+	add_event_time(command, event->created_at);
+	add_event_time(command, event->claimed_at);
+	add_event_time(command, event->sent_at);
+	add_event_value(command, event->last_error);
+	add_event_value(command, event->worker_id);
+	add_event_value(command, event->routing_key);
+	add_event_value(command, event->partition_key);
 }
 
 /* When a claim may hand the event out: ''  never. */
 static char *
-due_time(const SagazEvent *event)
+event_due_time(const SagazEvent *event)
 {
 	if (strcmp(event->status, "claimed") == 0)
 		return psprintf(INT64_FORMAT,
@@ -284,37 +284,37 @@ due_time(const SagazEvent *event)
 
 /* Add an event to what the script is to write; none is one to be removed. */
 static void
-add_write(RedisCommand *command, const char *mode, const char *event_id,
-		  const char *stamp, const SagazEvent *event)
+add_event_write(RedisCommand *command, const char *mode, const char *event_id,
+				const char *stamp, const SagazEvent *event)
 {
 	redis_add(command, mode);
 	redis_add_text(command, event_id);
 	redis_add(command, stamp);
-	redis_add(command, event ? due_time(event) : "");
-	add_number(command, event ? event->batch_id : 0);
-	add_number(command, event ? event->lease_until : 0);
-	add_number(command, event ? event->next_attempt_at : 0);
+	redis_add(command, event ? event_due_time(event) : "");
+	add_event_number(command, event ? event->batch_id : 0);
+	add_event_number(command, event ? event->lease_until : 0);
+	add_event_number(command, event ? event->next_attempt_at : 0);
 	if (event)
-		add_fields(command, event);
+		add_event_fields(command, event);
 	else
 		for (int i = 0; i < EVENT_FIELDS; i++)
 			redis_add(command, "");
 }
 
 static int64
-max_entries(const RedisStore *store)
+max_redis_entries(const RedisStore *store)
 {
 	return store->max_stream_length < 0 ? OUTBOX_LENGTH : store->max_stream_length;
 }
 
 /* The arguments of the script, before the events. */
 static RedisCommand *
-begin_writes(RedisStore *store)
+begin_event_writes(RedisStore *store)
 {
 	RedisCommand *command = redis_command(store->outbox_prefix);
 
 	redis_add(command, store->group);
-	redis_add_int(command, max_entries(store));
+	redis_add_int(command, max_redis_entries(store));
 	redis_add_int(command, store->event_ttl);
 	redis_add_int(command, GetCurrentTimestamp());
 	redis_add_int(command, sagaz_claim_timeout);
@@ -326,7 +326,7 @@ begin_writes(RedisStore *store)
  * else hinders is raised.
  */
 static bool
-count_written(RedisStore *store, const RedisReply *reply, int64 *written)
+count_written_events(RedisStore *store, const RedisReply *reply, int64 *written)
 {
 	const char *why;
 
@@ -348,7 +348,7 @@ count_written(RedisStore *store, const RedisReply *reply, int64 *written)
 				(errcode(ERRCODE_SAGAZ_CAPACITY),
 				 errmsg("storage \"%s\" is full", store->base.name),
 				 errdetail("%s events wait to be delivered there; option max_stream_length allows " INT64_FORMAT ".",
-						   reply->elements[1]->str, max_entries(store)),
+						   reply->elements[1]->str, max_redis_entries(store)),
 				 errhint("Let a worker deliver them, or increase max_stream_length.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),
@@ -358,10 +358,10 @@ count_written(RedisStore *store, const RedisReply *reply, int64 *written)
 }
 
 static bool
-write_all(RedisStore *store, const RedisCommand *writes, int64 *written)
+write_redis_events(RedisStore *store, const RedisCommand *writes, int64 *written)
 {
-	return count_written(store, redis_run_script(store, &redis_write_script, writes),
-						 written);
+	return count_written_events(store, redis_run_script(store, &redis_write_script, writes),
+								written);
 }
 
 #define PART_EVENTS 100
@@ -371,7 +371,7 @@ write_all(RedisStore *store, const RedisCommand *writes, int64 *written)
  * the next.  Where one fails, others may have been written.
  */
 static int64
-put_missing(RedisStore *store, const SagazRecord *records, int count)
+put_missing_events(RedisStore *store, const SagazRecord *records, int count)
 {
 	RedisCommand **parts = palloc((count / PART_EVENTS + 1) * sizeof(RedisCommand *));
 	RedisReply **replies;
@@ -381,9 +381,9 @@ put_missing(RedisStore *store, const SagazRecord *records, int count)
 	for (int i = 0; i < count; i++)
 	{
 		if (i % PART_EVENTS == 0)
-			parts[nparts++] = begin_writes(store);
-		add_write(parts[nparts - 1], "M", records[i].event.event_id, "",
-				  &records[i].event);
+			parts[nparts++] = begin_event_writes(store);
+		add_event_write(parts[nparts - 1], "M", records[i].event.event_id, "",
+						&records[i].event);
 		if ((i + 1) % PART_EVENTS == 0 || i + 1 == count)
 		{
 			redis_queue_script(store, &redis_write_script, parts[nparts - 1]);
@@ -394,9 +394,9 @@ put_missing(RedisStore *store, const SagazRecord *records, int count)
 	for (int i = 0; i < nparts; i++)
 	{
 		if (redis_is_error(replies[i], "NOSCRIPT"))
-			(void) write_all(store, parts[i], &written);
+			(void) write_redis_events(store, parts[i], &written);
 		else
-			(void) count_written(store, replies[i], &written);
+			(void) count_written_events(store, replies[i], &written);
 	}
 	return written;
 }
@@ -409,19 +409,19 @@ redis_event_put(RedisStore *store, SagazRecord *records, int count,
 	int64		written = 0;
 
 	if (mode == SAGAZ_PUT_MISSING)
-		return put_missing(store, records, count);
-	writes = begin_writes(store);
+		return put_missing_events(store, records, count);
+	writes = begin_event_writes(store);
 	for (int i = 0; i < count; i++)
-		add_write(writes, mode == SAGAZ_PUT_NEW ? "N" : "A", records[i].event.event_id, "",
-				  &records[i].event);
-	(void) write_all(store, writes, &written);
+		add_event_write(writes, mode == SAGAZ_PUT_NEW ? "N" : "A", records[i].event.event_id, "",
+						&records[i].event);
+	(void) write_redis_events(store, writes, &written);
 	return written;
 }
 
 /* Add what the callback makes of an event; was that anything? */
 static bool
-edit_one(RedisCommand *writes, SagazRecord *record, const char *stamp,
-		 SagazEdit edit, void *arg)
+edit_redis_event(RedisCommand *writes, SagazRecord *record, const char *stamp,
+				 SagazEdit edit, void *arg)
 {
 	char	   *event_id;
 
@@ -431,11 +431,11 @@ edit_one(RedisCommand *writes, SagazRecord *record, const char *stamp,
 	switch (edit(record, stamp != NULL, arg))
 	{
 		case SAGAZ_CHANGE:
-			add_write(writes, stamp ? "C" : "N", event_id, stamp ? stamp : "",
-					  &record->event);
+			add_event_write(writes, stamp ? "C" : "N", event_id, stamp ? stamp : "",
+							&record->event);
 			return true;
 		case SAGAZ_REMOVE:
-			add_write(writes, "R", event_id, stamp, NULL);
+			add_event_write(writes, "R", event_id, stamp, NULL);
 			return true;
 		case SAGAZ_KEEP:
 			break;
@@ -452,7 +452,7 @@ redis_event_edit(RedisStore *store, const SagazFilter *filter, bool create,
 
 	for (;;)
 	{
-		RedisCommand *writes = begin_writes(store);
+		RedisCommand *writes = begin_event_writes(store);
 		List	   *found = redis_find(store, &redis_events, filter);
 		bool		any = false;
 		ListCell   *cell;
@@ -461,7 +461,7 @@ redis_event_edit(RedisStore *store, const SagazFilter *filter, bool create,
 		{
 			RedisFound *one = lfirst(cell);
 
-			any |= edit_one(writes, &one->record, one->stamp, edit, arg);
+			any |= edit_redis_event(writes, &one->record, one->stamp, edit, arg);
 		}
 		if (create && found == NIL)
 		{
@@ -469,9 +469,9 @@ redis_event_edit(RedisStore *store, const SagazFilter *filter, bool create,
 
 			fresh->kind = SAGAZ_EVENT;
 			fresh->event.event_id = pstrdup(filter->key);
-			any |= edit_one(writes, fresh, NULL, edit, arg);
+			any |= edit_redis_event(writes, fresh, NULL, edit, arg);
 		}
-		if (!any || write_all(store, writes, &written))
+		if (!any || write_redis_events(store, writes, &written))
 			return written;
 		redis_check_patience(store, since);
 	}

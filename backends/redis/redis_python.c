@@ -11,11 +11,11 @@
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
 
-static void append_value(StringInfo out, JsonbValue *value);
+static void append_python_value(StringInfo out, JsonbValue *value);
 
 /* With a point it is a float, which Python shows as short as it can. */
 static char *
-number_text(Numeric number)
+python_number(Numeric number)
 {
 	char	   *text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
 	char	   *shortest;
@@ -29,7 +29,7 @@ number_text(Numeric number)
 
 /* A string as Python shows it inside of a list or dict. */
 static void
-append_quoted(StringInfo out, const char *text, int length)
+append_python_quoted(StringInfo out, const char *text, int length)
 {
 	char		quote = memchr(text, '\'', length) && !memchr(text, '"', length) ? '"' : '\'';
 
@@ -55,7 +55,7 @@ append_quoted(StringInfo out, const char *text, int length)
 }
 
 static void
-append_container(StringInfo out, JsonbContainer *container)
+append_python_container(StringInfo out, JsonbContainer *container)
 {
 	bool		is_object = JsonContainerIsObject(container);
 	JsonbIterator *iterator = JsonbIteratorInit(container);
@@ -72,7 +72,7 @@ append_container(StringInfo out, JsonbContainer *container)
 		if (token != WJB_VALUE && !first)
 			appendStringInfoString(out, ", ");
 		first = false;
-		append_value(out, &part);
+		append_python_value(out, &part);
 		if (token == WJB_KEY)
 			appendStringInfoString(out, ": ");
 	}
@@ -80,7 +80,7 @@ append_container(StringInfo out, JsonbContainer *container)
 }
 
 static void
-append_value(StringInfo out, JsonbValue *value)
+append_python_value(StringInfo out, JsonbValue *value)
 {
 	switch (value->type)
 	{
@@ -88,16 +88,16 @@ append_value(StringInfo out, JsonbValue *value)
 			appendStringInfoString(out, "None");
 			break;
 		case jbvString:
-			append_quoted(out, value->val.string.val, value->val.string.len);
+			append_python_quoted(out, value->val.string.val, value->val.string.len);
 			break;
 		case jbvNumeric:
-			appendStringInfoString(out, number_text(value->val.numeric));
+			appendStringInfoString(out, python_number(value->val.numeric));
 			break;
 		case jbvBool:
 			appendStringInfoString(out, value->val.boolean ? "True" : "False");
 			break;
 		default:
-			append_container(out, value->val.binary.data);
+			append_python_container(out, value->val.binary.data);
 			break;
 	}
 }
@@ -111,6 +111,6 @@ redis_python_text(JsonbValue *value)
 	if (value->type == jbvString)
 		return pnstrdup(value->val.string.val, value->val.string.len);
 	initStringInfo(&out);
-	append_value(&out, value);
+	append_python_value(&out, value);
 	return out.data;
 }

@@ -14,8 +14,8 @@
 
 /* The next record that matches, in the present memory context. */
 static bool
-next_match(RedisScan *scan, const RedisKind *kind, const SagazFilter *filter,
-		   bool stamped, RedisFound *found)
+read_next_match(RedisScan *scan, const RedisKind *kind, const SagazFilter *filter,
+				bool stamped, RedisFound *found)
 {
 	RedisReply *reply;
 	const RedisId *id;
@@ -36,23 +36,23 @@ next_match(RedisScan *scan, const RedisKind *kind, const SagazFilter *filter,
 }
 
 static int
-oldest_first(const ListCell *a, const ListCell *b)
+redis_oldest_first(const ListCell *a, const ListCell *b)
 {
-	return sagaz_record_compare(&((RedisFound *) lfirst(a))->record,
+	return sagaz_filter_compare(&((RedisFound *) lfirst(a))->record,
 								&((RedisFound *) lfirst(b))->record,
 								SAGAZ_OLDEST_FIRST);
 }
 
 static int
-newest_first(const ListCell *a, const ListCell *b)
+redis_newest_first(const ListCell *a, const ListCell *b)
 {
-	return sagaz_record_compare(&((RedisFound *) lfirst(a))->record,
+	return sagaz_filter_compare(&((RedisFound *) lfirst(a))->record,
 								&((RedisFound *) lfirst(b))->record,
 								SAGAZ_NEWEST_FIRST);
 }
 
 static RedisFound *
-copy_found(const RedisFound *found)
+copy_redis_found(const RedisFound *found)
 {
 	RedisFound *copy = palloc(sizeof(RedisFound));
 
@@ -63,28 +63,28 @@ copy_found(const RedisFound *found)
 
 /* Sort them, and drop those beyond the limit with their memory. */
 static List *
-sort_and_cut(List *list, const SagazFilter *filter, MemoryContext *kept)
+sort_and_cut_redis(List *list, const SagazFilter *filter, MemoryContext *kept)
 {
 	MemoryContext old = *kept;
 	MemoryContext outer;
 	List	   *cut = NIL;
 
-	list_sort(list, filter->order == SAGAZ_NEWEST_FIRST ? newest_first : oldest_first);
+	list_sort(list, filter->order == SAGAZ_NEWEST_FIRST ? redis_newest_first : redis_oldest_first);
 	if (filter->limit == 0 || list_length(list) <= filter->limit)
 		return list;
 	*kept = AllocSetContextCreate(MemoryContextGetParent(old),
 								  "sagaz redis records", ALLOCSET_DEFAULT_SIZES);
 	outer = MemoryContextSwitchTo(*kept);
 	for (int i = 0; i < filter->limit; i++)
-		cut = lappend(cut, copy_found(list_nth(list, i)));
+		cut = lappend(cut, copy_redis_found(list_nth(list, i)));
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(old);
 	return cut;
 }
 
 static List *
-find_sorted(RedisStore *store, const RedisKind *kind, const SagazFilter *filter,
-			bool stamped, MemoryContext *kept)
+find_redis_sorted(RedisStore *store, const RedisKind *kind, const SagazFilter *filter,
+				  bool stamped, MemoryContext *kept)
 {
 	RedisScan  *scan = kind->scan(store, filter);
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
@@ -93,22 +93,22 @@ find_sorted(RedisStore *store, const RedisKind *kind, const SagazFilter *filter,
 	RedisFound	found;
 	List	   *list = NIL;
 
-	while (next_match(scan, kind, filter, stamped, &found))
+	while (read_next_match(scan, kind, filter, stamped, &found))
 	{
 		MemoryContextSwitchTo(*kept);
-		list = lappend(list, copy_found(&found));
+		list = lappend(list, copy_redis_found(&found));
 		if (filter->limit > 0 && list_length(list) >= 2 * filter->limit + 1000)
-			list = sort_and_cut(list, filter, kept);
+			list = sort_and_cut_redis(list, filter, kept);
 		MemoryContextSwitchTo(part);
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(part);
-	return sort_and_cut(list, filter, kept);
+	return sort_and_cut_redis(list, filter, kept);
 }
 
 static bool
-is_by_time(const SagazFilter *filter)
+redis_reads_by_time(const SagazFilter *filter)
 {
 	return filter->order == SAGAZ_OLDEST_FIRST || filter->order == SAGAZ_NEWEST_FIRST;
 }
@@ -123,11 +123,11 @@ redis_find(RedisStore *store, const RedisKind *kind, const SagazFilter *filter)
 	RedisFound	found;
 	List	   *list = NIL;
 
-	if (is_by_time(filter))
-		return find_sorted(store, kind, filter, true, &kept);
+	if (redis_reads_by_time(filter))
+		return find_redis_sorted(store, kind, filter, true, &kept);
 	scan = kind->scan(store, filter);
 	while ((filter->limit == 0 || list_length(list) < filter->limit) &&
-		   next_match(scan, kind, filter, true, &found))
+		   read_next_match(scan, kind, filter, true, &found))
 		list = lappend(list, memcpy(palloc(sizeof(RedisFound)), &found,
 									sizeof(RedisFound)));
 	return list;
@@ -141,12 +141,12 @@ redis_read_begin(SagazReader *base, const RedisKind *kind)
 
 	reader->kind = kind;
 	redis_ready(store);
-	if (is_by_time(&base->filter))
+	if (redis_reads_by_time(&base->filter))
 	{
 		reader->kept = AllocSetContextCreate(base->context, "sagaz redis records",
 											 ALLOCSET_DEFAULT_SIZES);
-		reader->sorted = find_sorted(store, kind, &base->filter, false,
-									 &reader->kept);
+		reader->sorted = find_redis_sorted(store, kind, &base->filter, false,
+										   &reader->kept);
 	}
 	else
 		reader->scan = kind->scan(store, &base->filter);
@@ -164,7 +164,7 @@ redis_read_next(SagazReader *base, SagazRecord *record)
 		return false;
 	if (reader->scan)
 	{
-		if (!next_match(reader->scan, reader->kind, &base->filter, false, &found))
+		if (!read_next_match(reader->scan, reader->kind, &base->filter, false, &found))
 			return false;
 		*record = found.record;
 	}

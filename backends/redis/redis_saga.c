@@ -87,7 +87,7 @@ redis_saga_scan(RedisStore *store, const SagazFilter *filter)
 
 /* The version that was counted, one more if the library saved since. */
 static int64
-read_version(const RedisReply *field, TimestampTz updated_at)
+read_saga_version(const RedisReply *field, TimestampTz updated_at)
 {
 	char		updated[SAGAZ_TIME_SIZE];
 	char	   *end;
@@ -101,7 +101,7 @@ read_version(const RedisReply *field, TimestampTz updated_at)
 }
 
 static void
-read_data(const RedisReply *data, SagazRecord *record)
+read_saga_data(const RedisReply *data, SagazRecord *record)
 {
 	char	   *text = sagaz_field_text(data->str, data->length, "data", record);
 	Jsonb	   *json = sagaz_field_json(text, "data", record);
@@ -120,13 +120,13 @@ redis_saga_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
 	if (reply->type != REDIS_ARRAY || reply->count != 2 ||
 		reply->elements[0]->type != REDIS_STRING)
 		return false;
-	read_data(reply->elements[0], record);
+	read_saga_data(reply->elements[0], record);
 	record->saga.saga_id = sagaz_field_text(id->bytes, id->length, "saga_id", &key);
 	if (key.problem && record->problem == NULL)
 		record->problem = key.problem;
 	if (record->problem == NULL)
-		record->saga.version = read_version(reply->elements[1],
-											record->saga.updated_at);
+		record->saga.version = read_saga_version(reply->elements[1],
+												 record->saga.updated_at);
 	return true;
 }
 
@@ -169,20 +169,20 @@ saga_version(const SagazSaga *saga)
 }
 
 static char *
-status_index(const RedisStore *store, const char *status)
+saga_status_index(const RedisStore *store, const char *status)
 {
 	return psprintf("%sindex:status:%s", store->saga_prefix, status);
 }
 
 static char *
-name_index(const RedisStore *store, const char *name)
+saga_name_index(const RedisStore *store, const char *name)
 {
 	return psprintf("%sindex:name:%s", store->saga_prefix, name);
 }
 
 /* Add an id to a command on a set. */
 static void
-add_indexing(RedisIndexing *indexing, const char *name, char *set, const char *id)
+add_saga_indexing(RedisIndexing *indexing, const char *name, char *set, const char *id)
 {
 	int			count = list_length(indexing->others);
 	RedisCommand *command;
@@ -204,8 +204,8 @@ add_indexing(RedisIndexing *indexing, const char *name, char *set, const char *i
 
 /* Take the id out of every index where it is or may have been left. */
 static void
-unindex(RedisStore *store, RedisIndexing *indexing, const RedisSave *save,
-		const char *id, const char *status, const char *name)
+unindex_saga(RedisStore *store, RedisIndexing *indexing, const RedisSave *save,
+			 const char *id, const char *status, const char *name)
 {
 	for (int i = 0; sagaz_saga_words[i]; i++)
 	{
@@ -215,18 +215,18 @@ unindex(RedisStore *store, RedisIndexing *indexing, const RedisSave *save,
 		if (indexing->removals[i] == NULL)
 		{
 			indexing->removals[i] = redis_command("SREM");
-			redis_add(indexing->removals[i], status_index(store, sagaz_saga_words[i]));
+			redis_add(indexing->removals[i], saga_status_index(store, sagaz_saga_words[i]));
 		}
 		redis_add(indexing->removals[i], id);
 	}
 	if (save->before.status && (status == NULL || strcmp(save->before.status, status) != 0))
-		add_indexing(indexing, "SREM", status_index(store, save->before.status), id);
+		add_saga_indexing(indexing, "SREM", saga_status_index(store, save->before.status), id);
 	if (save->before.name && (name == NULL || strcmp(save->before.name, name) != 0))
-		add_indexing(indexing, "SREM", name_index(store, save->before.name), id);
+		add_saga_indexing(indexing, "SREM", saga_name_index(store, save->before.name), id);
 }
 
 static void
-queue_indexing(RedisStore *store, RedisIndexing *indexing)
+queue_saga_indexing(RedisStore *store, RedisIndexing *indexing)
 {
 	ListCell   *cell;
 
@@ -239,22 +239,22 @@ queue_indexing(RedisStore *store, RedisIndexing *indexing)
 }
 
 static void
-queue_removal(RedisStore *store, RedisIndexing *indexing, const RedisSave *save)
+queue_saga_removal(RedisStore *store, RedisIndexing *indexing, const RedisSave *save)
 {
 	char	   *id = redis_utf8(save->saga_id);
 
 	redis_queue_words(store, "DEL", saga_key(store, id), NULL);
-	unindex(store, indexing, save, id, NULL, NULL);
+	unindex_saga(store, indexing, save, id, NULL, NULL);
 }
 
 static bool
-is_finished(const char *status)
+saga_is_finished(const char *status)
 {
 	return strcmp(status, "completed") == 0 || strcmp(status, "rolled_back") == 0;
 }
 
 static void
-queue_save(RedisStore *store, RedisIndexing *indexing, const RedisSave *save)
+queue_saga_save(RedisStore *store, RedisIndexing *indexing, const RedisSave *save)
 {
 	const SagazSaga *saga = save->saga;
 	char	   *id = redis_utf8(saga->saga_id);
@@ -264,10 +264,10 @@ queue_save(RedisStore *store, RedisIndexing *indexing, const RedisSave *save)
 
 	redis_queue_words(store, "HSET", key, "data", saga_data(saga),
 					  VERSION_FIELD, saga_version(saga), NULL);
-	unindex(store, indexing, save, id, status, name);
-	add_indexing(indexing, "SADD", status_index(store, status), id);
-	add_indexing(indexing, "SADD", name_index(store, name), id);
-	if (!is_finished(saga->status))
+	unindex_saga(store, indexing, save, id, status, name);
+	add_saga_indexing(indexing, "SADD", saga_status_index(store, status), id);
+	add_saga_indexing(indexing, "SADD", saga_name_index(store, name), id);
+	if (!saga_is_finished(saga->status))
 		redis_queue_words(store, "PERSIST", key, NULL);
 	else if (store->saga_ttl > 0)
 		redis_queue_words(store, "EXPIRE", key,
@@ -279,7 +279,7 @@ queue_save(RedisStore *store, RedisIndexing *indexing, const RedisSave *save)
  * has changed.  Those that are repeated are written one after the other.
  */
 static bool
-write_all(RedisStore *store, List *saves, bool repeated)
+write_redis_sagas(RedisStore *store, List *saves, bool repeated)
 {
 	RedisIndexing indexing = {0};
 	RedisReply **replies;
@@ -296,13 +296,13 @@ write_all(RedisStore *store, List *saves, bool repeated)
 			redis_send_ahead(store);
 
 		if (save->saga)
-			queue_save(store, &indexing, save);
+			queue_saga_save(store, &indexing, save);
 		else
-			queue_removal(store, &indexing, save);
+			queue_saga_removal(store, &indexing, save);
 		if (repeated)
-			queue_indexing(store, &indexing);
+			queue_saga_indexing(store, &indexing);
 	}
-	queue_indexing(store, &indexing);
+	queue_saga_indexing(store, &indexing);
 	if (saves != NIL)
 		redis_queue_words(store, "EXEC", NULL);
 	replies = redis_exchange(store, &count);
@@ -322,7 +322,7 @@ write_all(RedisStore *store, List *saves, bool repeated)
 
 /* Watch them from the next exchange on, and nothing else any more. */
 static void
-watch(RedisStore *store, RedisCommand *keys)
+watch_sagas(RedisStore *store, RedisCommand *keys)
 {
 	redis_queue_ahead(store, redis_command("UNWATCH"));
 	if (keys->count > 1)
@@ -331,7 +331,7 @@ watch(RedisStore *store, RedisCommand *keys)
 
 /* The index sets lie among the sagas; an id must not be the name of one. */
 static void
-check_id(const RedisStore *store, const char *saga_id)
+check_redis_saga_id(const RedisStore *store, const char *saga_id)
 {
 	if (strncmp(saga_id, "index:status:", 13) == 0 ||
 		strncmp(saga_id, "index:name:", 11) == 0)
@@ -343,7 +343,7 @@ check_id(const RedisStore *store, const char *saga_id)
 }
 
 static RedisSave *
-make_save(const char *saga_id, const SagazSaga *saga, const SagazRecord *before)
+make_saga_save(const char *saga_id, const SagazSaga *saga, const SagazRecord *before)
 {
 	RedisSave  *save = palloc0(sizeof(RedisSave));
 
@@ -358,7 +358,7 @@ make_save(const char *saga_id, const SagazSaga *saga, const SagazRecord *before)
 
 /* One of those found that has the key, or NULL. */
 static RedisFound *
-found_of(List *found, const char *key)
+found_saga_of(List *found, const char *key)
 {
 	ListCell   *cell;
 
@@ -369,20 +369,20 @@ found_of(List *found, const char *key)
 }
 
 static int
-compare_keys(const void *a, const void *b)
+compare_saga_keys(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }
 
 /* Is a key among them more than once? */
 static bool
-has_repeats(const SagazRecord *records, int count)
+has_repeated_saga(const SagazRecord *records, int count)
 {
 	const char **keys = palloc(count * sizeof(char *));
 
 	for (int i = 0; i < count; i++)
 		keys[i] = records[i].saga.saga_id;
-	qsort(keys, count, sizeof(char *), compare_keys);
+	qsort(keys, count, sizeof(char *), compare_saga_keys);
 	for (int i = 1; i < count; i++)
 		if (strcmp(keys[i - 1], keys[i]) == 0)
 			return true;
@@ -391,7 +391,7 @@ has_repeats(const SagazRecord *records, int count)
 
 /* Is a record of that key among those before this one? */
 static bool
-is_repeated(const SagazRecord *records, int count, const char *key)
+saga_is_repeated(const SagazRecord *records, int count, const char *key)
 {
 	for (int i = 0; i < count; i++)
 		if (strcmp(records[i].saga.saga_id, key) == 0)
@@ -400,8 +400,8 @@ is_repeated(const SagazRecord *records, int count, const char *key)
 }
 
 static List *
-saves_for_put(RedisStore *store, SagazRecord *records, int count,
-			  SagazPutMode mode, bool repeated)
+saga_saves_for_put(RedisStore *store, SagazRecord *records, int count,
+				   SagazPutMode mode, bool repeated)
 {
 	SagazFilter filter = {.nkeys = count};
 	const char **keys = palloc(count * sizeof(char *));
@@ -412,17 +412,17 @@ saves_for_put(RedisStore *store, SagazRecord *records, int count,
 	for (int i = 0; i < count; i++)
 	{
 		keys[i] = records[i].saga.saga_id;
-		check_id(store, keys[i]);
+		check_redis_saga_id(store, keys[i]);
 		redis_add(watched, saga_key(store, redis_utf8(keys[i])));
 	}
 	filter.keys = keys;
-	watch(store, watched);
+	watch_sagas(store, watched);
 	found = redis_find(store, &redis_sagas, &filter);
 	for (int i = 0; i < count; i++)
 	{
-		RedisFound *before = found_of(found, keys[i]);
+		RedisFound *before = found_saga_of(found, keys[i]);
 		bool		exists = before != NULL ||
-			(mode != SAGAZ_PUT_ALWAYS && repeated && is_repeated(records, i, keys[i]));
+			(mode != SAGAZ_PUT_ALWAYS && repeated && saga_is_repeated(records, i, keys[i]));
 
 		if (exists && mode == SAGAZ_PUT_NEW)
 			ereport(ERROR,
@@ -430,8 +430,8 @@ saves_for_put(RedisStore *store, SagazRecord *records, int count,
 					 errmsg("record \"%s\" exists already in storage \"%s\"",
 							keys[i], store->base.name)));
 		if (!exists || mode == SAGAZ_PUT_ALWAYS)
-			saves = lappend(saves, make_save(keys[i], &records[i].saga,
-											 before ? &before->record : NULL));
+			saves = lappend(saves, make_saga_save(keys[i], &records[i].saga,
+												  before ? &before->record : NULL));
 	}
 	return saves;
 }
@@ -441,13 +441,13 @@ redis_saga_put(RedisStore *store, SagazRecord *records, int count,
 			   SagazPutMode mode)
 {
 	TimestampTz since = GetCurrentTimestamp();
-	bool		repeated = has_repeats(records, count);
+	bool		repeated = has_repeated_saga(records, count);
 
 	for (;;)
 	{
-		List	   *saves = saves_for_put(store, records, count, mode, repeated);
+		List	   *saves = saga_saves_for_put(store, records, count, mode, repeated);
 
-		if (write_all(store, saves, repeated))
+		if (write_redis_sagas(store, saves, repeated))
 			return list_length(saves);
 		redis_check_patience(store, since);
 	}
@@ -455,8 +455,8 @@ redis_saga_put(RedisStore *store, SagazRecord *records, int count,
 
 /* What the callback makes of one record, or NULL. */
 static RedisSave *
-edit_one(RedisStore *store, SagazRecord *record, bool exists, SagazEdit edit,
-		 void *arg)
+edit_redis_saga(RedisStore *store, SagazRecord *record, bool exists, SagazEdit edit,
+				void *arg)
 {
 	SagazRecord before = *record;
 
@@ -465,10 +465,10 @@ edit_one(RedisStore *store, SagazRecord *record, bool exists, SagazEdit edit,
 	switch (edit(record, exists, arg))
 	{
 		case SAGAZ_CHANGE:
-			check_id(store, record->saga.saga_id);
-			return make_save(before.saga.saga_id, &record->saga, exists ? &before : NULL);
+			check_redis_saga_id(store, record->saga.saga_id);
+			return make_saga_save(before.saga.saga_id, &record->saga, exists ? &before : NULL);
 		case SAGAZ_REMOVE:
-			return make_save(before.saga.saga_id, NULL, &before);
+			return make_saga_save(before.saga.saga_id, NULL, &before);
 		case SAGAZ_KEEP:
 			break;
 	}
@@ -477,7 +477,7 @@ edit_one(RedisStore *store, SagazRecord *record, bool exists, SagazEdit edit,
 
 /* Watch what the filter finds, and read it again as it is then. */
 static List *
-find_watched(RedisStore *store, const SagazFilter *filter)
+find_watched_sagas(RedisStore *store, const SagazFilter *filter)
 {
 	RedisCommand *watched = redis_command("WATCH");
 	SagazFilter again = *filter;
@@ -503,7 +503,7 @@ find_watched(RedisStore *store, const SagazFilter *filter)
 		if (again.nkeys == 0)
 			return NIL;
 	}
-	watch(store, watched);
+	watch_sagas(store, watched);
 	return redis_find(store, &redis_sagas, &again);
 }
 
@@ -515,15 +515,15 @@ redis_saga_edit(RedisStore *store, const SagazFilter *filter, bool create,
 
 	for (;;)
 	{
-		List	   *found = find_watched(store, filter);
+		List	   *found = find_watched_sagas(store, filter);
 		List	   *saves = NIL;
 		ListCell   *cell;
 		RedisSave  *save;
 
 		foreach(cell, found)
 		{
-			save = edit_one(store, &((RedisFound *) lfirst(cell))->record, true,
-							edit, arg);
+			save = edit_redis_saga(store, &((RedisFound *) lfirst(cell))->record, true,
+								   edit, arg);
 			if (save)
 				saves = lappend(saves, save);
 		}
@@ -533,11 +533,11 @@ redis_saga_edit(RedisStore *store, const SagazFilter *filter, bool create,
 
 			fresh->kind = SAGAZ_SAGA;
 			fresh->saga.saga_id = pstrdup(filter->key);
-			save = edit_one(store, fresh, false, edit, arg);
+			save = edit_redis_saga(store, fresh, false, edit, arg);
 			if (save)
 				saves = lappend(saves, save);
 		}
-		if (write_all(store, saves, false))
+		if (write_redis_sagas(store, saves, false))
 			return list_length(saves);
 		redis_check_patience(store, since);
 	}

@@ -52,7 +52,7 @@ struct RedisScan
 };
 
 static uint32
-hash_id(const void *key, Size size)
+hash_scan_id(const void *key, Size size)
 {
 	const RedisId *id = key;
 
@@ -60,7 +60,7 @@ hash_id(const void *key, Size size)
 }
 
 static int
-compare_ids(const RedisId *a, const RedisId *b)
+compare_scan_ids(const RedisId *a, const RedisId *b)
 {
 	int			order = memcmp(a->bytes, b->bytes, Min(a->length, b->length));
 
@@ -70,15 +70,15 @@ compare_ids(const RedisId *a, const RedisId *b)
 }
 
 static int
-match_ids(const void *a, const void *b, Size size)
+match_scan_ids(const void *a, const void *b, Size size)
 {
-	return compare_ids(a, b);
+	return compare_scan_ids(a, b);
 }
 
 static int
-sort_ids(const void *a, const void *b)
+sort_scan_ids(const void *a, const void *b)
 {
-	return compare_ids(a, b);
+	return compare_scan_ids(a, b);
 }
 
 /*
@@ -92,8 +92,8 @@ redis_scan_begin(RedisStore *store, const char *prefix, const char *const *fetch
 	HASHCTL		control = {
 		.keysize = sizeof(RedisId),
 		.entrysize = sizeof(RedisId),
-		.hash = hash_id,
-		.match = match_ids,
+		.hash = hash_scan_id,
+		.match = match_scan_ids,
 		.hcxt = CurrentMemoryContext
 	};
 	RedisScan  *scan = palloc0(sizeof(RedisScan));
@@ -151,7 +151,7 @@ redis_scan_add_text(RedisScan *scan, const char *text)
 
 /* Spool the ids of a page of keys, with their times if these decide. */
 static void
-spool_page(RedisScan *scan, RedisReply *keys)
+spool_scan_page(RedisScan *scan, RedisReply *keys)
 {
 	size_t		prefix = strlen(scan->prefix);
 	RedisReply **times = NULL;
@@ -183,7 +183,7 @@ spool_page(RedisScan *scan, RedisReply *keys)
 }
 
 static void
-add_page(RedisScan *scan, RedisReply *keys)
+add_scan_page(RedisScan *scan, RedisReply *keys)
 {
 	for (int i = 0; i < keys->count; i++)
 	{
@@ -218,9 +218,9 @@ run_scan(RedisScan *scan, const char *name, const char *const *words)
 			reply->elements[1]->type != REDIS_ARRAY)
 			redis_refuse_reply(scan->store);
 		if (scan->spool)
-			spool_page(scan, reply->elements[1]);
+			spool_scan_page(scan, reply->elements[1]);
 		else
-			add_page(scan, reply->elements[1]);
+			add_scan_page(scan, reply->elements[1]);
 		cursor = MemoryContextStrdup(scan->context, reply->elements[0]->str);
 		MemoryContextReset(part);
 	} while (strcmp(cursor, "0") != 0);
@@ -274,7 +274,7 @@ void
 redis_scan_sort(RedisScan *scan)
 {
 	if (scan->spool == NULL)
-		qsort(scan->ids, scan->count, sizeof(RedisId), sort_ids);
+		qsort(scan->ids, scan->count, sizeof(RedisId), sort_scan_ids);
 }
 
 /*
@@ -289,7 +289,7 @@ redis_scan_read_ahead(RedisScan *scan)
 
 /* Take the next ids, where they are kept. */
 static void
-take_ids(RedisScan *scan, Page *page)
+take_scan_ids(RedisScan *scan, Page *page)
 {
 	page->count = 0;
 	if (scan->spool == NULL)
@@ -315,7 +315,7 @@ take_ids(RedisScan *scan, Page *page)
 
 /* Queue the commands that read the keys of a page. */
 static void
-queue_page(RedisScan *scan, const Page *page)
+queue_scan_page(RedisScan *scan, const Page *page)
 {
 	size_t		prefix = strlen(scan->prefix);
 
@@ -335,7 +335,7 @@ queue_page(RedisScan *scan, const Page *page)
 
 /* More or fewer next time, by what these have held. */
 static void
-adapt(RedisScan *scan, const Page *page)
+adapt_scan_page(RedisScan *scan, const Page *page)
 {
 	Size		bytes = MemoryContextMemAllocated(page->context, true);
 
@@ -346,42 +346,42 @@ adapt(RedisScan *scan, const Page *page)
 }
 
 static void
-fetch(RedisScan *scan, Page *page)
+fetch_scan_page(RedisScan *scan, Page *page)
 {
 	MemoryContext outer = MemoryContextSwitchTo(page->context);
 	int			count;
 
 	if (page->request == 0)
-		take_ids(scan, page);
+		take_scan_ids(scan, page);
 	if (page->count > 0)
 	{
 		page->replies = redis_collect(scan->store, page->request, &count);
 		if (page->replies == NULL)
 		{
-			queue_page(scan, page);
+			queue_scan_page(scan, page);
 			page->replies = redis_exchange(scan->store, &count);
 		}
-		adapt(scan, page);
+		adapt_scan_page(scan, page);
 	}
 	MemoryContextSwitchTo(outer);
 }
 
 static void
-request(RedisScan *scan, Page *page)
+request_scan_page(RedisScan *scan, Page *page)
 {
 	MemoryContext outer = MemoryContextSwitchTo(page->context);
 
-	take_ids(scan, page);
+	take_scan_ids(scan, page);
 	if (page->count > 0)
 	{
-		queue_page(scan, page);
+		queue_scan_page(scan, page);
 		page->request = redis_request(scan->store);
 	}
 	MemoryContextSwitchTo(outer);
 }
 
 static void
-turn_page(RedisScan *scan)
+turn_scan_page(RedisScan *scan)
 {
 	Page		used = scan->pages[0];
 
@@ -390,9 +390,9 @@ turn_page(RedisScan *scan)
 	scan->pages[0] = scan->pages[1];
 	scan->pages[1] = used;
 	scan->next = 0;
-	fetch(scan, &scan->pages[0]);
+	fetch_scan_page(scan, &scan->pages[0]);
 	if (scan->reads_ahead && scan->pages[0].count > 0)
-		request(scan, &scan->pages[1]);
+		request_scan_page(scan, &scan->pages[1]);
 }
 
 /* The next id and what its key holds, valid until the next call; NULL at the end. */
@@ -402,7 +402,7 @@ redis_scan_next(RedisScan *scan, RedisReply **reply)
 	Page	   *page = &scan->pages[0];
 
 	if (scan->next >= page->count)
-		turn_page(scan);
+		turn_scan_page(scan);
 	if (scan->next >= page->count)
 		return NULL;
 	*reply = page->replies[scan->next];

@@ -20,7 +20,7 @@
 /* Entries */
 
 static char *
-entry_payload(const SagazEvent *event)
+stream_payload(const SagazEvent *event)
 {
 	StringInfoData out;
 
@@ -44,21 +44,21 @@ entry_payload(const SagazEvent *event)
 }
 
 static void
-add_field(RedisCommand *command, const char *name, const char *value)
+add_stream_field(RedisCommand *command, const char *name, const char *value)
 {
 	redis_add(command, name);
 	redis_add_text(command, value);
 }
 
 static void
-add_header(RedisCommand *command, const char *name, const char *value)
+add_stream_header(RedisCommand *command, const char *name, const char *value)
 {
-	add_field(command, psprintf("header:%s", redis_utf8(name)), value);
+	add_stream_field(command, psprintf("header:%s", redis_utf8(name)), value);
 }
 
 /* A header of that name in the event, as text; else the default. */
 static const char *
-header_value(const SagazEvent *event, const char *name, const char *otherwise)
+stream_header_value(const SagazEvent *event, const char *name, const char *otherwise)
 {
 	JsonbValue	value;
 
@@ -72,7 +72,7 @@ static const char *const own_headers[] = {
 };
 
 static bool
-is_own_header(const char *name)
+is_own_stream_header(const char *name)
 {
 	for (int i = 0; i < (int) lengthof(own_headers); i++)
 		if (strcmp(own_headers[i], name) == 0)
@@ -82,7 +82,7 @@ is_own_header(const char *name)
 
 /* The event's own headers come behind, and win over those of their name. */
 static void
-add_headers(RedisCommand *command, const SagazEvent *event)
+add_stream_headers(RedisCommand *command, const SagazEvent *event)
 {
 	const char *const values[] = {
 		event->event_id, event->saga_id, event->event_type, "application/json"
@@ -92,8 +92,8 @@ add_headers(RedisCommand *command, const SagazEvent *event)
 	JsonbValue	part;
 
 	for (int i = 0; i < (int) lengthof(own_headers); i++)
-		add_header(command, own_headers[i],
-				   header_value(event, own_headers[i], values[i]));
+		add_stream_header(command, own_headers[i],
+						  stream_header_value(event, own_headers[i], values[i]));
 	while ((token = JsonbIteratorNext(&iterator, &part, true)) != WJB_DONE)
 	{
 		char	   *name;
@@ -102,26 +102,26 @@ add_headers(RedisCommand *command, const SagazEvent *event)
 			continue;
 		name = pnstrdup(part.val.string.val, part.val.string.len);
 		(void) JsonbIteratorNext(&iterator, &part, true);
-		if (!is_own_header(name))
-			add_header(command, name, redis_python_text(&part));
+		if (!is_own_stream_header(name))
+			add_stream_header(command, name, redis_python_text(&part));
 	}
 }
 
 static void
-add_entry(RedisCommand *command, const SagazEvent *event)
+add_stream_entry(RedisCommand *command, const SagazEvent *event)
 {
 	const char *key = event->aggregate_id ? event->aggregate_id : event->saga_id;
 
-	add_field(command, "topic", event->event_type);
+	add_stream_field(command, "topic", event->event_type);
 	redis_add(command, "payload");
-	redis_add(command, entry_payload(event));
+	redis_add(command, stream_payload(event));
 	if (key[0] != '\0')
-		add_field(command, "key", key);
-	add_headers(command, event);
+		add_stream_field(command, "key", key);
+	add_stream_headers(command, event);
 }
 
 static int64
-max_length(const RedisStore *store)
+stream_max_length(const RedisStore *store)
 {
 	return store->max_stream_length < 0 ? BROKER_LENGTH : store->max_stream_length;
 }
@@ -142,14 +142,14 @@ redis_publish(SagazStore *base, SagazRecord *records, int count)
 		RedisCommand *command = redis_command("XADD");
 
 		redis_add(command, store->stream);
-		if (max_length(store) > 0)
+		if (stream_max_length(store) > 0)
 		{
 			redis_add(command, "MAXLEN");
 			redis_add(command, "~");
-			redis_add_int(command, max_length(store));
+			redis_add_int(command, stream_max_length(store));
 		}
 		redis_add(command, "*");
-		add_entry(command, &records[i].event);
+		add_stream_entry(command, &records[i].event);
 		redis_queue(store, command);
 	}
 	replies = redis_exchange(store, &nreplies);
@@ -158,13 +158,13 @@ redis_publish(SagazStore *base, SagazRecord *records, int count)
 }
 
 static char *
-format_id(SagazStreamId id)
+format_stream_id(SagazStreamId id)
 {
 	return psprintf(UINT64_FORMAT "-" UINT64_FORMAT, id.ms, id.seq);
 }
 
 static SagazStreamId
-parse_id(RedisStore *store, const RedisReply *reply)
+parse_stream_id(RedisStore *store, const RedisReply *reply)
 {
 	SagazStreamId id;
 	char	   *end;
@@ -198,7 +198,7 @@ redis_stream_end(SagazStore *base)
 	for (int i = 0; i + 1 < replies[0]->count; i += 2)
 		if (replies[0]->elements[i]->type == REDIS_STRING &&
 			strcmp(replies[0]->elements[i]->str, "last-generated-id") == 0)
-			return parse_id(store, replies[0]->elements[i + 1]);
+			return parse_stream_id(store, replies[0]->elements[i + 1]);
 	redis_refuse_reply(store);
 	return none;				/* keep compiler quiet */
 }
@@ -211,17 +211,17 @@ redis_stream_append(SagazStore *base, SagazStreamId end, SagazRecord *records,
 	RedisCommand *arguments = redis_command(store->stream);
 	RedisReply *reply;
 
-	redis_add(arguments, format_id(end));
+	redis_add(arguments, format_stream_id(end));
 	/* what is added now is not cut off at once */
-	redis_add_int(arguments, max_length(store) > 0 ? Max(max_length(store), count) : 0);
+	redis_add_int(arguments, stream_max_length(store) > 0 ? Max(stream_max_length(store), count) : 0);
 	for (int i = 0; i < count; i++)
 	{
 		int			words;
 
-		redis_add(arguments, format_id(ids[i]));
+		redis_add(arguments, format_stream_id(ids[i]));
 		words = arguments->count;
 		redis_add(arguments, "0");
-		add_entry(arguments, &records[i].event);
+		add_stream_entry(arguments, &records[i].event);
 		arguments->words[words] = psprintf("%d", arguments->count - words - 1);
 		arguments->lengths[words] = strlen(arguments->words[words]);
 	}
@@ -236,7 +236,7 @@ redis_stream_append(SagazStore *base, SagazStreamId end, SagazRecord *records,
 
 /* The id of the event in an entry of ours; empty in one of others. */
 static char *
-event_in(RedisStore *store, const RedisReply *fields)
+event_in_stream(RedisStore *store, const RedisReply *fields)
 {
 	redis_expect(store, fields, REDIS_ARRAY);
 	for (int i = 0; i + 1 < fields->count; i += 2)
@@ -265,7 +265,7 @@ redis_stream_read(SagazStore *base, SagazStreamId from, SagazStreamId to)
 	int			count;
 
 	redis_ready(store);
-	redis_queue_words(store, "XRANGE", store->stream, format_id(from), format_id(to), NULL);
+	redis_queue_words(store, "XRANGE", store->stream, format_stream_id(from), format_stream_id(to), NULL);
 	replies = redis_exchange(store, &count);
 	redis_expect(store, replies[0], REDIS_ARRAY);
 	for (int i = 0; i < replies[0]->count; i++)
@@ -276,8 +276,8 @@ redis_stream_read(SagazStore *base, SagazStreamId from, SagazStreamId to)
 		redis_expect(store, read, REDIS_ARRAY);
 		if (read->count != 2)
 			redis_refuse_reply(store);
-		entry->id = parse_id(store, read->elements[0]);
-		entry->event_id = event_in(store, read->elements[1]);
+		entry->id = parse_stream_id(store, read->elements[0]);
+		entry->event_id = event_in_stream(store, read->elements[1]);
 		entries = lappend(entries, entry);
 	}
 	return entries;

@@ -83,7 +83,7 @@ sqlite_identity(SagazStore *base, SagazKind kind)
 /* Values */
 
 static void
-bind_text(sqlite3_stmt *statement, int position, const char *text)
+bind_sqlite_text(sqlite3_stmt *statement, int position, const char *text)
 {
 	char	   *utf8;
 
@@ -97,24 +97,24 @@ bind_text(sqlite3_stmt *statement, int position, const char *text)
 }
 
 static void
-bind_json(sqlite3_stmt *statement, int position, Jsonb *json)
+bind_sqlite_json(sqlite3_stmt *statement, int position, Jsonb *json)
 {
-	bind_text(statement, position,
-			  json ? JsonbToCString(NULL, &json->root, VARSIZE(json)) : NULL);
+	bind_sqlite_text(statement, position,
+					 json ? JsonbToCString(NULL, &json->root, VARSIZE(json)) : NULL);
 }
 
 static void
-bind_time(sqlite3_stmt *statement, int position, TimestampTz time)
+bind_sqlite_time(sqlite3_stmt *statement, int position, TimestampTz time)
 {
 	char		text[SAGAZ_TIME_SIZE];
 
 	if (time != 0)
 		(void) sagaz_format_time(sagaz_real_time(time), text);
-	bind_text(statement, position, time != 0 ? text : NULL);
+	bind_sqlite_text(statement, position, time != 0 ? text : NULL);
 }
 
 static void
-bind_int(sqlite3_stmt *statement, int position, int64 value)
+bind_sqlite_int(sqlite3_stmt *statement, int position, int64 value)
 {
 	if (value != 0)
 		sqlite3_bind_int64(statement, position, value);
@@ -124,7 +124,7 @@ bind_int(sqlite3_stmt *statement, int position, int64 value)
 
 /* Run a statement that returns no rows. */
 static void
-finish(SqliteStore *store, sqlite3_stmt *statement)
+finish_sqlite_statement(SqliteStore *store, sqlite3_stmt *statement)
 {
 	int			code = sqlite3_step(statement);
 
@@ -140,8 +140,8 @@ finish(SqliteStore *store, sqlite3_stmt *statement)
 /* Rows to records */
 
 static char *
-column_text(sqlite3_stmt *row, int column, const char *field,
-			SagazRecord *record)
+sqlite_column_text(sqlite3_stmt *row, int column, const char *field,
+				   SagazRecord *record)
 {
 	const char *bytes = (const char *) sqlite3_column_text(row, column);
 
@@ -150,65 +150,65 @@ column_text(sqlite3_stmt *row, int column, const char *field,
 }
 
 static Jsonb *
-column_json(sqlite3_stmt *row, int column, const char *field,
-			SagazRecord *record)
+sqlite_column_json(sqlite3_stmt *row, int column, const char *field,
+				   SagazRecord *record)
 {
-	return sagaz_field_json(column_text(row, column, field, record), field,
+	return sagaz_field_json(sqlite_column_text(row, column, field, record), field,
 							record);
 }
 
 static TimestampTz
-column_time(sqlite3_stmt *row, int column, const char *field,
-			SagazRecord *record)
+sqlite_column_time(sqlite3_stmt *row, int column, const char *field,
+				   SagazRecord *record)
 {
-	return sagaz_field_time(column_text(row, column, field, record), field,
+	return sagaz_field_time(sqlite_column_text(row, column, field, record), field,
 							record);
 }
 
 static void
-read_saga(sqlite3_stmt *row, SagazRecord *record)
+read_sqlite_saga(sqlite3_stmt *row, SagazRecord *record)
 {
 	SagazSaga  *saga = &record->saga;
 	char	   *seen;
 	char	   *updated;
 
-	saga->saga_id = column_text(row, 0, "saga_id", record);
-	saga->saga_name = column_text(row, 1, "saga_name", record);
-	saga->status = column_text(row, 2, "status", record);
-	saga->steps = column_json(row, 3, "steps", record);
-	saga->context = column_json(row, 4, "context", record);
-	saga->metadata = column_json(row, 5, "metadata", record);
-	saga->created_at = column_time(row, 6, "created_at", record);
-	saga->updated_at = column_time(row, 7, "updated_at", record);
+	saga->saga_id = sqlite_column_text(row, 0, "saga_id", record);
+	saga->saga_name = sqlite_column_text(row, 1, "saga_name", record);
+	saga->status = sqlite_column_text(row, 2, "status", record);
+	saga->steps = sqlite_column_json(row, 3, "steps", record);
+	saga->context = sqlite_column_json(row, 4, "context", record);
+	saga->metadata = sqlite_column_json(row, 5, "metadata", record);
+	saga->created_at = sqlite_column_time(row, 6, "created_at", record);
+	saga->updated_at = sqlite_column_time(row, 7, "updated_at", record);
 	saga->version = Max(sqlite3_column_int64(row, 8), 1);
 	/* the library changed it since, and knows no versions */
-	seen = column_text(row, 9, "updated_at", record);
-	updated = column_text(row, 7, "updated_at", record);
+	seen = sqlite_column_text(row, 9, "updated_at", record);
+	updated = sqlite_column_text(row, 7, "updated_at", record);
 	if (seen && updated && strcmp(seen, updated) != 0)
 		saga->version++;
 }
 
 static void
-read_event(sqlite3_stmt *row, SagazRecord *record)
+read_sqlite_event(sqlite3_stmt *row, SagazRecord *record)
 {
 	SagazEvent *event = &record->event;
 
-	event->event_id = column_text(row, 0, "event_id", record);
-	event->saga_id = column_text(row, 1, "saga_id", record);
-	event->event_type = column_text(row, 2, "event_type", record);
-	event->payload = column_json(row, 3, "payload", record);
-	event->status = column_text(row, 4, "status", record);
-	event->created_at = column_time(row, 5, "created_at", record);
-	event->claimed_at = column_time(row, 6, "claimed_at", record);
-	event->sent_at = column_time(row, 7, "sent_at", record);
-	event->worker_id = column_text(row, 8, "worker_id", record);
+	event->event_id = sqlite_column_text(row, 0, "event_id", record);
+	event->saga_id = sqlite_column_text(row, 1, "saga_id", record);
+	event->event_type = sqlite_column_text(row, 2, "event_type", record);
+	event->payload = sqlite_column_json(row, 3, "payload", record);
+	event->status = sqlite_column_text(row, 4, "status", record);
+	event->created_at = sqlite_column_time(row, 5, "created_at", record);
+	event->claimed_at = sqlite_column_time(row, 6, "claimed_at", record);
+	event->sent_at = sqlite_column_time(row, 7, "sent_at", record);
+	event->worker_id = sqlite_column_text(row, 8, "worker_id", record);
 	event->retry_count = sqlite3_column_int(row, 9);
-	event->last_error = column_text(row, 10, "last_error", record);
-	event->aggregate_type = column_text(row, 11, "aggregate_type", record);
-	event->aggregate_id = column_text(row, 12, "aggregate_id", record);
-	event->headers = column_json(row, 13, "headers", record);
-	event->routing_key = column_text(row, 14, "routing_key", record);
-	event->partition_key = column_text(row, 15, "partition_key", record);
+	event->last_error = sqlite_column_text(row, 10, "last_error", record);
+	event->aggregate_type = sqlite_column_text(row, 11, "aggregate_type", record);
+	event->aggregate_id = sqlite_column_text(row, 12, "aggregate_id", record);
+	event->headers = sqlite_column_json(row, 13, "headers", record);
+	event->routing_key = sqlite_column_text(row, 14, "routing_key", record);
+	event->partition_key = sqlite_column_text(row, 15, "partition_key", record);
 	event->batch_id = sqlite3_column_int64(row, 16);
 	event->lease_until = sqlite3_column_int64(row, 17);
 	event->next_attempt_at = sqlite3_column_int64(row, 18);
@@ -216,15 +216,15 @@ read_event(sqlite3_stmt *row, SagazRecord *record)
 
 /* Fill a record from a row; false where the filter, asked again, says no. */
 static bool
-read_row(sqlite3_stmt *row, SagazKind kind, const SagazFilter *filter,
-		 SagazRecord *record)
+read_sqlite_row(sqlite3_stmt *row, SagazKind kind, const SagazFilter *filter,
+				SagazRecord *record)
 {
 	memset(record, 0, sizeof(SagazRecord));
 	record->kind = kind;
 	if (kind == SAGAZ_SAGA)
-		read_saga(row, record);
+		read_sqlite_saga(row, record);
 	else
-		read_event(row, record);
+		read_sqlite_event(row, record);
 	sagaz_record_check(record);
 	return sagaz_filter_matches(filter, record);
 }
@@ -232,9 +232,9 @@ read_row(sqlite3_stmt *row, SagazKind kind, const SagazFilter *filter,
 /* ---------------------------------------------------------------------- */
 /* Reading */
 
-/* The SELECT for a filter; what it leaves out read_row() asks again. */
+/* The SELECT for a filter; what it leaves out read_sqlite_row() asks again. */
 static char *
-select_for(const SqliteStore *store, SagazKind kind, const SagazFilter *filter)
+sqlite_select_for(const SqliteStore *store, SagazKind kind, const SagazFilter *filter)
 {
 	StringInfoData sql;
 	const char *key = kind == SAGAZ_SAGA ? "saga_id" : "event_id";
@@ -288,24 +288,24 @@ select_for(const SqliteStore *store, SagazKind kind, const SagazFilter *filter)
 }
 
 static void
-bind_filter(sqlite3_stmt *statement, SagazKind kind, const SagazFilter *filter)
+bind_sqlite_filter(sqlite3_stmt *statement, SagazKind kind, const SagazFilter *filter)
 {
 	int			position = 1;
 
 	if (filter->key)
-		bind_text(statement, position++, filter->key);
+		bind_sqlite_text(statement, position++, filter->key);
 	for (int i = 0; i < filter->nkeys; i++)
-		bind_text(statement, position++, filter->keys[i]);
+		bind_sqlite_text(statement, position++, filter->keys[i]);
 	if (filter->saga_id && kind == SAGAZ_EVENT)
-		bind_text(statement, position++, filter->saga_id);
+		bind_sqlite_text(statement, position++, filter->saga_id);
 	if (filter->batch_id != 0)
-		bind_int(statement, position++, filter->batch_id);
+		bind_sqlite_int(statement, position++, filter->batch_id);
 	for (int i = 0; i < filter->nstatuses; i++)
-		bind_text(statement, position++, filter->statuses[i]);
+		bind_sqlite_text(statement, position++, filter->statuses[i]);
 }
 
 static void
-close_reader(void *arg)
+close_sqlite_reader(void *arg)
 {
 	SqliteReader *reader = arg;
 
@@ -324,14 +324,14 @@ sqlite_read_begin(SagazReader *base)
 	sqlite_look_once(store);
 	if (!store->has[base->kind])
 		return;
-	reader->close.func = close_reader;
+	reader->close.func = close_sqlite_reader;
 	reader->close.arg = reader;
 	MemoryContextRegisterResetCallback(base->context, &reader->close);
 	code = sqlite3_prepare_v2(store->db,
-							  select_for(store, base->kind, &base->filter), -1,
+							  sqlite_select_for(store, base->kind, &base->filter), -1,
 							  &reader->statement, NULL);
 	sqlite_check(store, code);
-	bind_filter(reader->statement, base->kind, &base->filter);
+	bind_sqlite_filter(reader->statement, base->kind, &base->filter);
 }
 
 static bool
@@ -350,7 +350,7 @@ sqlite_read_next(SagazReader *base, SagazRecord *record)
 		if (code == SQLITE_DONE)
 			return false;
 		sqlite_check((SqliteStore *) base->store, code);
-		if (read_row(reader->statement, base->kind, &base->filter, record))
+		if (read_sqlite_row(reader->statement, base->kind, &base->filter, record))
 		{
 			reader->count++;
 			return true;
@@ -361,14 +361,14 @@ sqlite_read_next(SagazReader *base, SagazRecord *record)
 static void
 sqlite_read_end(SagazReader *base)
 {
-	close_reader(base);
+	close_sqlite_reader(base);
 }
 
 /* ---------------------------------------------------------------------- */
 /* Writing */
 
 static void
-write_saga(SqliteStore *store, const SagazSaga *saga)
+write_sqlite_saga(SqliteStore *store, const SagazSaga *saga)
 {
 	sqlite3_stmt *statement =
 		sqlite_prepare(store, "INSERT INTO sagas (saga_id, saga_name, status, steps,"
@@ -379,25 +379,25 @@ write_saga(SqliteStore *store, const SagazSaga *saga)
 				" metadata = excluded.metadata, created_at = excluded.created_at,"
 				" updated_at = excluded.updated_at");
 
-	bind_text(statement, 1, saga->saga_id);
-	bind_text(statement, 2, saga->saga_name);
-	bind_text(statement, 3, saga->status);
-	bind_json(statement, 4, saga->steps);
-	bind_json(statement, 5, saga->context);
-	bind_json(statement, 6, saga->metadata);
-	bind_time(statement, 7, saga->created_at);
-	bind_time(statement, 8, saga->updated_at);
-	finish(store, statement);
+	bind_sqlite_text(statement, 1, saga->saga_id);
+	bind_sqlite_text(statement, 2, saga->saga_name);
+	bind_sqlite_text(statement, 3, saga->status);
+	bind_sqlite_json(statement, 4, saga->steps);
+	bind_sqlite_json(statement, 5, saga->context);
+	bind_sqlite_json(statement, 6, saga->metadata);
+	bind_sqlite_time(statement, 7, saga->created_at);
+	bind_sqlite_time(statement, 8, saga->updated_at);
+	finish_sqlite_statement(store, statement);
 	statement = sqlite_prepare(store, "INSERT OR REPLACE INTO sagaz_saga"
 						" (saga_id, version, updated_at) VALUES (?, ?, ?)");
-	bind_text(statement, 1, saga->saga_id);
-	bind_int(statement, 2, saga->version);
-	bind_time(statement, 3, saga->updated_at);
-	finish(store, statement);
+	bind_sqlite_text(statement, 1, saga->saga_id);
+	bind_sqlite_int(statement, 2, saga->version);
+	bind_sqlite_time(statement, 3, saga->updated_at);
+	finish_sqlite_statement(store, statement);
 }
 
 static void
-write_event_side(SqliteStore *store, const SagazEvent *event)
+write_sqlite_event_side(SqliteStore *store, const SagazEvent *event)
 {
 	sqlite3_stmt *statement;
 
@@ -405,22 +405,22 @@ write_event_side(SqliteStore *store, const SagazEvent *event)
 		event->next_attempt_at == 0)
 	{
 		statement = sqlite_prepare(store, "DELETE FROM sagaz_event WHERE event_id = ?");
-		bind_text(statement, 1, event->event_id);
-		finish(store, statement);
+		bind_sqlite_text(statement, 1, event->event_id);
+		finish_sqlite_statement(store, statement);
 		return;
 	}
 	statement = sqlite_prepare(store, "INSERT OR REPLACE INTO sagaz_event"
 						" (event_id, batch_id, lease_until, next_attempt_at)"
 						" VALUES (?, ?, ?, ?)");
-	bind_text(statement, 1, event->event_id);
-	bind_int(statement, 2, event->batch_id);
-	bind_int(statement, 3, event->lease_until);
-	bind_int(statement, 4, event->next_attempt_at);
-	finish(store, statement);
+	bind_sqlite_text(statement, 1, event->event_id);
+	bind_sqlite_int(statement, 2, event->batch_id);
+	bind_sqlite_int(statement, 3, event->lease_until);
+	bind_sqlite_int(statement, 4, event->next_attempt_at);
+	finish_sqlite_statement(store, statement);
 }
 
 static void
-write_event(SqliteStore *store, const SagazEvent *event)
+write_sqlite_event(SqliteStore *store, const SagazEvent *event)
 {
 	sqlite3_stmt *statement =
 		sqlite_prepare(store, "INSERT INTO outbox_events (event_id, saga_id, event_type,"
@@ -437,37 +437,37 @@ write_event(SqliteStore *store, const SagazEvent *event)
 				" aggregate_id = excluded.aggregate_id, headers = excluded.headers,"
 				" routing_key = excluded.routing_key, partition_key = excluded.partition_key");
 
-	bind_text(statement, 1, event->event_id);
-	bind_text(statement, 2, event->saga_id);
-	bind_text(statement, 3, event->event_type);
-	bind_json(statement, 4, event->payload);
-	bind_text(statement, 5, event->status);
-	bind_time(statement, 6, event->created_at);
-	bind_time(statement, 7, event->claimed_at);
-	bind_time(statement, 8, event->sent_at);
-	bind_text(statement, 9, event->worker_id);
+	bind_sqlite_text(statement, 1, event->event_id);
+	bind_sqlite_text(statement, 2, event->saga_id);
+	bind_sqlite_text(statement, 3, event->event_type);
+	bind_sqlite_json(statement, 4, event->payload);
+	bind_sqlite_text(statement, 5, event->status);
+	bind_sqlite_time(statement, 6, event->created_at);
+	bind_sqlite_time(statement, 7, event->claimed_at);
+	bind_sqlite_time(statement, 8, event->sent_at);
+	bind_sqlite_text(statement, 9, event->worker_id);
 	sqlite3_bind_int(statement, 10, event->retry_count);
-	bind_text(statement, 11, event->last_error);
-	bind_text(statement, 12, event->aggregate_type);
-	bind_text(statement, 13, event->aggregate_id ? event->aggregate_id : event->saga_id);
-	bind_json(statement, 14, event->headers);
-	bind_text(statement, 15, event->routing_key);
-	bind_text(statement, 16, event->partition_key);
-	finish(store, statement);
-	write_event_side(store, event);
+	bind_sqlite_text(statement, 11, event->last_error);
+	bind_sqlite_text(statement, 12, event->aggregate_type);
+	bind_sqlite_text(statement, 13, event->aggregate_id ? event->aggregate_id : event->saga_id);
+	bind_sqlite_json(statement, 14, event->headers);
+	bind_sqlite_text(statement, 15, event->routing_key);
+	bind_sqlite_text(statement, 16, event->partition_key);
+	finish_sqlite_statement(store, statement);
+	write_sqlite_event_side(store, event);
 }
 
 static void
-write_record(SqliteStore *store, const SagazRecord *record)
+write_sqlite_record(SqliteStore *store, const SagazRecord *record)
 {
 	if (record->kind == SAGAZ_SAGA)
-		write_saga(store, &record->saga);
+		write_sqlite_saga(store, &record->saga);
 	else
-		write_event(store, &record->event);
+		write_sqlite_event(store, &record->event);
 }
 
 static void
-remove_record(SqliteStore *store, SagazKind kind, const char *key)
+remove_from_sqlite(SqliteStore *store, SagazKind kind, const char *key)
 {
 	static const char *const removals[][2] = {
 		{"DELETE FROM sagas WHERE saga_id = ?",
@@ -480,13 +480,13 @@ remove_record(SqliteStore *store, SagazKind kind, const char *key)
 	{
 		sqlite3_stmt *statement = sqlite_prepare(store, removals[kind][i]);
 
-		bind_text(statement, 1, key);
-		finish(store, statement);
+		bind_sqlite_text(statement, 1, key);
+		finish_sqlite_statement(store, statement);
 	}
 }
 
 static bool
-exists(SqliteStore *store, SagazKind kind, const char *key)
+exists_in_sqlite(SqliteStore *store, SagazKind kind, const char *key)
 {
 	sqlite3_stmt *statement =
 		sqlite_prepare(store, kind == SAGAZ_SAGA ?
@@ -494,7 +494,7 @@ exists(SqliteStore *store, SagazKind kind, const char *key)
 				"SELECT 1 FROM outbox_events WHERE event_id = ?");
 	int			code;
 
-	bind_text(statement, 1, key);
+	bind_sqlite_text(statement, 1, key);
 	code = sqlite3_step(statement);
 	sqlite_check(store, code);
 	sqlite3_reset(statement);
@@ -502,7 +502,7 @@ exists(SqliteStore *store, SagazKind kind, const char *key)
 }
 
 static int64
-put_all(SqliteStore *store, SagazRecord *records, int count, SagazPutMode mode)
+put_all_in_sqlite(SqliteStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
 	int64		written = 0;
 
@@ -510,7 +510,7 @@ put_all(SqliteStore *store, SagazRecord *records, int count, SagazPutMode mode)
 	{
 		const char *key = sagaz_record_key(&records[i]);
 
-		if (mode != SAGAZ_PUT_ALWAYS && exists(store, records[i].kind, key))
+		if (mode != SAGAZ_PUT_ALWAYS && exists_in_sqlite(store, records[i].kind, key))
 		{
 			if (mode == SAGAZ_PUT_NEW)
 				ereport(ERROR,
@@ -519,7 +519,7 @@ put_all(SqliteStore *store, SagazRecord *records, int count, SagazPutMode mode)
 								key, store->base.name)));
 			continue;
 		}
-		write_record(store, &records[i]);
+		write_sqlite_record(store, &records[i]);
 		written++;
 	}
 	return written;
@@ -534,7 +534,7 @@ sqlite_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
 	PG_TRY();
 	{
 		sqlite_begin(store, records[0].kind);
-		written = put_all(store, records, count, mode);
+		written = put_all_in_sqlite(store, records, count, mode);
 		sqlite_commit(store);
 	}
 	PG_CATCH();
@@ -548,24 +548,24 @@ sqlite_put(SagazStore *base, SagazRecord *records, int count, SagazPutMode mode)
 
 /* All records that match, before any of them is changed. */
 static List *
-read_all(SqliteStore *store, SagazKind kind, const SagazFilter *filter)
+read_all_of_sqlite(SqliteStore *store, SagazKind kind, const SagazFilter *filter)
 {
-	SagazReader *reader = sagaz_read_begin(&store->base, kind, filter);
+	SagazReader *reader = sagaz_store_read_begin(&store->base, kind, filter);
 	SagazRecord *record = palloc(sizeof(SagazRecord));
 	List	   *records = NIL;
 
-	while (sagaz_read_next(reader, record))
+	while (sagaz_store_read_next(reader, record))
 	{
 		records = lappend(records, record);
 		record = palloc(sizeof(SagazRecord));
 	}
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	return records;
 }
 
 static int64
-edit_one(SqliteStore *store, SagazRecord *record, bool is_there,
-		 SagazEdit edit, void *arg)
+edit_one_in_sqlite(SqliteStore *store, SagazRecord *record, bool is_there,
+				   SagazEdit edit, void *arg)
 {
 	char	   *key = pstrdup(sagaz_record_key(record));
 
@@ -574,10 +574,10 @@ edit_one(SqliteStore *store, SagazRecord *record, bool is_there,
 	switch (edit(record, is_there, arg))
 	{
 		case SAGAZ_CHANGE:
-			write_record(store, record);
+			write_sqlite_record(store, record);
 			return 1;
 		case SAGAZ_REMOVE:
-			remove_record(store, record->kind, key);
+			remove_from_sqlite(store, record->kind, key);
 			return 1;
 		case SAGAZ_KEEP:
 			break;
@@ -586,21 +586,21 @@ edit_one(SqliteStore *store, SagazRecord *record, bool is_there,
 }
 
 static int64
-edit_all(SqliteStore *store, SagazKind kind, const SagazFilter *filter,
-		 bool create, SagazEdit edit, void *arg)
+edit_all_in_sqlite(SqliteStore *store, SagazKind kind, const SagazFilter *filter,
+				   bool create, SagazEdit edit, void *arg)
 {
-	List	   *records = read_all(store, kind, filter);
+	List	   *records = read_all_of_sqlite(store, kind, filter);
 	ListCell   *cell;
 	int64		changed = 0;
 
 	foreach(cell, records)
-		changed += edit_one(store, lfirst(cell), true, edit, arg);
-	if (create && !exists(store, kind, filter->key))
+		changed += edit_one_in_sqlite(store, lfirst(cell), true, edit, arg);
+	if (create && !exists_in_sqlite(store, kind, filter->key))
 	{
 		SagazRecord fresh = {.kind = kind};
 
 		fresh.saga.saga_id = fresh.event.event_id = pstrdup(filter->key);
-		changed += edit_one(store, &fresh, false, edit, arg);
+		changed += edit_one_in_sqlite(store, &fresh, false, edit, arg);
 	}
 	return changed;
 }
@@ -620,7 +620,7 @@ sqlite_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
 		sqlite_begin(store, kind);
 		if (!store->has[kind] || !store->has_side[kind])
 			sqlite_look(store);
-		changed = edit_all(store, kind, filter, create, edit, arg);
+		changed = edit_all_in_sqlite(store, kind, filter, create, edit, arg);
 		sqlite_commit(store);
 	}
 	PG_CATCH();
@@ -652,16 +652,16 @@ const SagazBackend sagaz_sqlite_backend = {
 	.open = sqlite_open,
 	.ping = sqlite_ping,
 	.identity = sqlite_identity,
-	.unfit = sagaz_fits,
+	.unfit = sagaz_store_fits_all,
 	.put = sqlite_put,
 	.edit = sqlite_edit,
 	SAGAZ_MERGES_BY_EDIT,
 	.read_begin = sqlite_read_begin,
 	.read_next = sqlite_read_next,
 	.read_end = sqlite_read_end,
-	.read_position = sagaz_no_position,
-	.count = sagaz_count_by_reading,
+	.read_position = sagaz_store_no_position,
+	.count = sagaz_store_count_by_reading,
 	SAGAZ_CLAIMS_BY_EDIT,
-	.call = sagaz_no_call,
+	.call = sagaz_store_no_call,
 	SAGAZ_WITHOUT_STREAMS
 };

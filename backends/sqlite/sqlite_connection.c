@@ -69,7 +69,7 @@ static const char *const make_tables[] = {
 /* Errors */
 
 static int
-sqlstate_of(int code)
+sqlstate_of_sqlite(int code)
 {
 	switch (code & 0xff)
 	{
@@ -88,7 +88,7 @@ sqlstate_of(int code)
 }
 
 static const char *
-hint_for(int code)
+sqlite_hint_for(int code)
 {
 	switch (code & 0xff)
 	{
@@ -114,7 +114,7 @@ hint_for(int code)
  * a write that failed.  Of a write at COMMIT it does not keep the errno.
  */
 static bool
-is_out_of_room(const SqliteStore *store, int code, int last_errno)
+sqlite_is_out_of_room(const SqliteStore *store, int code, int last_errno)
 {
 	int			error = store->db ? sqlite3_system_errno(store->db) : 0;
 
@@ -127,14 +127,14 @@ is_out_of_room(const SqliteStore *store, int code, int last_errno)
 void
 sqlite_complain_of(SqliteStore *store, int code)
 {
-	bool		out_of_room = is_out_of_room(store, code, errno);
+	bool		out_of_room = sqlite_is_out_of_room(store, code, errno);
 	const char *message = store->db ? sqlite3_errmsg(store->db) : sqlite3_errstr(code);
 	char	   *copy = pstrdup(message);
-	const char *hint = hint_for(out_of_room ? SQLITE_FULL : code);
+	const char *hint = sqlite_hint_for(out_of_room ? SQLITE_FULL : code);
 
 	CHECK_FOR_INTERRUPTS();
 	ereport(ERROR,
-			(errcode(sqlstate_of(out_of_room ? SQLITE_FULL : code)),
+			(errcode(sqlstate_of_sqlite(out_of_room ? SQLITE_FULL : code)),
 			 errmsg("storage \"%s\" failed", store->base.name),
 			 errdetail("SQLite says: %s.", copy),
 			 hint ? errhint("%s", hint) : 0));
@@ -151,21 +151,21 @@ sqlite_check(SqliteStore *store, int code)
 /* Waiting */
 
 static bool
-must_stop(void)
+sqlite_must_stop(void)
 {
 	return InterruptPending && (QueryCancelPending || ProcDiePending);
 }
 
 /* The file is locked: wait a little and try again, or give up. */
 static int
-on_busy(void *arg, int times)
+on_sqlite_busy(void *arg, int times)
 {
 	SqliteStore *store = arg;
 	TimestampTz now = GetCurrentTimestamp();
 
 	if (times == 0)
 		store->busy_since = now;
-	if (must_stop() ||
+	if (sqlite_must_stop() ||
 		TimestampDifferenceExceeds(store->busy_since, now, sagaz_command_timeout))
 		return 0;
 	if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
@@ -175,9 +175,9 @@ on_busy(void *arg, int times)
 }
 
 static int
-on_progress(void *arg)
+on_sqlite_progress(void *arg)
 {
-	return must_stop();
+	return sqlite_must_stop();
 }
 
 /* ---------------------------------------------------------------------- */
@@ -224,7 +224,7 @@ sqlite_prepare(SqliteStore *store, const char *sql)
 /* Opening and closing */
 
 static void
-close_database(SqliteStore *store)
+close_sqlite_database(SqliteStore *store)
 {
 	ListCell   *cell;
 
@@ -236,25 +236,25 @@ close_database(SqliteStore *store)
 }
 
 static void
-close_store(void *arg)
+close_sqlite_store(void *arg)
 {
 	SqliteStore *store = arg;
 
-	close_database(store);
+	close_sqlite_database(store);
 	if (store->has_fd)
 		ReleaseExternalFD();
 	store->has_fd = false;
 }
 
 static void
-open_database(SqliteStore *store, const char *path, int flags)
+open_sqlite_database(SqliteStore *store, const char *path, int flags)
 {
 	int			code = sqlite3_open_v2(path, &store->db,
 									   flags | SQLITE_OPEN_EXRESCODE, NULL);
 
 	sqlite_check(store, code);
-	sqlite3_busy_handler(store->db, on_busy, store);
-	sqlite3_progress_handler(store->db, PROGRESS_STEPS, on_progress, store);
+	sqlite3_busy_handler(store->db, on_sqlite_busy, store);
+	sqlite3_progress_handler(store->db, PROGRESS_STEPS, on_sqlite_progress, store);
 	sqlite3_limit(store->db, SQLITE_LIMIT_LENGTH,
 				  (int) Min((int64) sagaz_max_reply * 1024, INT_MAX));
 	/* only what we say ourselves runs, whatever the file's schema holds */
@@ -264,13 +264,13 @@ open_database(SqliteStore *store, const char *path, int flags)
 }
 
 static bool
-is_there(const char *path)
+sqlite_file_is_there(const char *path)
 {
 	return access(path, F_OK) == 0 || errno != ENOENT;
 }
 
 static bool
-may_be_made(const char *path)
+sqlite_may_be_made(const char *path)
 {
 	char	   *directory = pstrdup(path);
 
@@ -280,16 +280,16 @@ may_be_made(const char *path)
 
 /* Open the file itself; one that is written to is made if it is not there. */
 static void
-open_file(SqliteStore *store)
+open_sqlite_file(SqliteStore *store)
 {
 	SqliteFile	file;
 
 	sqlite_file_find(store->path, store->base.owner, &file);
-	close_database(store);
+	close_sqlite_database(store);
 	store->base.broken = true;
-	open_database(store, file.path,
-				  (file.may_write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE :
-				   SQLITE_OPEN_READONLY) | (file.no_links ? NO_LINKS : 0));
+	open_sqlite_database(store, file.path,
+						 (file.may_write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE :
+						  SQLITE_OPEN_READONLY) | (file.no_links ? NO_LINKS : 0));
 	store->may_write = file.may_write;
 	store->base.broken = store->is_stand_in = false;
 }
@@ -303,7 +303,7 @@ check_rights(SqliteStore *store)
 	sqlite_file_find(store->path, store->base.owner, &file);
 	if (!store->is_stand_in && file.may_write != store->may_write &&
 		sqlite3_get_autocommit(store->db))
-		open_file(store);
+		open_sqlite_file(store);
 }
 
 /* Who only reads makes no file. */
@@ -319,7 +319,7 @@ sqlite_open(SagazStore *base)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("storage \"%s\" has no option \"path\"", base->name)));
 	sqlite_file_find(store->path, base->owner, &file);
-	store->close.func = close_store;
+	store->close.func = close_sqlite_store;
 	store->close.arg = store;
 	MemoryContextRegisterResetCallback(base->context, &store->close);
 	if (!AcquireExternalFD())
@@ -327,17 +327,17 @@ sqlite_open(SagazStore *base)
 				(errcode(ERRCODE_SAGAZ_CAPACITY),
 				 errmsg("too many files are open for another storage")));
 	store->has_fd = true;
-	store->is_stand_in = file.may_write && !is_there(store->path) &&
-		may_be_made(store->path);
+	store->is_stand_in = file.may_write && !sqlite_file_is_there(store->path) &&
+		sqlite_may_be_made(store->path);
 	if (store->is_stand_in)
-		open_database(store, ":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
+		open_sqlite_database(store, ":memory:", SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
 	else
-		open_file(store);
+		open_sqlite_file(store);
 }
 
 /* The tables of which we know what columns they must have. */
 static bool
-has_columns(SqliteStore *store, const char *table, const char *columns)
+sqlite_has_columns(SqliteStore *store, const char *table, const char *columns)
 {
 	char	   *sql = psprintf("SELECT %s FROM %s LIMIT 0", columns, table);
 	sqlite3_stmt *statement = NULL;
@@ -355,7 +355,7 @@ static const char *const needed_columns[] = {
 };
 
 static void
-refuse_file(SqliteStore *store, const char *table)
+refuse_sqlite_file(SqliteStore *store, const char *table)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_STORAGE),
@@ -375,8 +375,8 @@ sqlite_look(SqliteStore *store)
 	bool		any = false;
 
 	if (store->is_stand_in && sqlite3_get_autocommit(store->db) &&
-		is_there(store->path))
-		open_file(store);
+		sqlite_file_is_there(store->path))
+		open_sqlite_file(store);
 	statement = sqlite_prepare(store, "SELECT name FROM sqlite_master WHERE type = 'table'");
 	memset(store->has, 0, sizeof(store->has));
 	memset(store->has_side, 0, sizeof(store->has_side));
@@ -396,11 +396,11 @@ sqlite_look(SqliteStore *store)
 	sqlite3_reset(statement);
 	store->empty = !any;
 	if (any && !store->has[SAGAZ_SAGA] && !store->has[SAGAZ_EVENT])
-		refuse_file(store, NULL);
+		refuse_sqlite_file(store, NULL);
 	for (int kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 		if (store->has[kind] &&
-			!has_columns(store, main_table[kind], needed_columns[kind]))
-			refuse_file(store, main_table[kind]);
+			!sqlite_has_columns(store, main_table[kind], needed_columns[kind]))
+			refuse_sqlite_file(store, main_table[kind]);
 	store->looked = store->has[SAGAZ_SAGA] && store->has[SAGAZ_EVENT] &&
 		store->has_side[SAGAZ_SAGA] && store->has_side[SAGAZ_EVENT];
 }
@@ -423,7 +423,7 @@ sqlite_begin(SqliteStore *store, SagazKind kind)
 {
 	sqlite_look_once(store);
 	if (store->is_stand_in && !store->base.only_looks)
-		open_file(store);
+		open_sqlite_file(store);
 	if (store->empty && !store->base.only_looks)
 		sqlite_run(store, "PRAGMA journal_mode = WAL");
 	sqlite_run(store, "BEGIN IMMEDIATE");

@@ -22,7 +22,7 @@
 
 /* The directory of a path without links, or NULL. */
 static char *
-real_directory(const char *path)
+real_file_directory(const char *path)
 {
 	char	   *directory = pstrdup(path);
 	char		real[PATH_MAX];
@@ -32,7 +32,7 @@ real_directory(const char *path)
 }
 
 static bool
-is_link(const char *path)
+file_is_link(const char *path)
 {
 	struct stat st;
 
@@ -60,9 +60,9 @@ free_path(const char *path)
 	char	   *directory;
 
 	if (sagaz_sqlite_directory == NULL || sagaz_sqlite_directory[0] == '\0' ||
-		is_link(path))
+		file_is_link(path))
 		return NULL;
-	directory = real_directory(path);
+	directory = real_file_directory(path);
 	if (directory == NULL || !is_below(directory, sagaz_sqlite_directory) ||
 		is_below(directory, DataDir))
 		return NULL;

@@ -21,6 +21,6 @@ sagaz_activate(PG_FUNCTION_ARGS)
 {
 	PreventCommandDuringRecovery("sagaz.activate()");
 	sagaz_deliveries_activate(sagaz_cluster_activate());
-	sagaz_deliveries_changed();
+	sagaz_wake_for_deliveries();
 	PG_RETURN_VOID();
 }

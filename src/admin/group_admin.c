@@ -36,7 +36,7 @@ PG_FUNCTION_INFO_V1(sagaz_resume_consumer_group);
 
 /* start_from: "beginning", "now", or a time, which is returned; else 0. */
 static TimestampTz
-read_start(const char *start_from)
+read_group_start(const char *start_from)
 {
 	TimestampTz time;
 
@@ -51,7 +51,7 @@ read_start(const char *start_from)
 }
 
 static void
-lock_lanes(const SagazGroup *group)
+lock_group_lanes(const SagazGroup *group)
 {
 	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
 		(void) sagaz_lock_lane(group->no, lane, true);
@@ -64,7 +64,7 @@ sagaz_create_consumer_group(PG_FUNCTION_ARGS)
 	char	   *name = sagaz_text_argument(fcinfo, 0, "name");
 	char	   *ordering = sagaz_text_argument(fcinfo, 1, "ordering");
 	char	   *start_from = sagaz_text_argument(fcinfo, 2, "start_from");
-	TimestampTz start_time = read_start(start_from);
+	TimestampTz start_time = read_group_start(start_from);
 	SagazGroup	group;
 
 	if (strcmp(ordering, "none") != 0 && strcmp(ordering, "saga") != 0)
@@ -80,7 +80,7 @@ sagaz_create_consumer_group(PG_FUNCTION_ARGS)
 	if (strcmp(start_from, "now") == 0)
 	{
 		/* an event whose transaction is still running is ahead of it */
-		lock_lanes(&group);
+		lock_group_lanes(&group);
 		sagaz_cursor_skip_to_now(group.no);
 	}
 	PG_RETURN_VOID();
@@ -91,7 +91,7 @@ sagaz_create_consumer_group(PG_FUNCTION_ARGS)
  * nobody to report to.  A lease that ran out counts no more.
  */
 static void
-check_nothing_out(const SagazGroup *group)
+check_group_nothing_out(const SagazGroup *group)
 {
 	int			open = 0;
 	int64		last = 0;
@@ -121,7 +121,7 @@ check_nothing_out(const SagazGroup *group)
 
 /* A delivery that reads the group would fail for ever. */
 static void
-check_no_delivery(const SagazGroup *group)
+check_group_no_delivery(const SagazGroup *group)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey", snapshot,
@@ -145,7 +145,7 @@ check_no_delivery(const SagazGroup *group)
 }
 
 static void
-delete_rows(const char *query, int16 group_no)
+delete_group_rows(const char *query, int16 group_no)
 {
 	Oid			types[] = {INT2OID};
 	Datum		values[] = {Int16GetDatum(group_no)};
@@ -170,22 +170,22 @@ sagaz_drop_consumer_group(PG_FUNCTION_ARGS)
 	(void) sagaz_lock_retention(true);
 	sagaz_lock_groups();
 	sagaz_group_get(name, &group);
-	check_no_delivery(&group);
-	lock_lanes(&group);
-	check_nothing_out(&group);
+	check_group_no_delivery(&group);
+	lock_group_lanes(&group);
+	check_group_nothing_out(&group);
 	SPI_connect();
-	delete_rows("DELETE FROM sagaz.outbox_receipt"
-				" WHERE batch_id & 1023 = $1", group.no);
-	delete_rows("DELETE FROM sagaz.outbox_batch WHERE group_no = $1", group.no);
-	delete_rows("DELETE FROM sagaz.outbox_retry WHERE group_no = $1", group.no);
-	delete_rows("DELETE FROM sagaz.consumer_group WHERE group_no = $1", group.no);
+	delete_group_rows("DELETE FROM sagaz.outbox_receipt"
+					  " WHERE batch_id & 1023 = $1", group.no);
+	delete_group_rows("DELETE FROM sagaz.outbox_batch WHERE group_no = $1", group.no);
+	delete_group_rows("DELETE FROM sagaz.outbox_retry WHERE group_no = $1", group.no);
+	delete_group_rows("DELETE FROM sagaz.consumer_group WHERE group_no = $1", group.no);
 	SPI_finish();
 	PG_RETURN_VOID();
 }
 
 /* Write the time from which the group is paused, 0 for none. */
 static void
-write_paused(const SagazGroup *group, TimestampTz paused_at)
+write_group_paused(const SagazGroup *group, TimestampTz paused_at)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SagazWriter *writer = sagaz_writer_begin("consumer_group");
@@ -212,7 +212,7 @@ write_paused(const SagazGroup *group, TimestampTz paused_at)
 
 /* To say twice what is so already changes nothing. */
 static void
-set_paused(FunctionCallInfo fcinfo, bool paused, const char *function)
+set_group_paused(FunctionCallInfo fcinfo, bool paused, const char *function)
 {
 	char	   *name = sagaz_text_argument(fcinfo, 0, "name");
 	SagazGroup	group;
@@ -221,14 +221,14 @@ set_paused(FunctionCallInfo fcinfo, bool paused, const char *function)
 	sagaz_lock_groups();
 	sagaz_group_get(name, &group);
 	if (group.paused != paused)
-		write_paused(&group, paused ? GetCurrentTimestamp() : 0);
+		write_group_paused(&group, paused ? GetCurrentTimestamp() : 0);
 }
 
 /* pause_consumer_group(name): claims return nothing from now on */
 Datum
 sagaz_pause_consumer_group(PG_FUNCTION_ARGS)
 {
-	set_paused(fcinfo, true, "pause_consumer_group()");
+	set_group_paused(fcinfo, true, "pause_consumer_group()");
 	PG_RETURN_VOID();
 }
 
@@ -236,7 +236,7 @@ sagaz_pause_consumer_group(PG_FUNCTION_ARGS)
 Datum
 sagaz_resume_consumer_group(PG_FUNCTION_ARGS)
 {
-	set_paused(fcinfo, false, "resume_consumer_group()");
+	set_group_paused(fcinfo, false, "resume_consumer_group()");
 	sagaz_wake_at_commit();
 	PG_RETURN_VOID();
 }

@@ -43,7 +43,7 @@ typedef struct Tally
 } Tally;
 
 static void
-look_at_event(const SagazHealth *health, const SagazFoundEvent *event, Tally *tally)
+look_at_health_event(const SagazHealth *health, const SagazFoundEvent *event, Tally *tally)
 {
 	TimestampTz created_at;
 
@@ -59,7 +59,7 @@ look_at_event(const SagazHealth *health, const SagazFoundEvent *event, Tally *ta
 }
 
 static Tally
-count_events(const SagazHealth *health, SagazStates *states, SagazStatus status)
+count_health_events(const SagazHealth *health, SagazStates *states, SagazStatus status)
 {
 	SagazEventScan *scan = sagaz_scan_by_status(states, status_bit(status));
 	const SagazFoundEvent *event;
@@ -68,15 +68,15 @@ count_events(const SagazHealth *health, SagazStates *states, SagazStatus status)
 	while (tally.count < MAX_COUNTED &&
 		   (event = sagaz_event_scan_next(scan)) != NULL)
 		if (!event->archived)
-			look_at_event(health, event, &tally);
+			look_at_health_event(health, event, &tally);
 	sagaz_event_scan_end(scan);
 	return tally;
 }
 
 /* Complain of what is wrong with one group. */
 static void
-judge_group(SagazHealth *health, const SagazStates *states, const Tally *pending,
-			const Tally *claimed, const Tally *dead)
+judge_health_of_group(SagazHealth *health, const SagazStates *states, const Tally *pending,
+					  const Tally *claimed, const Tally *dead)
 {
 	const char *name = states->group.name;
 
@@ -100,15 +100,15 @@ judge_group(SagazHealth *health, const SagazStates *states, const Tally *pending
 }
 
 static void
-check_group(SagazHealth *health, const char *name)
+check_health_of_group(SagazHealth *health, const char *name)
 {
 	SagazStates *states = sagaz_states_open(name, health->snapshot);
-	Tally		pending = count_events(health, states, STATUS_PENDING);
-	Tally		claimed = count_events(health, states, STATUS_CLAIMED);
-	Tally		failed = count_events(health, states, STATUS_FAILED);
-	Tally		dead = count_events(health, states, STATUS_DEAD);
+	Tally		pending = count_health_events(health, states, STATUS_PENDING);
+	Tally		claimed = count_health_events(health, states, STATUS_CLAIMED);
+	Tally		failed = count_health_events(health, states, STATUS_FAILED);
+	Tally		dead = count_health_events(health, states, STATUS_DEAD);
 
-	judge_group(health, states, &pending, &claimed, &dead);
+	judge_health_of_group(health, states, &pending, &claimed, &dead);
 	appendStringInfoString(&health->details, "{\"consumer_group\": ");
 	escape_json(&health->details, name);
 	appendStringInfo(&health->details,
@@ -124,7 +124,7 @@ check_group(SagazHealth *health, const char *name)
 }
 
 static void
-check_groups(SagazHealth *health)
+check_health_of_groups(SagazHealth *health)
 {
 	SagazScan  *groups = sagaz_scan_begin("consumer_group",
 										  "consumer_group_pkey",
@@ -137,7 +137,7 @@ check_groups(SagazHealth *health)
 	while (sagaz_scan_next(groups))
 	{
 		appendStringInfoString(&health->details, comma);
-		check_group(health, TextDatumGetCString(sagaz_column(groups->slot, 2)));
+		check_health_of_group(health, TextDatumGetCString(sagaz_column(groups->slot, 2)));
 		comma = ", ";
 	}
 	sagaz_scan_end(groups);
@@ -146,7 +146,7 @@ check_groups(SagazHealth *health)
 
 /* May events be handed out in this database at all? */
 static void
-check_active(SagazHealth *health)
+check_health_active(SagazHealth *health)
 {
 	bool		active = sagaz_cluster_is_active(health->snapshot);
 
@@ -161,7 +161,7 @@ check_active(SagazHealth *health)
  * as the extension's owner, who sees all sessions.
  */
 static void
-check_server(SagazHealth *health)
+check_health_of_server(SagazHealth *health)
 {
 	static const char *const query =
 		"SELECT s.seqcache <> 1, coalesce(x.seconds, 0),"
@@ -199,16 +199,16 @@ check_server(SagazHealth *health)
 	json = SPI_getvalue(row, SPI_tuptable->tupdesc, 3);
 	appendStringInfo(&health->details, ", %.*s", (int) strlen(json) - 2, json + 1);
 	SPI_finish();
-	sagaz_become(&user);
+	sagaz_owner_restore(&user);
 }
 
 static void
-check(SagazHealth *health)
+check_health_of_all(SagazHealth *health)
 {
 	appendStringInfoChar(&health->details, '{');
-	check_active(health);
-	check_server(health);
-	check_groups(health);
+	check_health_active(health);
+	check_health_of_server(health);
+	check_health_of_groups(health);
 	sagaz_health_workers(health);
 	appendStringInfoChar(&health->details, '}');
 }
@@ -231,7 +231,7 @@ sagaz_health_check(PG_FUNCTION_ARGS)
 	health.now = GetCurrentTimestamp();
 	initStringInfo(&health.message);
 	initStringInfo(&health.details);
-	check(&health);
+	check_health_of_all(&health);
 	INSTR_TIME_SET_CURRENT(end);
 	INSTR_TIME_SUBTRACT(end, start);
 

@@ -16,7 +16,7 @@
 
 /* What is wrong with the delivery, or NULL. */
 static const char *
-complaint_about(const SagazDelivery *delivery, const SagazWorkerSlot *slot)
+worker_complaint(const SagazDelivery *delivery, const SagazWorkerSlot *slot)
 {
 	const char *obstacle;
 	const char *reason;
@@ -42,7 +42,7 @@ complaint_about(const SagazDelivery *delivery, const SagazWorkerSlot *slot)
 
 /* Look at each delivery; returns how many there are. */
 static int
-check_deliveries(SagazHealth *health)
+check_health_of_deliveries(SagazHealth *health)
 {
 	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey",
 										health->snapshot, NULL, 0,
@@ -60,7 +60,7 @@ check_deliveries(SagazHealth *health)
 		count++;
 		sagaz_delivery_read(scan->slot, &delivery);
 		slot = sagaz_shares_read(delivery.name);
-		complaint = RecoveryInProgress() ? NULL : complaint_about(&delivery, &slot);
+		complaint = RecoveryInProgress() ? NULL : worker_complaint(&delivery, &slot);
 		if (complaint)
 			sagaz_health_complain(health, &health->degraded, complaint);
 		appendStringInfo(&health->details, "%s{\"name\": ", comma);
@@ -77,7 +77,7 @@ check_deliveries(SagazHealth *health)
 
 /* What is wrong with the worker processes as such. */
 static void
-check_processes(SagazHealth *health, int deliveries)
+check_worker_processes(SagazHealth *health, int deliveries)
 {
 	bool		running = sagaz_workers && sagaz_workers->launcher_pid != 0;
 
@@ -105,5 +105,5 @@ check_processes(SagazHealth *health, int deliveries)
 void
 sagaz_health_workers(SagazHealth *health)
 {
-	check_processes(health, check_deliveries(health));
+	check_worker_processes(health, check_health_of_deliveries(health));
 }

@@ -73,7 +73,7 @@ state_name(const SagazWorkerSlot *slot)
 }
 
 static void
-set_time(Datum *values, bool *nulls, int column, TimestampTz time)
+set_delivery_time(Datum *values, bool *nulls, int column, TimestampTz time)
 {
 	values[column] = TimestampTzGetDatum(time);
 	nulls[column] = time == 0;
@@ -95,19 +95,19 @@ put_delivery(ReturnSetInfo *result, const SagazDelivery *delivery,
 	values[worker_state] = CStringGetTextDatum(obstacle ? "halted" : state_name(slot));
 	values[worker_pid] = Int32GetDatum(slot->pid);
 	nulls[worker_pid] = slot->pid == 0;
-	set_time(values, nulls, worker_started_at,
-			 slot->pid == 0 ? 0 : slot->started_at);
+	set_delivery_time(values, nulls, worker_started_at,
+					  slot->pid == 0 ? 0 : slot->started_at);
 	values[worker_batches] = Int64GetDatum(done->batches);
 	values[worker_delivered] = Int64GetDatum(done->delivered);
 	values[worker_failed] = Int64GetDatum(done->failed);
 	values[worker_dead] = Int64GetDatum(done->dead);
-	set_time(values, nulls, worker_last_delivery, done->last_delivery);
+	set_delivery_time(values, nulls, worker_last_delivery, done->last_delivery);
 	values[worker_archived] = Int64GetDatum(done->archived);
 	values[worker_inbox_removed] = Int64GetDatum(done->inbox_removed);
-	set_time(values, nulls, worker_last_housekeeping, done->last_housekeeping);
+	set_delivery_time(values, nulls, worker_last_housekeeping, done->last_housekeeping);
 	values[worker_last_error] = CStringGetTextDatum(reason ? reason : done->last_error);
 	nulls[worker_last_error] = reason == NULL && done->last_error_at == 0;
-	set_time(values, nulls, worker_last_error_at, done->last_error_at);
+	set_delivery_time(values, nulls, worker_last_error_at, done->last_error_at);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 

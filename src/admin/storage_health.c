@@ -37,7 +37,7 @@ try_storage(FunctionCallInfo fcinfo, StorageHealth *health)
 
 	PG_TRY();
 	{
-		health->store = sagaz_store_of(fcinfo, SAGAZ_EVENT);
+		health->store = sagaz_storage_argument(fcinfo, SAGAZ_EVENT);
 		if (health->store)
 			health->store->backend->ping(health->store);
 	}
@@ -73,10 +73,10 @@ health_row(FunctionCallInfo fcinfo, const StorageHealth *health)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (store)
 	{
-		sagaz_push_string(&state, "storage", store->name);
-		sagaz_push_string(&state, "backend", store->backend->name);
-		sagaz_push_string(&state, "library_version", store->backend->version());
-		sagaz_push_string(&state, "consumer_group", store->consumer_group);
+		sagaz_json_push_string(&state, "storage", store->name);
+		sagaz_json_push_string(&state, "backend", store->backend->name);
+		sagaz_json_push_string(&state, "library_version", store->backend->version());
+		sagaz_json_push_string(&state, "consumer_group", store->consumer_group);
 		if (store->backend->describe)
 			store->backend->describe(health->store, &state);
 	}

@@ -129,35 +129,35 @@ extern CliOptions cli;
 extern const CliCommand cli_commands[];
 
 /* parse.c */
-extern int	cli_parse(const CliCommand *command, const char *group, int argc,
-					  char **argv, bool permute);
+extern int	cli_parse_options(const CliCommand *command, const char *group, int argc,
+							  char **argv, bool permute);
 
 /* help.c */
 CLI_NORETURN extern void cli_help(const CliCommand *command, const char *group);
 
 /* place.c */
 extern char *cli_place(const CliPlace *place, const char *option);
-extern char *cli_keep_secret(char *argument);
-extern bool cli_has_secret(const char *url);
-extern char *cli_without_secret(const char *url);
+extern char *cli_place_keep_secret(char *argument);
+extern bool cli_place_has_secret(const char *url);
+extern char *cli_place_without_secret(const char *url);
 
 /* connect.c */
 extern PGconn *cli_connect(void);
 extern PGconn *cli_connect_again(void);
 
 /* query.c */
-extern PGresult *cli_ask(PGconn *conn, const char *sql, int nvalues,
-						 const char *const *values);
-extern PGresult *cli_try(PGconn *conn, const char *sql, int nvalues,
-						 const char *const *values);
-extern PGresult *cli_collect(PGconn *conn);
-CLI_NORETURN extern void cli_result_failed(PGconn *conn, PGresult *result);
+extern PGresult *cli_query(PGconn *conn, const char *sql, int nvalues,
+						   const char *const *values);
+extern PGresult *cli_query_try(PGconn *conn, const char *sql, int nvalues,
+							   const char *const *values);
+extern PGresult *cli_query_collect(PGconn *conn);
+CLI_NORETURN extern void cli_query_failed(PGconn *conn, PGresult *result);
 
 /* signals.c */
-extern int	cli_interrupts(void);
-extern int	cli_interrupt_socket(void);
+extern int	cli_signal_interrupts(void);
+extern int	cli_signal_socket(void);
 extern void cli_catch_signals(void);
-extern void cli_cancel(PGconn *conn);
+extern void cli_signal_cancel(PGconn *conn);
 
 /* output.c */
 extern void cli_print(const PGresult *result, const char *title, bool expanded);
@@ -190,7 +190,7 @@ extern void cli_progress_begin(void);
 extern void cli_progress_show(const PGresult *row);
 extern void cli_progress_clear(void);
 extern int	cli_progress_interval(void);
-extern void cli_duration(char *text, size_t size, double seconds);
+extern void cli_progress_duration(char *text, size_t size, double seconds);
 
 /* commands */
 extern int	cli_storage_transfer(int argc, char **argv);

@@ -13,7 +13,7 @@ static char *typed_password;
 static PGconn *first_connection;
 
 static void
-disconnect(void)
+close_connect_at_exit(void)
 {
 	PQfinish(first_connection);
 }
@@ -74,7 +74,7 @@ cli_connect(void)
 	if (PQstatus(conn) == CONNECTION_BAD)
 		cli_fail(CLI_NO_CONNECTION, "%s", PQerrorMessage(conn));
 	first_connection = conn;
-	atexit(disconnect);
+	atexit(close_connect_at_exit);
 	cli.encoding = PQclientEncoding(conn);
 	cli_catch_signals();
 	return conn;

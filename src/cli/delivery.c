@@ -21,14 +21,14 @@ change(int n, char **names, const char *sql, const char *done)
 {
 	PGconn	   *conn = cli_connect();
 
-	PQclear(cli_ask(conn, "BEGIN", 0, NULL));
+	PQclear(cli_query(conn, "BEGIN", 0, NULL));
 	for (int i = 0; i < n; i++)
 	{
 		const char *name = names[i];
 
-		PQclear(cli_ask(conn, sql, 1, &name));
+		PQclear(cli_query(conn, sql, 1, &name));
 	}
-	PQclear(cli_ask(conn, "COMMIT", 0, NULL));
+	PQclear(cli_query(conn, "COMMIT", 0, NULL));
 	cli_done("delivery", n, names, done);
 	return CLI_OK;
 }

@@ -43,7 +43,7 @@ main(int argc, char **argv)
 	int			status;
 
 	setlocale(LC_ALL, "");
-	words = cli_parse(NULL, NULL, argc, argv, false);
+	words = cli_parse_options(NULL, NULL, argc, argv, false);
 	if (words >= argc)
 		cli_usage_error("no command is given");
 	group = argv[words];
@@ -52,7 +52,7 @@ main(int argc, char **argv)
 
 	argc -= words;
 	argv += words;
-	words = cli_parse(NULL, group, argc, argv, false);
+	words = cli_parse_options(NULL, group, argc, argv, false);
 	if (words >= argc)
 		cli_usage_error("no command is given after \"%s\"", group);
 	command = find_command(group, argv[words]);
@@ -61,7 +61,7 @@ main(int argc, char **argv)
 
 	argc -= words;
 	argv += words;
-	words = cli_parse(command, group, argc, argv, true);
+	words = cli_parse_options(command, group, argc, argv, true);
 	argc -= words;
 	argv += words;
 	if (argc < command->min_arguments)

@@ -27,7 +27,7 @@ enum
 };
 
 static const char *
-text_of(const PGresult *row, int column)
+outcome_text(const PGresult *row, int column)
 {
 	return PQgetvalue(row, 0, column);
 }
@@ -35,7 +35,7 @@ text_of(const PGresult *row, int column)
 static bool
 is_zero(const PGresult *row, int column)
 {
-	return strtoll(text_of(row, column), NULL, 10) == 0;
+	return strtoll(outcome_text(row, column), NULL, 10) == 0;
 }
 
 /* A transfer that failed before anybody saw its row may have one all the same. */
@@ -47,9 +47,9 @@ find_transfer(PGconn *conn, CliCall *call)
 
 	if (call->transfer_id != NULL)
 		return;
-	result = cli_try(conn, "SELECT transfer_id FROM sagaz.transfers"
-					 " WHERE pid = $1::integer AND started_at >= $2::timestamptz"
-					 " ORDER BY transfer_id DESC LIMIT 1", 2, values);
+	result = cli_query_try(conn, "SELECT transfer_id FROM sagaz.transfers"
+						   " WHERE pid = $1::integer AND started_at >= $2::timestamptz"
+						   " ORDER BY transfer_id DESC LIMIT 1", 2, values);
 	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) > 0)
 		call->transfer_id = pg_strdup(PQgetvalue(result, 0, 0));
 	PQclear(result);
@@ -66,7 +66,7 @@ fetch_outcome(PGconn *conn, CliCall *call)
 	if (call->transfer_id == NULL)
 		return NULL;
 	values[0] = call->transfer_id;
-	result = cli_try(conn, OUTCOME, 1, values);
+	result = cli_query_try(conn, OUTCOME, 1, values);
 	if (PQresultStatus(result) == PGRES_TUPLES_OK && PQntuples(result) > 0)
 		return result;
 	PQclear(result);
@@ -78,20 +78,20 @@ print_figures(const char *id, const PGresult *row)
 {
 	char		duration[32];
 
-	cli_duration(duration, sizeof(duration), atof(text_of(row, OUTCOME_SECONDS)));
-	printf("%s %s from %s to %s: %s after %s\n", text_of(row, OUTCOME_OPERATION), id,
-		   text_of(row, OUTCOME_SOURCE), text_of(row, OUTCOME_TARGET),
-		   text_of(row, OUTCOME_STATE), duration);
+	cli_progress_duration(duration, sizeof(duration), atof(outcome_text(row, OUTCOME_SECONDS)));
+	printf("%s %s from %s to %s: %s after %s\n", outcome_text(row, OUTCOME_OPERATION), id,
+		   outcome_text(row, OUTCOME_SOURCE), outcome_text(row, OUTCOME_TARGET),
+		   outcome_text(row, OUTCOME_STATE), duration);
 	printf("  %s of %s records: %s transferred, %s unchanged, %s kept, %s skipped, %s failed",
-		   text_of(row, OUTCOME_DONE),
-		   text_of(row, OUTCOME_TOTAL),
-		   text_of(row, OUTCOME_TRANSFERRED), text_of(row, OUTCOME_UNCHANGED),
-		   text_of(row, OUTCOME_KEPT), text_of(row, OUTCOME_SKIPPED),
-		   text_of(row, OUTCOME_FAILED));
+		   outcome_text(row, OUTCOME_DONE),
+		   outcome_text(row, OUTCOME_TOTAL),
+		   outcome_text(row, OUTCOME_TRANSFERRED), outcome_text(row, OUTCOME_UNCHANGED),
+		   outcome_text(row, OUTCOME_KEPT), outcome_text(row, OUTCOME_SKIPPED),
+		   outcome_text(row, OUTCOME_FAILED));
 	if (!is_zero(row, OUTCOME_REMOVED))
-		printf(", %s removed", text_of(row, OUTCOME_REMOVED));
+		printf(", %s removed", outcome_text(row, OUTCOME_REMOVED));
 	if (!PQgetisnull(row, 0, OUTCOME_RATE))
-		printf(" (%.0f records/s)", atof(text_of(row, OUTCOME_RATE)));
+		printf(" (%.0f records/s)", atof(outcome_text(row, OUTCOME_RATE)));
 	putchar('\n');
 }
 
@@ -99,7 +99,7 @@ print_figures(const char *id, const PGresult *row)
 static void
 print_lines(PGconn *conn, const char *sql, const char *json)
 {
-	PGresult   *result = cli_try(conn, sql, 1, &json);
+	PGresult   *result = cli_query_try(conn, sql, 1, &json);
 
 	for (int row = 0; row < PQntuples(result); row++)
 	{
@@ -123,7 +123,7 @@ print_verification(PGconn *conn, const PGresult *row)
 				"  value->>'missing', coalesce(value->>'refused', '0'), value->>'different', value->>'ahead', value->>'only_in_target',"
 				"  (SELECT ': ' || string_agg(k, ', ') FROM jsonb_array_elements_text(value->'keys') AS k))"
 				" END) FROM jsonb_each($1::jsonb) ORDER BY key DESC",
-				text_of(row, OUTCOME_VERIFICATION));
+				outcome_text(row, OUTCOME_VERIFICATION));
 }
 
 /* The options that must be given again since the server keeps no secrets. */
@@ -131,7 +131,7 @@ static void
 print_place_again(FILE *to, const char *option, const CliPlace *place,
 				  const char *value)
 {
-	if (value == NULL || !cli_has_secret(value))
+	if (value == NULL || !cli_place_has_secret(value))
 		return;
 	if (place->variable != NULL)
 		fprintf(to, " --%s-env %s", option, place->variable);
@@ -146,7 +146,7 @@ print_refused(PGconn *conn, const CliCall *call, const PGresult *row)
 {
 	print_lines(conn,
 				"SELECT format('refused: %s %s: %s', e->>'record_type', e->>'record_key', e->>'message')"
-				" FROM jsonb_array_elements($1::jsonb) AS e", text_of(row, OUTCOME_ERRORS));
+				" FROM jsonb_array_elements($1::jsonb) AS e", outcome_text(row, OUTCOME_ERRORS));
 	if (is_zero(row, OUTCOME_SKIPPED))
 		return;
 	printf("  all that was refused is in sagaz.transfer_error; to try it again:"
@@ -163,9 +163,9 @@ print_how_to_go_on(const CliCall *call)
 	print_place_again(stderr, "source", &cli.source, call->source);
 	print_place_again(stderr, "target", &cli.target, call->target);
 	fprintf(stderr, "\n      or: CALL sagaz.resume_transfer(%s", call->transfer_id);
-	if (call->source != NULL && cli_has_secret(call->source))
+	if (call->source != NULL && cli_place_has_secret(call->source))
 		fputs(", source => 'URL'", stderr);
-	if (call->target != NULL && cli_has_secret(call->target))
+	if (call->target != NULL && cli_place_has_secret(call->target))
 		fputs(", target => 'URL'", stderr);
 	fputs(")\n", stderr);
 }
@@ -182,7 +182,7 @@ print_outcome(PGconn *conn, const CliCall *call, const PGresult *row)
 static bool
 is_completed(const PGresult *row)
 {
-	return strcmp(text_of(row, OUTCOME_STATE), "completed") == 0;
+	return strcmp(outcome_text(row, OUTCOME_STATE), "completed") == 0;
 }
 
 /*
@@ -213,7 +213,7 @@ cli_outcome(PGconn *conn, CliCall *call, const PGresult *result)
 		call->transfer_id = NULL;
 	}
 	if (cli.json && row != NULL)
-		puts(text_of(row, OUTCOME_JSON));
+		puts(outcome_text(row, OUTCOME_JSON));
 	else if (cli.json)
 		cli_json_error(result, conn);
 	else if (row != NULL && !cli.quiet)

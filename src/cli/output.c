@@ -32,7 +32,7 @@ show_json(PGconn *conn, const char *form, const char *sql, int nvalues,
 		  const char *const *values)
 {
 	char	   *wrapped = psprintf(form, sql);
-	PGresult   *result = cli_ask(conn, wrapped, nvalues, values);
+	PGresult   *result = cli_query(conn, wrapped, nvalues, values);
 
 	puts(PQntuples(result) ? PQgetvalue(result, 0, 0) : "null");
 	PQclear(result);
@@ -51,7 +51,7 @@ cli_show(PGconn *conn, const char *sql, int nvalues, const char *const *values)
 				  sql, nvalues, values);
 		return;
 	}
-	result = cli_ask(conn, sql, nvalues, values);
+	result = cli_query(conn, sql, nvalues, values);
 	cli_print(result, NULL, false);
 	PQclear(result);
 }
@@ -68,7 +68,7 @@ cli_show_one(PGconn *conn, const char *sql, int nvalues,
 		show_json(conn, "SELECT row_to_json(r) FROM (%s) AS r", sql, nvalues, values);
 		return;
 	}
-	result = cli_ask(conn, sql, nvalues, values);
+	result = cli_query(conn, sql, nvalues, values);
 	cli_print(result, NULL, false);
 	PQclear(result);
 }

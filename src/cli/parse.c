@@ -58,7 +58,7 @@ set_option(const CliOption *option, char *value)
 			*(bool *) place = true;
 			break;
 		case OPTION_PLACE:
-			*(char **) place = cli_keep_secret(value);
+			*(char **) place = cli_place_keep_secret(value);
 			break;
 		case OPTION_TEXT:
 			*(char **) place = value;
@@ -135,8 +135,8 @@ option_of_code(int code)
  * "permute" options may stand behind words, which are moved to the end.
  */
 int
-cli_parse(const CliCommand *command, const char *group, int argc, char **argv,
-		  bool permute)
+cli_parse_options(const CliCommand *command, const char *group, int argc, char **argv,
+				  bool permute)
 {
 	struct option longs[CLI_MAX_OPTIONS + 2];
 	char		letters[2 * CLI_MAX_OPTIONS + 3] = "+";

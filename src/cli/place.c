@@ -48,7 +48,7 @@ find_secret(char *url, size_t *length)
 }
 
 bool
-cli_has_secret(const char *url)
+cli_place_has_secret(const char *url)
 {
 	size_t		length;
 
@@ -69,7 +69,7 @@ blot_secrets(char *url)
 
 /* A copy to be shown. */
 char *
-cli_without_secret(const char *url)
+cli_place_without_secret(const char *url)
 {
 	char	   *copy = pg_strdup(url);
 
@@ -82,11 +82,11 @@ cli_without_secret(const char *url)
  * unreadable where the system shows the arguments of processes.
  */
 char *
-cli_keep_secret(char *argument)
+cli_place_keep_secret(char *argument)
 {
 	char	   *copy = pg_strdup(argument);
 
-	if (!cli_has_secret(argument))
+	if (!cli_place_has_secret(argument))
 		return copy;
 	cli_warn("a password among the arguments can be seen by others; keep it in the environment, in a file or in the storage's user mapping");
 	blot_secrets(argument);

@@ -47,7 +47,7 @@ cli_progress_clear(void)
 
 /* A time as a person says it: 8.2 s, 4:05, 1:02:03. */
 void
-cli_duration(char *text, size_t size, double seconds)
+cli_progress_duration(char *text, size_t size, double seconds)
 {
 	int64		whole = (int64) seconds;
 
@@ -102,7 +102,7 @@ describe_rate(const PGresult *row, char *text, size_t size, bool count)
 						 atof(PQgetvalue(row, 0, WATCH_RATE)));
 	if (PQgetisnull(row, 0, WATCH_LEFT))
 		return;
-	cli_duration(left, sizeof(left), atof(PQgetvalue(row, 0, WATCH_LEFT)));
+	cli_progress_duration(left, sizeof(left), atof(PQgetvalue(row, 0, WATCH_LEFT)));
 	snprintf(text + used, size - used, "  %s left", left);
 }
 

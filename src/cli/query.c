@@ -17,17 +17,17 @@ wait_for_input(PGconn *conn, bool *cancelled)
 {
 	struct pollfd fds[2] = {
 		{.fd = PQsocket(conn), .events = POLLIN},
-		{.fd = cli_interrupt_socket(), .events = POLLIN}
+		{.fd = cli_signal_socket(), .events = POLLIN}
 	};
 
 	if (poll(fds, 2, -1) < 0 && errno != EINTR)
 		cli_fail(CLI_FAILED, "poll failed: %s", strerror(errno));
 	if (!fds[1].revents)
 		return;
-	(void) cli_interrupts();
+	(void) cli_signal_interrupts();
 	if (*cancelled)
 		cli_fail(CLI_FAILED, "interrupted");
-	cli_cancel(conn);
+	cli_signal_cancel(conn);
 	*cancelled = true;
 }
 
@@ -36,7 +36,7 @@ wait_for_input(PGconn *conn, bool *cancelled)
  * adds one that says less, the first error.  NULL if nothing was sent.
  */
 PGresult *
-cli_collect(PGconn *conn)
+cli_query_collect(PGconn *conn)
 {
 	PGresult   *result = NULL;
 	PGresult   *next;
@@ -56,7 +56,7 @@ cli_collect(PGconn *conn)
 
 /* The result of one statement, an error too; NULL if the connection is gone. */
 PGresult *
-cli_try(PGconn *conn, const char *sql, int nvalues, const char *const *values)
+cli_query_try(PGconn *conn, const char *sql, int nvalues, const char *const *values)
 {
 	bool		cancelled = false;
 
@@ -66,12 +66,12 @@ cli_try(PGconn *conn, const char *sql, int nvalues, const char *const *values)
 	{
 		wait_for_input(conn, &cancelled);
 	} while (PQconsumeInput(conn) && PQisBusy(conn));
-	return cli_collect(conn);
+	return cli_query_collect(conn);
 }
 
 /* An error was raised, or the connection has broken: say so and end. */
 void
-cli_result_failed(PGconn *conn, PGresult *result)
+cli_query_failed(PGconn *conn, PGresult *result)
 {
 	cli_server_error(result, conn);
 	if (cli.json)
@@ -81,12 +81,12 @@ cli_result_failed(PGconn *conn, PGresult *result)
 
 /* The rows of one statement, fit to be shown; if it fails, the program ends. */
 PGresult *
-cli_ask(PGconn *conn, const char *sql, int nvalues, const char *const *values)
+cli_query(PGconn *conn, const char *sql, int nvalues, const char *const *values)
 {
-	PGresult   *result = cli_try(conn, sql, nvalues, values);
+	PGresult   *result = cli_query_try(conn, sql, nvalues, values);
 
 	if (PQresultStatus(result) != PGRES_TUPLES_OK &&
 		PQresultStatus(result) != PGRES_COMMAND_OK)
-		cli_result_failed(conn, result);
+		cli_query_failed(conn, result);
 	return cli_harmless_result(result);
 }

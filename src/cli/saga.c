@@ -38,22 +38,22 @@ print_saga(PGconn *conn, const char *saga)
 {
 	PGresult   *result;
 
-	result = cli_ask(conn,
-					 "SELECT s->>'saga_id' AS saga_id, s->>'saga_name' AS saga_name,"
-					 " s->>'status' AS status, s->>'version' AS version,"
-					 " s->>'created_at' AS created_at, s->>'updated_at' AS updated_at,"
-					 " jsonb_pretty(s->'context') AS context,"
-					 " jsonb_pretty(s->'metadata') AS metadata"
-					 " FROM (SELECT $1::jsonb) AS v (s)", 1, &saga);
+	result = cli_query(conn,
+					   "SELECT s->>'saga_id' AS saga_id, s->>'saga_name' AS saga_name,"
+					   " s->>'status' AS status, s->>'version' AS version,"
+					   " s->>'created_at' AS created_at, s->>'updated_at' AS updated_at,"
+					   " jsonb_pretty(s->'context') AS context,"
+					   " jsonb_pretty(s->'metadata') AS metadata"
+					   " FROM (SELECT $1::jsonb) AS v (s)", 1, &saga);
 	cli_print(result, NULL, true);
 	PQclear(result);
-	result = cli_ask(conn,
-					 "SELECT s->>'name' AS step, s->>'status' AS status,"
-					 " (s->>'retry_count')::integer AS retries,"
-					 " s->>'executed_at' AS executed_at, s->>'compensated_at' AS compensated_at,"
-					 " s->>'error' AS error, nullif(s->'result', 'null') AS result"
-					 " FROM jsonb_array_elements($1::jsonb->'steps') WITH ORDINALITY AS e (s, n)"
-					 " ORDER BY n", 1, &saga);
+	result = cli_query(conn,
+					   "SELECT s->>'name' AS step, s->>'status' AS status,"
+					   " (s->>'retry_count')::integer AS retries,"
+					   " s->>'executed_at' AS executed_at, s->>'compensated_at' AS compensated_at,"
+					   " s->>'error' AS error, nullif(s->'result', 'null') AS result"
+					   " FROM jsonb_array_elements($1::jsonb->'steps') WITH ORDINALITY AS e (s, n)"
+					   " ORDER BY n", 1, &saga);
 	cli_print(result, "Steps", false);
 	PQclear(result);
 }
@@ -63,8 +63,8 @@ cli_saga_show(int argc, char **argv)
 {
 	const char *values[2] = {argv[0], cli.storage};
 	PGconn	   *conn = cli_connect();
-	PGresult   *result = cli_ask(conn, "SELECT sagaz.load_saga_state($1, $2)",
-								 2, values);
+	PGresult   *result = cli_query(conn, "SELECT sagaz.load_saga_state($1, $2)",
+								   2, values);
 
 	if (PQgetisnull(result, 0, 0))
 		cli_fail(CLI_FAILED, "there is no saga \"%s\"", argv[0]);

@@ -46,14 +46,14 @@ cli_catch_signals(void)
 
 /* To be polled for reading; readable when a signal has come. */
 int
-cli_interrupt_socket(void)
+cli_signal_socket(void)
 {
 	return wakeup[0];
 }
 
 /* How many signals have come since the program began. */
 int
-cli_interrupts(void)
+cli_signal_interrupts(void)
 {
 	char		bytes[16];
 
@@ -64,7 +64,7 @@ cli_interrupts(void)
 
 /* Ask the server to give up what it does for this connection. */
 void
-cli_cancel(PGconn *conn)
+cli_signal_cancel(PGconn *conn)
 {
 	char		error[256];
 	PGcancel   *cancel = PQgetCancel(conn);

@@ -44,7 +44,7 @@ cli_storage_add(int argc, char **argv)
 	const char *values[6];
 
 	if (argc > 1)
-		cli.url.text = cli_keep_secret(argv[1]);
+		cli.url.text = cli_place_keep_secret(argv[1]);
 	values[0] = argv[0];
 	values[1] = cli_place(&cli.url, "url");
 	if (values[1] == NULL)
@@ -53,10 +53,10 @@ cli_storage_add(int argc, char **argv)
 	values[3] = settings_array(true);
 	values[4] = settings_array(false);
 	values[5] = cli.for_public ? "true" : "false";
-	PQclear(cli_ask(cli_connect(),
-					"SELECT sagaz.create_storage($1, $2, $3,"
-					" jsonb_object($4::text[], $5::text[]), $6::boolean)",
-					6, values));
+	PQclear(cli_query(cli_connect(),
+					  "SELECT sagaz.create_storage($1, $2, $3,"
+					  " jsonb_object($4::text[], $5::text[]), $6::boolean)",
+					  6, values));
 	cli_done("storage", 1, argv, "added");
 	return CLI_OK;
 }
@@ -66,7 +66,7 @@ cli_storage_drop(int argc, char **argv)
 {
 	const char *values[1] = {argv[0]};
 
-	PQclear(cli_ask(cli_connect(), "SELECT sagaz.drop_storage($1)", 1, values));
+	PQclear(cli_query(cli_connect(), "SELECT sagaz.drop_storage($1)", 1, values));
 	cli_done("storage", 1, argv, "dropped");
 	return CLI_OK;
 }
@@ -89,25 +89,25 @@ is_storage_failure(const PGresult *result)
 static PGresult *
 health_of(PGconn *conn, const char *storage)
 {
-	const char *values[4] = {storage, cli_without_secret(storage)};
+	const char *values[4] = {storage, cli_place_without_secret(storage)};
 	PGresult   *failed;
-	PGresult   *result = cli_try(conn,
-								 "SELECT r.*, row_to_json(r) FROM (SELECT $2::text AS storage, status,"
-								 " round(latency_ms::numeric, 1) AS latency_ms, message,"
-								 " details FROM sagaz.health_check($1)) AS r", 2, values);
+	PGresult   *result = cli_query_try(conn,
+									   "SELECT r.*, row_to_json(r) FROM (SELECT $2::text AS storage, status,"
+									   " round(latency_ms::numeric, 1) AS latency_ms, message,"
+									   " details FROM sagaz.health_check($1)) AS r", 2, values);
 
 	if (PQresultStatus(result) == PGRES_TUPLES_OK)
 		return result;
 	if (PQstatus(conn) == CONNECTION_BAD || !is_storage_failure(result))
-		cli_result_failed(conn, result);
+		cli_query_failed(conn, result);
 	failed = result;
 	values[2] = PQresultErrorField(failed, PG_DIAG_MESSAGE_PRIMARY);
 	values[3] = PQresultErrorField(failed, PG_DIAG_MESSAGE_DETAIL);
-	result = cli_ask(conn,
-					 "SELECT r.*, row_to_json(r) FROM (SELECT $1::text AS storage,"
-					 " 'unhealthy' AS status, NULL::numeric AS latency_ms,"
-					 " concat_ws(': ', $2::text, $3::text) AS message,"
-					 " NULL::jsonb AS details) AS r", 3, values + 1);
+	result = cli_query(conn,
+					   "SELECT r.*, row_to_json(r) FROM (SELECT $1::text AS storage,"
+					   " 'unhealthy' AS status, NULL::numeric AS latency_ms,"
+					   " concat_ws(': ', $2::text, $3::text) AS message,"
+					   " NULL::jsonb AS details) AS r", 3, values + 1);
 	PQclear(failed);
 	return result;
 }
@@ -149,10 +149,10 @@ cli_storage_health(int argc, char **argv)
 	int			status = CLI_OK;
 
 	for (int i = 0; i < argc; i++)
-		argv[i] = cli_keep_secret(argv[i]);
+		argv[i] = cli_place_keep_secret(argv[i]);
 	conn = cli_connect();
-	names = cli_ask(conn, "SELECT name FROM sagaz.storages WHERE usable"
-					" ORDER BY name <> 'native', name", 0, NULL);
+	names = cli_query(conn, "SELECT name FROM sagaz.storages WHERE usable"
+					  " ORDER BY name <> 'native', name", 0, NULL);
 	if (argc == 0)
 		n = PQntuples(names);
 	healths = pg_malloc(n * sizeof(PGresult *));
@@ -180,8 +180,8 @@ type_of(PGconn *conn, const char *storage)
 
 	if (cli.type != NULL)
 		return cli.type;
-	result = cli_ask(conn, "SELECT storage_type FROM sagaz.storages WHERE name = $1",
-					 1, &storage);
+	result = cli_query(conn, "SELECT storage_type FROM sagaz.storages WHERE name = $1",
+					   1, &storage);
 	if (PQntuples(result) > 0)
 		type = pg_strdup(PQgetvalue(result, 0, 0));
 	PQclear(result);
@@ -199,7 +199,7 @@ static const char *const outbox_statistics =
 int
 cli_storage_stats(int argc, char **argv)
 {
-	const char *storage = argc ? cli_keep_secret(argv[0]) : "native";
+	const char *storage = argc ? cli_place_keep_secret(argv[0]) : "native";
 	PGconn	   *conn = cli_connect();
 	const char *type = type_of(conn, storage);
 	bool		sagas = strcmp(type, "outbox") != 0;

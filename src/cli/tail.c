@@ -52,11 +52,11 @@ print_events(const PGresult *events)
 static bool
 interrupted_within(double seconds)
 {
-	struct pollfd fd = {.fd = cli_interrupt_socket(), .events = POLLIN};
+	struct pollfd fd = {.fd = cli_signal_socket(), .events = POLLIN};
 
-	if (cli_interrupts() == 0)
+	if (cli_signal_interrupts() == 0)
 		(void) poll(&fd, 1, (int) (seconds * 1000));
-	return cli_interrupts() > 0;
+	return cli_signal_interrupts() > 0;
 }
 
 /* Follow until Ctrl-C, which is the way to end this and no failure. */
@@ -75,12 +75,12 @@ cli_outbox_tail(int argc, char **argv)
 
 		values[0] = snapshot;
 		values[1] = snapshot ? NULL : cli.limit ? cli.limit : "10";
-		events = cli_try(conn, LOOK, 4, values);
+		events = cli_query_try(conn, LOOK, 4, values);
 		if (PQresultStatus(events) != PGRES_TUPLES_OK)
 		{
-			if (cli_interrupts() > 0 && PQstatus(conn) == CONNECTION_OK)
+			if (cli_signal_interrupts() > 0 && PQstatus(conn) == CONNECTION_OK)
 				return CLI_OK;
-			cli_result_failed(conn, events);
+			cli_query_failed(conn, events);
 		}
 		print_events(events);
 		pg_free(snapshot);

@@ -14,7 +14,7 @@
 
 /* Which of the four calls it is to be, and its values. */
 static void
-prepare_call(CliCall *call, const char *source, const char *target)
+prepare_transfer_call(CliCall *call, const char *source, const char *target)
 {
 	const char *batch_size = cli.batch_size ? cli.batch_size : "500";
 	const char *on_error = cli.on_error ? cli.on_error : "fail";
@@ -43,7 +43,7 @@ prepare_call(CliCall *call, const char *source, const char *target)
 }
 
 static void
-check_usage(const char *source, const char *target)
+check_transfer_usage(const char *source, const char *target)
 {
 	bool		again = cli.resume || cli.retry_errors;
 
@@ -58,10 +58,10 @@ check_usage(const char *source, const char *target)
 
 /* Note what tells this call's row from others. */
 static void
-note_process(PGconn *conn, CliCall *call)
+note_transfer_process(PGconn *conn, CliCall *call)
 {
-	PGresult   *result = cli_ask(conn, "SELECT pg_backend_pid(), clock_timestamp()",
-								 0, NULL);
+	PGresult   *result = cli_query(conn, "SELECT pg_backend_pid(), clock_timestamp()",
+								   0, NULL);
 
 	call->pid = pg_strdup(PQgetvalue(result, 0, 0));
 	call->since = pg_strdup(PQgetvalue(result, 0, 1));
@@ -69,7 +69,7 @@ note_process(PGconn *conn, CliCall *call)
 }
 
 static int
-run(void)
+run_cli_transfer(void)
 {
 	char	   *source = cli_place(&cli.source, "source");
 	char	   *target = cli_place(&cli.target, "target");
@@ -77,15 +77,15 @@ run(void)
 	PGresult   *result;
 	CliCall		call;
 
-	check_usage(source, target);
+	check_transfer_usage(source, target);
 	conn = cli_connect();
 	if (cli.dry_run)
 		return cli_check_transfer(conn, source, target,
 								  cli.type ? cli.type : "both", true);
-	prepare_call(&call, source, target);
+	prepare_transfer_call(&call, source, target);
 	call.source = source;
 	call.target = target;
-	note_process(conn, &call);
+	note_transfer_process(conn, &call);
 	result = cli_watch_call(conn, &call);
 	return cli_outcome(conn, &call, result);
 }
@@ -93,11 +93,11 @@ run(void)
 int
 cli_storage_transfer(int argc, char **argv)
 {
-	return run();
+	return run_cli_transfer();
 }
 
 int
 cli_storage_migrate(int argc, char **argv)
 {
-	return run();
+	return run_cli_transfer();
 }

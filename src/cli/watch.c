@@ -62,13 +62,13 @@ cancel_statement(CliWatch *watch)
 	if (watch->cancelled)
 		return;
 	watch->cancelled = true;
-	cli_cancel(watch->conn);
+	cli_signal_cancel(watch->conn);
 }
 
 static void
 answer_signals(CliWatch *watch)
 {
-	int			signals = cli_interrupts();
+	int			signals = cli_signal_interrupts();
 
 	if (signals == watch->signals)
 		return;
@@ -174,7 +174,7 @@ static void
 wait_for_news(CliWatch *watch)
 {
 	struct pollfd fds[3] = {
-		{.fd = cli_interrupt_socket(), .events = POLLIN},
+		{.fd = cli_signal_socket(), .events = POLLIN},
 		{.fd = PQsocket(watch->conn), .events = POLLIN},
 		{.fd = -1, .events = POLLIN}
 	};
@@ -211,5 +211,5 @@ cli_watch_call(PGconn *conn, CliCall *call)
 	cli_progress_clear();
 	PQfinish(watch.watcher);
 	call->stopped = watch.must_stop || watch.cancelled;
-	return cli_collect(conn);
+	return cli_query_collect(conn);
 }

@@ -51,8 +51,8 @@ typedef struct SagazTable
 } SagazTable;
 
 /* fdw_table.c */
-extern const SagazField *sagaz_fields(SagazKind kind);
-extern Oid	sagaz_field_type(const SagazField *field);
+extern const SagazField *sagaz_table_fields(SagazKind kind);
+extern Oid	sagaz_table_field_type(const SagazField *field);
 extern SagazTable *sagaz_table_open(Relation rel);
 extern void sagaz_table_check_option(const char *name, const char *value);
 extern void sagaz_table_row(const SagazTable *table, const SagazRecord *record,
@@ -93,6 +93,6 @@ typedef enum SagazHow
 	EQUALS_ANY					/* of an array */
 } SagazHow;
 
-extern const char *sagaz_asked_name(SagazKind kind, SagazAsked asked);
+extern const char *sagaz_plan_asked_name(SagazKind kind, SagazAsked asked);
 
 #endif							/* SAGAZ_FDW_H */

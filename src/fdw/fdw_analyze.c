@@ -46,7 +46,7 @@ acquire_sample_rows(Relation rel, int level, HeapTuple *rows, int target,
 	SagazTable *table = sagaz_table_open(rel);
 	SagazStore *store = sagaz_table_store(table, rel->rd_rel->relowner);
 	SagazFilter filter = {0};
-	SagazReader *reader = sagaz_read_begin(store, table->kind, &filter);
+	SagazReader *reader = sagaz_store_read_begin(store, table->kind, &filter);
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
 	MemoryContext kept_rows = CurrentMemoryContext;
 	MemoryContext part = AllocSetContextCreate(kept_rows, "sagaz sample",
@@ -59,7 +59,7 @@ acquire_sample_rows(Relation rel, int level, HeapTuple *rows, int target,
 	reservoir_init_selection_state(&reservoir, target);
 	*live = *dead = 0;
 	MemoryContextSwitchTo(part);
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		int			place = record.problem ? -1 :
 			place_in_sample(&reservoir, *live, kept, target, &to_skip);
@@ -80,7 +80,7 @@ acquire_sample_rows(Relation rel, int level, HeapTuple *rows, int target,
 	}
 	MemoryContextSwitchTo(kept_rows);
 	ExecDropSingleTupleTableSlot(slot);
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	MemoryContextDelete(part);
 	ereport(level,
 			(errmsg("\"%s\": %.0f records, %d rows in sample",

@@ -15,19 +15,19 @@ PG_FUNCTION_INFO_V1(sagaz_storage_fdw);
 
 /* The table's name in the schema that is imported. */
 static const char *
-table_name(SagazKind kind)
+imported_table_name(SagazKind kind)
 {
 	return kind == SAGAZ_SAGA ? "sagas" : "outbox_events";
 }
 
 static const char *
-type_name(SagazKind kind)
+imported_type_name(SagazKind kind)
 {
 	return kind == SAGAZ_SAGA ? "saga" : "outbox";
 }
 
 static void
-add_columns(StringInfo sql, SagazKind kind)
+import_columns(StringInfo sql, SagazKind kind)
 {
 	static const char *const types[] = {
 		[FIELD_TEXT] = "text",
@@ -37,9 +37,9 @@ add_columns(StringInfo sql, SagazKind kind)
 		[FIELD_BIGINT] = "int8"
 	};
 
-	for (const SagazField *field = sagaz_fields(kind); field->name; field++)
+	for (const SagazField *field = sagaz_table_fields(kind); field->name; field++)
 	{
-		appendStringInfo(sql, "%s%s pg_catalog.%s", field == sagaz_fields(kind) ? "" : ", ",
+		appendStringInfo(sql, "%s%s pg_catalog.%s", field == sagaz_table_fields(kind) ? "" : ", ",
 						 field->name, types[field->type]);
 		if (field->default_value)
 			appendStringInfo(sql, " DEFAULT %s", field->default_value);
@@ -49,15 +49,15 @@ add_columns(StringInfo sql, SagazKind kind)
 }
 
 static char *
-create_table(SagazKind kind, const char *server)
+import_table(SagazKind kind, const char *server)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "CREATE FOREIGN TABLE %s (", table_name(kind));
-	add_columns(&sql, kind);
+	appendStringInfo(&sql, "CREATE FOREIGN TABLE %s (", imported_table_name(kind));
+	import_columns(&sql, kind);
 	appendStringInfo(&sql, ") SERVER %s OPTIONS (type '%s')", quote_identifier(server),
-					 type_name(kind));
+					 imported_type_name(kind));
 	return sql.data;
 }
 
@@ -73,18 +73,18 @@ keeps(const SagazStorage *storage, SagazKind kind)
 
 		if (strcmp(option->defname, "storage_type") == 0)
 			return strcmp(strVal(option->arg), "both") == 0 ||
-				strcmp(strVal(option->arg), type_name(kind)) == 0;
+				strcmp(strVal(option->arg), imported_type_name(kind)) == 0;
 	}
 	return true;
 }
 
 static bool
-is_wanted(const ImportForeignSchemaStmt *statement, SagazKind kind)
+import_is_wanted(const ImportForeignSchemaStmt *statement, SagazKind kind)
 {
 	ListCell   *cell;
 
 	foreach(cell, statement->table_list)
-		if (strcmp(((RangeVar *) lfirst(cell))->relname, table_name(kind)) == 0)
+		if (strcmp(((RangeVar *) lfirst(cell))->relname, imported_table_name(kind)) == 0)
 			return statement->list_type != FDW_IMPORT_SCHEMA_EXCEPT;
 	return statement->list_type != FDW_IMPORT_SCHEMA_LIMIT_TO;
 }
@@ -111,8 +111,8 @@ import_schema(ImportForeignSchemaStmt *statement, Oid server_id)
 				 errhint("There are no valid options in this context.")));
 	sagaz_storage_of_server(server_id, &storage);
 	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
-		if (keeps(&storage, kind) && is_wanted(statement, kind))
-			commands = lappend(commands, create_table(kind, server->servername));
+		if (keeps(&storage, kind) && import_is_wanted(statement, kind))
+			commands = lappend(commands, import_table(kind, server->servername));
 	return commands;
 }
 

@@ -94,7 +94,7 @@ has_all_fields(const SagazTable *table)
 {
 	int			missing = 0;
 
-	for (const SagazField *field = sagaz_fields(table->kind); field->name; field++)
+	for (const SagazField *field = sagaz_table_fields(table->kind); field->name; field++)
 		missing++;
 	for (int column = 0; column < table->columns->natts; column++)
 		missing -= table->fields[column] != NULL;
@@ -102,7 +102,7 @@ has_all_fields(const SagazTable *table)
 }
 
 static Modify *
-begin(ResultRelInfo *rinfo, EState *estate)
+begin_modifying(ResultRelInfo *rinfo, EState *estate)
 {
 	Modify	   *modify = palloc0(sizeof(Modify));
 
@@ -120,7 +120,7 @@ begin(ResultRelInfo *rinfo, EState *estate)
 }
 
 static SagazStore *
-store_of(Modify *modify)
+modify_store_of(Modify *modify)
 {
 	return sagaz_table_store(modify->table, modify->user);
 }
@@ -169,7 +169,7 @@ begin_modify(ModifyTableState *state, ResultRelInfo *rinfo, List *private,
 
 	if (flags & EXEC_FLAG_EXPLAIN_ONLY)
 		return;
-	modify = begin(rinfo, state->ps.state);
+	modify = begin_modifying(rinfo, state->ps.state);
 	modify->removes = state->operation == CMD_DELETE;
 	if (state->operation == CMD_INSERT)
 		return;
@@ -178,7 +178,7 @@ begin_modify(ModifyTableState *state, ResultRelInfo *rinfo, List *private,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("foreign table \"%s\" has no column %s",
 						RelationGetRelationName(rinfo->ri_RelationDesc),
-						sagaz_fields(modify->table->kind)->name)));
+						sagaz_table_fields(modify->table->kind)->name)));
 	check_key_type(modify->table);
 	modify->old_row = ExecFindJunkAttributeInTlist(outerPlanState(state)->plan->targetlist,
 												   OLD_ROW);
@@ -192,7 +192,7 @@ begin_insert(ModifyTableState *state, ResultRelInfo *rinfo)
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("rows cannot be moved into foreign table \"%s\" by an UPDATE of it",
 						RelationGetRelationName(rinfo->ri_RelationDesc))));
-	begin(rinfo, state->ps.state)->gathers = true;
+	begin_modifying(rinfo, state->ps.state)->gathers = true;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -221,7 +221,7 @@ get_batch_size(ResultRelInfo *rinfo)
 }
 
 static void
-add_record(Modify *modify, TupleTableSlot *slot)
+add_modified_record(Modify *modify, TupleTableSlot *slot)
 {
 	MemoryContext outer;
 
@@ -239,7 +239,7 @@ put_records(Modify *modify)
 {
 	MemoryContext outer = MemoryContextSwitchTo(modify->part);
 
-	(void) sagaz_put(store_of(modify), modify->records, modify->nrecords, SAGAZ_PUT_NEW);
+	(void) sagaz_put(modify_store_of(modify), modify->records, modify->nrecords, SAGAZ_PUT_NEW);
 	MemoryContextSwitchTo(outer);
 	MemoryContextReset(modify->part);
 	modify->nrecords = 0;
@@ -262,7 +262,7 @@ insert_batch(EState *estate, ResultRelInfo *rinfo, TupleTableSlot **slots,
 	Modify	   *modify = rinfo->ri_FdwState;
 
 	for (int i = 0; i < *count; i++)
-		add_record(modify, slots[i]);
+		add_modified_record(modify, slots[i]);
 	put_records(modify);
 	return slots;
 }
@@ -274,7 +274,7 @@ insert_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 {
 	Modify	   *modify = rinfo->ri_FdwState;
 
-	add_record(modify, slot);
+	add_modified_record(modify, slot);
 	if (is_looked_at(rinfo))
 		show_record(modify, estate, slot);
 	if (!modify->gathers || is_looked_at(rinfo) ||
@@ -312,7 +312,7 @@ old_values(Modify *modify, TupleTableSlot *plan_slot, Datum *values, bool *nulls
 }
 
 static char *
-key_of(Modify *modify, const Datum *values, const bool *nulls)
+modified_key_of(Modify *modify, const Datum *values, const bool *nulls)
 {
 	SagazRecord record = {.kind = modify->table->kind};
 	int			column = modify->table->key - 1;
@@ -323,7 +323,7 @@ key_of(Modify *modify, const Datum *values, const bool *nulls)
 
 /* The changes of that record; the first of them stay, as in any UPDATE. */
 static RecordChange *
-change_of(Modify *modify, char *key, bool *is_new)
+modify_change_of(Modify *modify, char *key, bool *is_new)
 {
 	RecordChange *change;
 	bool		found;
@@ -340,8 +340,8 @@ change_of(Modify *modify, char *key, bool *is_new)
 }
 
 static void
-note_changes(Modify *modify, RecordChange *change, TupleTableSlot *slot,
-			 const Datum *values, const bool *nulls)
+note_modify_changes(Modify *modify, RecordChange *change, TupleTableSlot *slot,
+					const Datum *values, const bool *nulls)
 {
 	for (int column = 0; column < modify->table->columns->natts; column++)
 	{
@@ -369,7 +369,7 @@ note_changes(Modify *modify, RecordChange *change, TupleTableSlot *slot,
 
 /* A changed saga has the next version, where the change does not say another. */
 static void
-make_changes(const Modify *modify, const RecordChange *change, SagazRecord *record)
+make_modify_changes(const Modify *modify, const RecordChange *change, SagazRecord *record)
 {
 	bool		sets_version = false;
 	bool		sets_time = false;
@@ -406,7 +406,7 @@ show_changes(Modify *modify, const RecordChange *change, TupleTableSlot *slot,
 		if (modify->table->fields[column])
 			sagaz_table_set(modify->table, &record, column, values[column],
 							nulls[column]);
-	make_changes(modify, change, &record);
+	make_modify_changes(modify, change, &record);
 	if (modify->has_all)
 		sagaz_table_check_record(&record);
 	sagaz_table_row(modify->table, &record, slot);
@@ -427,9 +427,9 @@ update_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 	slot_getallattrs(slot);
 	old_values(modify, plan_slot, values, nulls);
 	MemoryContextSwitchTo(modify->context);
-	change = change_of(modify, key_of(modify, values, nulls), &is_new);
+	change = modify_change_of(modify, modified_key_of(modify, values, nulls), &is_new);
 	if (is_new)
-		note_changes(modify, change, slot, values, nulls);
+		note_modify_changes(modify, change, slot, values, nulls);
 	MemoryContextSwitchTo(GetPerTupleMemoryContext(estate));
 	if (is_new)
 		show_changes(modify, change, slot, values, nulls);
@@ -450,7 +450,7 @@ delete_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 
 	old_values(modify, plan_slot, values, nulls);
 	MemoryContextSwitchTo(modify->context);
-	(void) change_of(modify, key_of(modify, values, nulls), &is_new);
+	(void) modify_change_of(modify, modified_key_of(modify, values, nulls), &is_new);
 	MemoryContextSwitchTo(outer);
 	ExecClearTuple(slot);
 	memcpy(slot->tts_values, values, natts * sizeof(Datum));
@@ -461,7 +461,7 @@ delete_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 
 /* Make the changes of a record that is there still. */
 static SagazVerdict
-edit_record(SagazRecord *record, bool exists, void *arg)
+modify_record(SagazRecord *record, bool exists, void *arg)
 {
 	Modify	   *modify = arg;
 	const char *key = sagaz_record_key(record);
@@ -469,7 +469,7 @@ edit_record(SagazRecord *record, bool exists, void *arg)
 
 	if (change == NULL || change->columns == NIL)
 		return SAGAZ_KEEP;
-	make_changes(modify, change, record);
+	make_modify_changes(modify, change, record);
 	sagaz_table_check_record(record);
 	return SAGAZ_CHANGE;
 }
@@ -477,13 +477,13 @@ edit_record(SagazRecord *record, bool exists, void *arg)
 static void
 flush_keys(Modify *modify, const char *const *keys, int count)
 {
-	SagazStore *store = store_of(modify);
+	SagazStore *store = modify_store_of(modify);
 	SagazFilter filter = {.keys = keys,.nkeys = count};
 
 	if (modify->removes)
 		(void) store->backend->remove(store, modify->table->kind, keys, count);
 	else
-		(void) sagaz_edit(store, modify->table->kind, &filter, false, edit_record, modify);
+		(void) sagaz_edit(store, modify->table->kind, &filter, false, modify_record, modify);
 }
 
 /* Write what was gathered; the statement is over. */

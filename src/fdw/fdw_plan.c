@@ -65,7 +65,7 @@ typedef struct Question
 
 /* The name of the field that is asked for. */
 const char *
-sagaz_asked_name(SagazKind kind, SagazAsked asked)
+sagaz_plan_asked_name(SagazKind kind, SagazAsked asked)
 {
 	return asked == ASKED_STATUS ? "status" :
 		asked == ASKED_KEY && kind == SAGAZ_EVENT ? "event_id" : "saga_id";
@@ -222,7 +222,7 @@ get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
 	planned->table = sagaz_table_open(table);
 	table_close(table, NoLock);
 	planned->columns[ASKED_KEY] =
-		text_column(planned->table, sagaz_asked_name(planned->table->kind, ASKED_KEY));
+		text_column(planned->table, sagaz_plan_asked_name(planned->table->kind, ASKED_KEY));
 	planned->columns[ASKED_STATUS] = text_column(planned->table, "status");
 	if (planned->table->kind == SAGAZ_EVENT)
 		planned->columns[ASKED_SAGA] = text_column(planned->table, "saga_id");

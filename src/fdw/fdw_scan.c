@@ -55,7 +55,7 @@ typedef struct ForeignTableScan
  * own rows, which storages show at once.
  */
 static bool
-reads_what_it_inserts(ForeignScanState *node, Oid server)
+scan_reads_what_it_inserts(ForeignScanState *node, Oid server)
 {
 	EState	   *estate = node->ss.ps.state;
 	PlannedStmt *statement = estate->es_plannedstmt;
@@ -92,7 +92,7 @@ begin_foreign_scan(ForeignScanState *node, int flags)
 	scan->values = ExecInitExprList(plan->fdw_exprs, (PlanState *) node);
 	scan->context = AllocSetContextCreate(CurrentMemoryContext, "sagaz foreign scan",
 										  ALLOCSET_DEFAULT_SIZES);
-	scan->gathers = reads_what_it_inserts(node, scan->table->server);
+	scan->gathers = scan_reads_what_it_inserts(node, scan->table->server);
 	if (scan->gathers)
 		scan->kept = ExecInitExtraTupleSlot(node->ss.ps.state,
 											RelationGetDescr(node->ss.ss_currentRelation),
@@ -105,18 +105,18 @@ begin_foreign_scan(ForeignScanState *node, int flags)
 /* The filter */
 
 static int
-compare_texts(const void *a, const void *b)
+compare_scan_texts(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }
 
 /* Each text once: a storage gives a record as often as its key is named. */
 static int
-remove_repeated(const char **texts, int count)
+remove_repeated_scan_keys(const char **texts, int count)
 {
 	int			kept = 0;
 
-	qsort(texts, count, sizeof(char *), compare_texts);
+	qsort(texts, count, sizeof(char *), compare_scan_texts);
 	for (int i = 0; i < count; i++)
 		if (kept == 0 || strcmp(texts[kept - 1], texts[i]) != 0)
 			texts[kept++] = texts[i];
@@ -125,7 +125,7 @@ remove_repeated(const char **texts, int count)
 
 /* The texts that a value stands for; none for null. */
 static int
-read_value(Datum value, bool isnull, SagazHow how, const char ***texts)
+read_scan_value(Datum value, bool isnull, SagazHow how, const char ***texts)
 {
 	Datum	   *elements;
 	bool	   *nulls;
@@ -147,12 +147,12 @@ read_value(Datum value, bool isnull, SagazHow how, const char ***texts)
 	for (int i = 0; i < count; i++)
 		if (!nulls[i])
 			(*texts)[kept++] = TextDatumGetCString(elements[i]);
-	return remove_repeated(*texts, kept);
+	return remove_repeated_scan_keys(*texts, kept);
 }
 
 static void
-add_to_filter(SagazFilter *filter, SagazAsked asked, SagazHow how,
-			  const char **texts, int count)
+add_to_scan_filter(SagazFilter *filter, SagazAsked asked, SagazHow how,
+				   const char **texts, int count)
 {
 	switch (asked)
 	{
@@ -177,7 +177,7 @@ add_to_filter(SagazFilter *filter, SagazAsked asked, SagazHow how,
 
 /* Evaluate what is asked for; false if no row can have it. */
 static bool
-make_filter(ForeignScanState *node, ForeignTableScan *scan, SagazFilter *filter)
+make_scan_filter(ForeignScanState *node, ForeignTableScan *scan, SagazFilter *filter)
 {
 	ExprContext *context = node->ss.ps.ps_ExprContext;
 	ListCell   *cell = list_head(scan->values);
@@ -195,10 +195,10 @@ make_filter(ForeignScanState *node, ForeignTableScan *scan, SagazFilter *filter)
 			continue;
 		value = ExecEvalExpr((ExprState *) lfirst(cell), context, &isnull);
 		cell = lnext(scan->values, cell);
-		count = read_value(value, isnull, scan->how[asked], &texts);
+		count = read_scan_value(value, isnull, scan->how[asked], &texts);
 		if (count == 0)
 			return false;
-		add_to_filter(filter, asked, scan->how[asked], texts, count);
+		add_to_scan_filter(filter, asked, scan->how[asked], texts, count);
 	}
 	return true;
 }
@@ -208,15 +208,15 @@ make_filter(ForeignScanState *node, ForeignTableScan *scan, SagazFilter *filter)
 
 /* Parameters are known by now. */
 static void
-start(ForeignScanState *node, ForeignTableScan *scan)
+start_scan(ForeignScanState *node, ForeignTableScan *scan)
 {
 	MemoryContext outer = MemoryContextSwitchTo(scan->context);
 	SagazFilter filter;
 
-	if (make_filter(node, scan, &filter))
+	if (make_scan_filter(node, scan, &filter))
 	{
 		scan->store = sagaz_table_store(scan->table, scan->user);
-		scan->reader = sagaz_read_begin(scan->store, scan->table->kind, &filter);
+		scan->reader = sagaz_store_read_begin(scan->store, scan->table->kind, &filter);
 	}
 	else
 		scan->at_end = true;
@@ -225,7 +225,7 @@ start(ForeignScanState *node, ForeignTableScan *scan)
 
 /* Store the next record in the slot; false at the end. */
 static bool
-next_row(ForeignTableScan *scan, TupleTableSlot *slot)
+next_scan_row(ForeignTableScan *scan, TupleTableSlot *slot)
 {
 	MemoryContext outer;
 	SagazRecord record;
@@ -236,9 +236,9 @@ next_row(ForeignTableScan *scan, TupleTableSlot *slot)
 		return false;
 	MemoryContextReset(scan->row);
 	outer = MemoryContextSwitchTo(scan->row);
-	if (sagaz_read_next(scan->reader, &record))
+	if (sagaz_store_read_next(scan->reader, &record))
 	{
-		sagaz_check_readable(scan->store, &record);
+		sagaz_call_check_readable(scan->store, &record);
 		sagaz_table_row(scan->table, &record, slot);
 	}
 	else
@@ -254,10 +254,10 @@ iterate_foreign_scan(ForeignScanState *node)
 	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
 
 	if (scan->reader == NULL && !scan->at_end)
-		start(node, scan);
+		start_scan(node, scan);
 	if (!scan->gathers)
 	{
-		(void) next_row(scan, slot);
+		(void) next_scan_row(scan, slot);
 		return slot;
 	}
 	if (scan->rows == NULL)
@@ -266,7 +266,7 @@ iterate_foreign_scan(ForeignScanState *node)
 
 		scan->rows = tuplestore_begin_heap(false, false, work_mem);
 		MemoryContextSwitchTo(outer);
-		while (next_row(scan, slot))
+		while (next_scan_row(scan, slot))
 			tuplestore_puttupleslot(scan->rows, slot);
 	}
 	if (tuplestore_gettupleslot(scan->rows, true, false, scan->kept))
@@ -277,10 +277,10 @@ iterate_foreign_scan(ForeignScanState *node)
 }
 
 static void
-stop(ForeignTableScan *scan)
+stop_scan(ForeignTableScan *scan)
 {
 	if (scan->reader)
-		sagaz_read_end(scan->reader);
+		sagaz_store_read_end(scan->reader);
 	if (scan->rows)
 		tuplestore_end(scan->rows);
 	scan->reader = NULL;
@@ -293,14 +293,14 @@ stop(ForeignTableScan *scan)
 static void
 rescan_foreign_scan(ForeignScanState *node)
 {
-	stop(node->fdw_state);
+	stop_scan(node->fdw_state);
 }
 
 static void
 end_foreign_scan(ForeignScanState *node)
 {
 	if (node->fdw_state)
-		stop(node->fdw_state);
+		stop_scan(node->fdw_state);
 }
 
 /* What the storage is asked for, beside the conditions that are checked here. */
@@ -313,7 +313,7 @@ explain_foreign_scan(ForeignScanState *node, ExplainState *es)
 	for (SagazAsked asked = ASKED_KEY; asked <= ASKED_LAST; asked++)
 		if (scan->how[asked] != NOT_ASKED)
 			asked_for = lappend(asked_for,
-								unconstify(char *, sagaz_asked_name(scan->table->kind, asked)));
+								unconstify(char *, sagaz_plan_asked_name(scan->table->kind, asked)));
 	if (scan->limit > 0)
 		asked_for = lappend(asked_for, "LIMIT");
 	if (asked_for != NIL)

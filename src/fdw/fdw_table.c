@@ -61,13 +61,13 @@ static const SagazField event_fields[] = {
 
 /* The fields of a kind of record; one without a name ends them. */
 const SagazField *
-sagaz_fields(SagazKind kind)
+sagaz_table_fields(SagazKind kind)
 {
 	return kind == SAGAZ_SAGA ? saga_fields : event_fields;
 }
 
 Oid
-sagaz_field_type(const SagazField *field)
+sagaz_table_field_type(const SagazField *field)
 {
 	static const Oid types[] = {
 		[FIELD_TEXT] = TEXTOID,
@@ -84,7 +84,7 @@ sagaz_field_type(const SagazField *field)
 /* Options and columns */
 
 static int
-read_batch_size(const char *value)
+read_table_batch_size(const char *value)
 {
 	char	   *end;
 	long		size = strtol(value, &end, 10);
@@ -101,9 +101,9 @@ void
 sagaz_table_check_option(const char *name, const char *value)
 {
 	if (strcmp(name, "type") == 0)
-		(void) sagaz_kind_of(value);
+		(void) sagaz_record_kind(value);
 	else if (strcmp(name, "batch_size") == 0)
-		(void) read_batch_size(value);
+		(void) read_table_batch_size(value);
 	else
 		ereport(ERROR,
 				(errcode(ERRCODE_FDW_INVALID_OPTION_NAME),
@@ -112,7 +112,7 @@ sagaz_table_check_option(const char *name, const char *value)
 }
 
 static const char *
-option_of(List *options, const char *name)
+table_option_of(List *options, const char *name)
 {
 	ListCell   *cell;
 
@@ -123,9 +123,9 @@ option_of(List *options, const char *name)
 }
 
 static const SagazField *
-find_field(SagazKind kind, const char *name, Relation rel)
+find_table_field(SagazKind kind, const char *name, Relation rel)
 {
-	for (const SagazField *field = sagaz_fields(kind); field->name; field++)
+	for (const SagazField *field = sagaz_table_fields(kind); field->name; field++)
 		if (strcmp(field->name, name) == 0)
 			return field;
 	ereport(ERROR,
@@ -138,7 +138,7 @@ find_field(SagazKind kind, const char *name, Relation rel)
 }
 
 static void
-read_column(SagazTable *table, Relation rel, int column)
+read_table_column(SagazTable *table, Relation rel, int column)
 {
 	Form_pg_attribute attribute = TupleDescAttr(table->columns, column);
 	const SagazField *field;
@@ -146,11 +146,11 @@ read_column(SagazTable *table, Relation rel, int column)
 
 	if (attribute->attisdropped)
 		return;
-	field = find_field(table->kind, NameStr(attribute->attname), rel);
+	field = find_table_field(table->kind, NameStr(attribute->attname), rel);
 	table->fields[column] = field;
-	if (field == sagaz_fields(table->kind))
+	if (field == sagaz_table_fields(table->kind))
 		table->key = column + 1;
-	if (attribute->atttypid == sagaz_field_type(field))
+	if (attribute->atttypid == sagaz_table_field_type(field))
 		return;
 	getTypeInputInfo(attribute->atttypid, &table->functions[column],
 					 &table->parameters[column]);
@@ -163,8 +163,8 @@ sagaz_table_open(Relation rel)
 {
 	ForeignTable *foreign = GetForeignTable(RelationGetRelid(rel));
 	SagazTable *table = palloc0(sizeof(SagazTable));
-	const char *type = option_of(foreign->options, "type");
-	const char *batch_size = option_of(foreign->options, "batch_size");
+	const char *type = table_option_of(foreign->options, "type");
+	const char *batch_size = table_option_of(foreign->options, "batch_size");
 	int			natts = RelationGetDescr(rel)->natts;
 
 	if (type == NULL)
@@ -174,15 +174,15 @@ sagaz_table_open(Relation rel)
 				 errhint("ALTER FOREIGN TABLE … OPTIONS (ADD type 'saga'), or 'outbox'.")));
 	table->id = RelationGetRelid(rel);
 	table->server = foreign->serverid;
-	table->kind = sagaz_kind_of(type);
-	table->batch_size = batch_size ? read_batch_size(batch_size) : DEFAULT_BATCH_SIZE;
+	table->kind = sagaz_record_kind(type);
+	table->batch_size = batch_size ? read_table_batch_size(batch_size) : DEFAULT_BATCH_SIZE;
 	table->columns = CreateTupleDescCopy(RelationGetDescr(rel));
 	table->fields = palloc0((natts + 1) * sizeof(SagazField *));
 	table->functions = palloc0((natts + 1) * sizeof(Oid));
 	table->parameters = palloc0((natts + 1) * sizeof(Oid));
 	table->to_text = palloc0((natts + 1) * sizeof(Oid));
 	for (int column = 0; column < natts; column++)
-		read_column(table, rel, column);
+		read_table_column(table, rel, column);
 	return table;
 }
 
@@ -211,7 +211,7 @@ sagaz_table_store(const SagazTable *table, Oid user)
 /* Records to rows */
 
 static void *
-place_of(const SagazRecord *record, const SagazField *field)
+table_place_of(const SagazRecord *record, const SagazField *field)
 {
 	char	   *start = record->kind == SAGAZ_SAGA ? (char *) &record->saga :
 		(char *) &record->event;
@@ -221,9 +221,9 @@ place_of(const SagazRecord *record, const SagazField *field)
 
 /* The value as the field's type has it. */
 static Datum
-get_value(const SagazRecord *record, const SagazField *field, bool *isnull)
+get_table_value(const SagazRecord *record, const SagazField *field, bool *isnull)
 {
-	void	   *place = place_of(record, field);
+	void	   *place = table_place_of(record, field);
 
 	*isnull = false;
 	switch (field->type)
@@ -247,12 +247,12 @@ get_value(const SagazRecord *record, const SagazField *field, bool *isnull)
 
 /* By way of text, to the column's type. */
 static Datum
-to_column(const SagazTable *table, int column, Datum value)
+to_table_column(const SagazTable *table, int column, Datum value)
 {
 	Oid			output;
 	bool		is_varlena;
 
-	getTypeOutputInfo(sagaz_field_type(table->fields[column]), &output, &is_varlena);
+	getTypeOutputInfo(sagaz_table_field_type(table->fields[column]), &output, &is_varlena);
 	return OidInputFunctionCall(table->functions[column],
 								OidOutputFunctionCall(output, value),
 								table->parameters[column],
@@ -264,10 +264,10 @@ Datum
 sagaz_table_get(const SagazTable *table, const SagazRecord *record, int column,
 				bool *isnull)
 {
-	Datum		value = get_value(record, table->fields[column], isnull);
+	Datum		value = get_table_value(record, table->fields[column], isnull);
 
 	if (!*isnull && OidIsValid(table->functions[column]))
-		value = to_column(table, column, value);
+		value = to_table_column(table, column, value);
 	return value;
 }
 
@@ -296,19 +296,19 @@ sagaz_table_row(const SagazTable *table, const SagazRecord *record,
 /* Rows to records */
 
 static Datum
-from_column(const SagazTable *table, int column, Datum value)
+from_table_column(const SagazTable *table, int column, Datum value)
 {
 	Oid			input;
 	Oid			parameter;
 
-	getTypeInputInfo(sagaz_field_type(table->fields[column]), &input, &parameter);
+	getTypeInputInfo(sagaz_table_field_type(table->fields[column]), &input, &parameter);
 	return OidInputFunctionCall(input, OidOutputFunctionCall(table->to_text[column], value),
 								parameter, -1);
 }
 
 /* A time that every storage can write. */
 static TimestampTz
-finite_time(const SagazField *field, TimestampTz time)
+table_finite_time(const SagazField *field, TimestampTz time)
 {
 	if (TIMESTAMP_NOT_FINITE(time))
 		ereport(ERROR,
@@ -318,9 +318,9 @@ finite_time(const SagazField *field, TimestampTz time)
 }
 
 static void
-set_value(SagazRecord *record, const SagazField *field, Datum value, bool isnull)
+set_table_value(SagazRecord *record, const SagazField *field, Datum value, bool isnull)
 {
-	void	   *place = place_of(record, field);
+	void	   *place = table_place_of(record, field);
 
 	switch (field->type)
 	{
@@ -332,7 +332,7 @@ set_value(SagazRecord *record, const SagazField *field, Datum value, bool isnull
 			break;
 		case FIELD_TIME:
 			*(TimestampTz *) place = isnull ? 0 :
-				sagaz_record_time(finite_time(field, DatumGetTimestampTz(value)));
+				sagaz_record_time(table_finite_time(field, DatumGetTimestampTz(value)));
 			break;
 		case FIELD_INT:
 			*(int *) place = isnull ? 0 : DatumGetInt32(value);
@@ -355,8 +355,8 @@ sagaz_table_set(const SagazTable *table, SagazRecord *record, int column,
 				(errcode(ERRCODE_NOT_NULL_VIOLATION),
 				 errmsg("%s must not be null", field->name)));
 	if (!isnull && OidIsValid(table->to_text[column]))
-		value = from_column(table, column, value);
-	set_value(record, field, value, isnull);
+		value = from_table_column(table, column, value);
+	set_table_value(record, field, value, isnull);
 }
 
 /* An error if it is not fit to be a record. */
@@ -390,6 +390,6 @@ sagaz_table_record(const SagazTable *table, TupleTableSlot *slot,
 	if (sagaz_record_key(record) == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_NOT_NULL_VIOLATION),
-				 errmsg("%s must be among the columns", sagaz_fields(table->kind)->name)));
+				 errmsg("%s must be among the columns", sagaz_table_fields(table->kind)->name)));
 	sagaz_table_check_record(record);
 }

@@ -22,7 +22,7 @@ PG_FUNCTION_INFO_V1(sagaz_postgresql_validator);
 
 /* May the option stand in this catalog? */
 static bool
-is_valid_in(const SagazOption *option, Oid catalog)
+option_is_valid_in(const SagazOption *option, Oid catalog)
 {
 	if (catalog == ForeignServerRelationId)
 		return !option->secret;
@@ -30,13 +30,13 @@ is_valid_in(const SagazOption *option, Oid catalog)
 }
 
 static void
-refuse(const SagazBackend *backend, const char *name, Oid catalog)
+refuse_invalid_option(const SagazBackend *backend, const char *name, Oid catalog)
 {
 	StringInfoData valid;
 
 	initStringInfo(&valid);
 	for (const SagazOption *option = backend->options; option->name; option++)
-		if (is_valid_in(option, catalog))
+		if (option_is_valid_in(option, catalog))
 			appendStringInfo(&valid, "%s%s", valid.len > 0 ? ", " : "",
 							 option->name);
 	ereport(ERROR,
@@ -49,7 +49,7 @@ refuse(const SagazBackend *backend, const char *name, Oid catalog)
 
 /* What every backend takes is checked here. */
 static void
-check_common(const DefElem *option)
+validate_common_option(const DefElem *option)
 {
 	const char *value = defGetString(unconstify(DefElem *, option));
 
@@ -69,7 +69,7 @@ check_common(const DefElem *option)
 }
 
 static Datum
-validate(FunctionCallInfo fcinfo, const char *name)
+validate_options(FunctionCallInfo fcinfo, const char *name)
 {
 	const SagazBackend *backend = sagaz_backend_find(name);
 	List	   *options = PG_ARGISNULL(0) ? NIL :
@@ -96,9 +96,9 @@ validate(FunctionCallInfo fcinfo, const char *name)
 		}
 		while (known->name && strcmp(known->name, option->defname) != 0)
 			known++;
-		if (known->name == NULL || !is_valid_in(known, catalog))
-			refuse(backend, option->defname, catalog);
-		check_common(option);
+		if (known->name == NULL || !option_is_valid_in(known, catalog))
+			refuse_invalid_option(backend, option->defname, catalog);
+		validate_common_option(option);
 		if (known->check)
 			known->check(defGetString(option));
 	}
@@ -108,47 +108,47 @@ validate(FunctionCallInfo fcinfo, const char *name)
 static Datum
 validate_memory(FunctionCallInfo fcinfo)
 {
-	return validate(fcinfo, "memory");
+	return validate_options(fcinfo, "memory");
 }
 
 Datum
 sagaz_memory_validator(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, validate_memory);
+	return sagaz_secrets_hide_statement(fcinfo, validate_memory);
 }
 
 static Datum
 validate_sqlite(FunctionCallInfo fcinfo)
 {
-	return validate(fcinfo, "sqlite");
+	return validate_options(fcinfo, "sqlite");
 }
 
 Datum
 sagaz_sqlite_validator(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, validate_sqlite);
+	return sagaz_secrets_hide_statement(fcinfo, validate_sqlite);
 }
 
 static Datum
 validate_redis(FunctionCallInfo fcinfo)
 {
-	return validate(fcinfo, "redis");
+	return validate_options(fcinfo, "redis");
 }
 
 Datum
 sagaz_redis_validator(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, validate_redis);
+	return sagaz_secrets_hide_statement(fcinfo, validate_redis);
 }
 
 static Datum
 validate_postgresql(FunctionCallInfo fcinfo)
 {
-	return validate(fcinfo, "postgresql");
+	return validate_options(fcinfo, "postgresql");
 }
 
 Datum
 sagaz_postgresql_validator(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, validate_postgresql);
+	return sagaz_secrets_hide_statement(fcinfo, validate_postgresql);
 }

@@ -15,7 +15,7 @@
 char *
 sagaz_text_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 {
-	char	   *value = sagaz_optional_text(fcinfo, argno);
+	char	   *value = sagaz_text_argument_or_null(fcinfo, argno);
 
 	if (value == NULL || value[0] == '\0')
 		ereport(ERROR,
@@ -27,7 +27,7 @@ sagaz_text_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 
 /* A text or NULL. */
 char *
-sagaz_optional_text(FunctionCallInfo fcinfo, int argno)
+sagaz_text_argument_or_null(FunctionCallInfo fcinfo, int argno)
 {
 	if (PG_ARGISNULL(argno))
 		return NULL;
@@ -44,7 +44,7 @@ microseconds(const Interval *value)
 
 /* Milliseconds of an interval that was checked before it was stored. */
 int
-sagaz_interval_ms(const Interval *value)
+sagaz_interval_in_ms(const Interval *value)
 {
 	return (int) Min(microseconds(value) / 1000, INT_MAX);
 }
@@ -54,7 +54,7 @@ sagaz_interval_ms(const Interval *value)
  * microseconds.
  */
 int64
-sagaz_interval_us(FunctionCallInfo fcinfo, int argno, const char *field)
+sagaz_interval_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 {
 	const Interval *value;
 	double		total;

@@ -57,7 +57,7 @@ sagaz_become_owner(SagazUser *before)
 }
 
 void
-sagaz_become(const SagazUser *user)
+sagaz_owner_restore(const SagazUser *user)
 {
 	SetUserIdAndSecContext(user->id, user->context);
 }

@@ -12,6 +12,6 @@ typedef struct SagazUser
 } SagazUser;
 
 extern void sagaz_become_owner(SagazUser *before);
-extern void sagaz_become(const SagazUser *user);
+extern void sagaz_owner_restore(const SagazUser *user);
 
 #endif							/* SAGAZ_OWNER_H */

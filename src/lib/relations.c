@@ -78,12 +78,12 @@ sagaz_relation_id(const char *name)
  * that got here is the permission.
  */
 Relation
-sagaz_open(const char *name, LOCKMODE lockmode)
+sagaz_relation_open(const char *name, LOCKMODE lockmode)
 {
 	return table_open(sagaz_relation_id(name), lockmode);
 }
 
-/* Relations that stay open between sagaz_keep_begin() and _end(). */
+/* Relations that stay open between sagaz_relations_keep_begin() and _end(). */
 static struct
 {
 	bool		active;
@@ -98,33 +98,33 @@ static struct
 
 /* An error has taken the references back. */
 static void
-keeper_forget_sub(SubXactEvent event, SubTransactionId own,
-				  SubTransactionId parent, void *arg)
+forget_kept_relations_of_sub(SubXactEvent event, SubTransactionId own,
+							 SubTransactionId parent, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		keeper.active = false;
 }
 
 static void
-keeper_forget(XactEvent event, void *arg)
+forget_kept_relations(XactEvent event, void *arg)
 {
 	keeper.active = false;
 }
 
 /*
- * From here to sagaz_keep_end() each table and index that sagaz_hold() is
+ * From here to sagaz_relations_keep_end() each table and index that sagaz_relation_hold() is
  * asked for is opened once.  Calls do not nest, and no subtransaction begins
  * or ends in between.
  */
 void
-sagaz_keep_begin(void)
+sagaz_relations_keep_begin(void)
 {
 	static bool registered = false;
 
 	if (!registered)
 	{
-		RegisterXactCallback(keeper_forget, NULL);
-		RegisterSubXactCallback(keeper_forget_sub, NULL);
+		RegisterXactCallback(forget_kept_relations, NULL);
+		RegisterSubXactCallback(forget_kept_relations_of_sub, NULL);
 		registered = true;
 	}
 	Assert(!keeper.active);
@@ -134,16 +134,16 @@ sagaz_keep_begin(void)
 
 /* Locks stay until the transaction ends. */
 void
-sagaz_keep_end(void)
+sagaz_relations_keep_end(void)
 {
 	for (int i = 0; i < keeper.count; i++)
 		relation_close(keeper.kept[i].rel, NoLock);
 	keeper.active = false;
 }
 
-/* Open a table or index of ours that sagaz_let_go() closes; name is a literal. */
+/* Open a table or index of ours that sagaz_relation_let_go() closes; name is a literal. */
 Relation
-sagaz_hold(const char *name, LOCKMODE lockmode)
+sagaz_relation_hold(const char *name, LOCKMODE lockmode)
 {
 	Relation	rel;
 
@@ -160,9 +160,9 @@ sagaz_hold(const char *name, LOCKMODE lockmode)
 	return rel;
 }
 
-/* The end of sagaz_hold(); what is kept stays open. */
+/* The end of sagaz_relation_hold(); what is kept stays open. */
 void
-sagaz_let_go(Relation rel, LOCKMODE lockmode)
+sagaz_relation_let_go(Relation rel, LOCKMODE lockmode)
 {
 	for (int i = 0; keeper.active && i < keeper.count; i++)
 		if (keeper.kept[i].rel == rel)

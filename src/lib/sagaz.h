@@ -80,18 +80,18 @@ extern bool sagaz_settings_may_set(const char *setting, Oid role);
 
 /* relations.c */
 extern Oid	sagaz_relation_id(const char *name);
-extern Relation sagaz_open(const char *name, LOCKMODE lockmode);
-extern void sagaz_keep_begin(void);
-extern void sagaz_keep_end(void);
-extern Relation sagaz_hold(const char *name, LOCKMODE lockmode);
-extern void sagaz_let_go(Relation rel, LOCKMODE lockmode);
+extern Relation sagaz_relation_open(const char *name, LOCKMODE lockmode);
+extern void sagaz_relations_keep_begin(void);
+extern void sagaz_relations_keep_end(void);
+extern Relation sagaz_relation_hold(const char *name, LOCKMODE lockmode);
+extern void sagaz_relation_let_go(Relation rel, LOCKMODE lockmode);
 
 /* arguments.c */
 extern char *sagaz_text_argument(FunctionCallInfo fcinfo, int argno,
 								 const char *field);
-extern char *sagaz_optional_text(FunctionCallInfo fcinfo, int argno);
-extern int64 sagaz_interval_us(FunctionCallInfo fcinfo, int argno,
-							   const char *field);
-extern int	sagaz_interval_ms(const Interval *value);
+extern char *sagaz_text_argument_or_null(FunctionCallInfo fcinfo, int argno);
+extern int64 sagaz_interval_argument(FunctionCallInfo fcinfo, int argno,
+									 const char *field);
+extern int	sagaz_interval_in_ms(const Interval *value);
 
 #endif							/* SAGAZ_H */

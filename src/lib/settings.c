@@ -132,7 +132,7 @@ define_delivery_settings(void)
 
 /* sagaz.databases must be a list of names; '*' is one of them. */
 static bool
-check_databases(char **newval, void **extra, GucSource source)
+check_databases_setting(char **newval, void **extra, GucSource source)
 {
 	char	   *copy = pstrdup(*newval);
 	List	   *names;
@@ -168,7 +168,7 @@ define_worker_settings(void)
 							   "Databases whose deliveries are run.",
 							   "A list of names, or * for all.",
 							   &sagaz_databases, "*",
-							   PGC_SIGHUP, GUC_LIST_INPUT, check_databases,
+							   PGC_SIGHUP, GUC_LIST_INPUT, check_databases_setting,
 							   NULL, NULL);
 	DefineCustomIntVariable("sagaz.max_crashes",
 							"Crashes of the server within ten minutes after which the delivery that was at work stands still.",

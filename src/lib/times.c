@@ -25,7 +25,7 @@ typedef struct Reader
 } Reader;
 
 static bool
-take_char(Reader *reader, const char *choices)
+take_time_char(Reader *reader, const char *choices)
 {
 	if (reader->next == reader->end || *reader->next == '\0' ||
 		strchr(choices, *reader->next) == NULL)
@@ -35,7 +35,7 @@ take_char(Reader *reader, const char *choices)
 }
 
 static bool
-take_digits(Reader *reader, int count, int *value)
+take_time_digits(Reader *reader, int count, int *value)
 {
 	*value = 0;
 	for (int i = 0; i < count; i++)
@@ -50,16 +50,16 @@ take_digits(Reader *reader, int count, int *value)
 
 /* YYYY-MM-DD or YYYYMMDD */
 static bool
-take_date(Reader *reader, struct pg_tm *tm)
+take_time_date(Reader *reader, struct pg_tm *tm)
 {
 	bool		extended;
 
-	if (!take_digits(reader, 4, &tm->tm_year))
+	if (!take_time_digits(reader, 4, &tm->tm_year))
 		return false;
-	extended = take_char(reader, "-");
-	if (!take_digits(reader, 2, &tm->tm_mon) ||
-		take_char(reader, "-") != extended ||
-		!take_digits(reader, 2, &tm->tm_mday))
+	extended = take_time_char(reader, "-");
+	if (!take_time_digits(reader, 2, &tm->tm_mon) ||
+		take_time_char(reader, "-") != extended ||
+		!take_time_digits(reader, 2, &tm->tm_mday))
 		return false;
 	return tm->tm_year >= 1 &&
 		tm->tm_mon >= 1 && tm->tm_mon <= MONTHS_PER_YEAR &&
@@ -69,13 +69,13 @@ take_date(Reader *reader, struct pg_tm *tm)
 
 /* What follows a point or comma, as microseconds. */
 static bool
-take_fraction(Reader *reader, int *fsec)
+take_time_fraction(Reader *reader, int *fsec)
 {
 	int			digits = 0;
 	int			digit;
 
 	*fsec = 0;
-	while (reader->next < reader->end && take_digits(reader, 1, &digit))
+	while (reader->next < reader->end && take_time_digits(reader, 1, &digit))
 		if (digits++ < 6)
 			*fsec = *fsec * 10 + digit;
 	for (int i = digits; i < 6; i++)
@@ -88,44 +88,44 @@ take_fraction(Reader *reader, int *fsec)
  * at is left to the caller.
  */
 static bool
-take_clock(Reader *reader, struct pg_tm *tm, int *fsec)
+take_time_clock(Reader *reader, struct pg_tm *tm, int *fsec)
 {
 	bool		extended;
 
 	tm->tm_min = tm->tm_sec = *fsec = 0;
-	if (!take_digits(reader, 2, &tm->tm_hour) ||
+	if (!take_time_digits(reader, 2, &tm->tm_hour) ||
 		tm->tm_hour >= HOURS_PER_DAY)
 		return false;
-	extended = take_char(reader, ":");
+	extended = take_time_char(reader, ":");
 	if (!extended && (reader->next == reader->end ||
 					  *reader->next < '0' || *reader->next > '9'))
 		return true;
-	if (!take_digits(reader, 2, &tm->tm_min) ||
+	if (!take_time_digits(reader, 2, &tm->tm_min) ||
 		tm->tm_min >= MINS_PER_HOUR)
 		return false;
-	if (extended ? !take_char(reader, ":") :
+	if (extended ? !take_time_char(reader, ":") :
 		(reader->next == reader->end ||
 		 *reader->next < '0' || *reader->next > '9'))
 		return true;
-	if (!take_digits(reader, 2, &tm->tm_sec) ||
+	if (!take_time_digits(reader, 2, &tm->tm_sec) ||
 		tm->tm_sec >= SECS_PER_MINUTE)
 		return false;
-	return !take_char(reader, ".,") || take_fraction(reader, fsec);
+	return !take_time_char(reader, ".,") || take_time_fraction(reader, fsec);
 }
 
 /* Z, or a sign and a clock, in microseconds east of Greenwich; or nothing. */
 static bool
-take_offset(Reader *reader, int64 *offset)
+take_time_offset(Reader *reader, int64 *offset)
 {
 	struct pg_tm tm;
 	int			fsec;
 	bool		west;
 
 	*offset = 0;
-	if (reader->next == reader->end || take_char(reader, "Zz"))
+	if (reader->next == reader->end || take_time_char(reader, "Zz"))
 		return true;
 	west = *reader->next == '-';
-	if (!take_char(reader, "+-") || !take_clock(reader, &tm, &fsec))
+	if (!take_time_char(reader, "+-") || !take_time_clock(reader, &tm, &fsec))
 		return false;
 	*offset = ((tm.tm_hour * MINS_PER_HOUR + tm.tm_min) * SECS_PER_MINUTE +
 			   tm.tm_sec) * USECS_PER_SEC + fsec;
@@ -156,10 +156,10 @@ sagaz_parse_time(const char *text, int length, TimestampTz *time)
 	int64		offset = 0;
 	Timestamp	local;
 
-	if (!take_date(&reader, &tm))
+	if (!take_time_date(&reader, &tm))
 		return false;
-	if (take_char(&reader, "Tt ") &&
-		!(take_clock(&reader, &tm, &fsec) && take_offset(&reader, &offset)))
+	if (take_time_char(&reader, "Tt ") &&
+		!(take_time_clock(&reader, &tm, &fsec) && take_time_offset(&reader, &offset)))
 		return false;
 	if (reader.next != reader.end ||
 		tm2timestamp(&tm, fsec, NULL, &local) != 0)

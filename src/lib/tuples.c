@@ -61,7 +61,7 @@ sagaz_writer_begin(const char *table)
 		PreventCommandIfReadOnly(psprintf("a write to %s.%s", SAGAZ_SCHEMA,
 										  table));
 	writer->context = CurrentMemoryContext;
-	writer->rel = sagaz_open(table, RowExclusiveLock);
+	writer->rel = sagaz_relation_open(table, RowExclusiveLock);
 	writer->slot = table_slot_create(writer->rel, NULL);
 	writer->estate = CreateExecutorState();
 	writer->result_rel = makeNode(ResultRelInfo);
@@ -176,7 +176,7 @@ sagaz_writer_update(SagazWriter *writer, TupleTableSlot *old,
 
 /* Let the unique indexes be asked before they are written, as long as the writer lasts. */
 static void
-prepare_speculation(SagazWriter *writer)
+prepare_tuple_speculation(SagazWriter *writer)
 {
 	ResultRelInfo *result_rel = writer->result_rel;
 	MemoryContext outer = MemoryContextSwitchTo(writer->estate->es_query_cxt);
@@ -203,7 +203,7 @@ sagaz_writer_try_insert(SagazWriter *writer)
 	ItemPointerData other;
 	bool		taken;
 
-	prepare_speculation(writer);
+	prepare_tuple_speculation(writer);
 	ExecStoreVirtualTuple(writer->slot);
 	writer->slot->tts_tableOid = RelationGetRelid(writer->rel);
 	do
@@ -287,8 +287,8 @@ sagaz_scan_begin(const char *table, const char *index, Snapshot snapshot,
 {
 	SagazScan  *scan = palloc0(sizeof(SagazScan));
 
-	scan->rel = sagaz_hold(table, AccessShareLock);
-	scan->index = sagaz_hold(index, AccessShareLock);
+	scan->rel = sagaz_relation_hold(table, AccessShareLock);
+	scan->index = sagaz_relation_hold(index, AccessShareLock);
 	scan->direction = direction;
 	scan->slot = table_slot_create(scan->rel, NULL);
 	scan->scan = begin_index_scan(scan->rel, scan->index, snapshot, nkeys);
@@ -326,8 +326,8 @@ sagaz_scan_end(SagazScan *scan)
 {
 	ExecDropSingleTupleTableSlot(scan->slot);
 	index_endscan(scan->scan);
-	sagaz_let_go(scan->index, AccessShareLock);
-	sagaz_let_go(scan->rel, AccessShareLock);
+	sagaz_relation_let_go(scan->index, AccessShareLock);
+	sagaz_relation_let_go(scan->rel, AccessShareLock);
 	pfree(scan);
 }
 

@@ -23,7 +23,7 @@ PG_FUNCTION_INFO_V1(sagaz_uuidv7);
  * library each time costs more than writing an event to the log.
  */
 static void
-random_bytes(unsigned char *bytes)
+uuid_random_bytes(unsigned char *bytes)
 {
 	static unsigned char pool[128 * RANDOM_BYTES];
 	static int	left = 0;
@@ -51,7 +51,7 @@ sagaz_make_uuidv7(pg_uuid_t *uuid)
 	uint64		ms = now / 1000;
 	uint32		fraction = (uint32) ((now % 1000) * 4096 / 1000);
 
-	random_bytes(uuid->data + 8);
+	uuid_random_bytes(uuid->data + 8);
 	for (int i = 0; i < 6; i++)
 		uuid->data[i] = (unsigned char) (ms >> (40 - 8 * i));
 	uuid->data[6] = (unsigned char) (0x70 | (fraction >> 8));

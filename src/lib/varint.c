@@ -9,7 +9,7 @@
 #include "lib/varint.h"
 
 void
-sagaz_put_number(StringInfo buffer, uint64 value)
+sagaz_varint_put(StringInfo buffer, uint64 value)
 {
 	while (value >= 0x80)
 	{
@@ -20,7 +20,7 @@ sagaz_put_number(StringInfo buffer, uint64 value)
 }
 
 static void
-damaged(void)
+refuse_varint(void)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_DATA_CORRUPTED),
@@ -28,7 +28,7 @@ damaged(void)
 }
 
 uint64
-sagaz_get_number(SagazReader *reader)
+sagaz_varint_get(SagazBytes *reader)
 {
 	uint64		value = 0;
 	int			shift = 0;
@@ -38,7 +38,7 @@ sagaz_get_number(SagazReader *reader)
 		unsigned char byte;
 
 		if (reader->at >= reader->end || shift > 63)
-			damaged();
+			refuse_varint();
 		byte = *reader->at++;
 		value |= (uint64) (byte & 0x7f) << shift;
 		if (byte < 0x80)
@@ -49,22 +49,22 @@ sagaz_get_number(SagazReader *reader)
 
 /* A number that may be negative but is small: the sign goes last. */
 void
-sagaz_put_signed(StringInfo buffer, int64 value)
+sagaz_varint_put_signed(StringInfo buffer, int64 value)
 {
-	sagaz_put_number(buffer, ((uint64) value << 1) ^ (uint64) (value >> 63));
+	sagaz_varint_put(buffer, ((uint64) value << 1) ^ (uint64) (value >> 63));
 }
 
 int64
-sagaz_get_signed(SagazReader *reader)
+sagaz_varint_get_signed(SagazBytes *reader)
 {
-	uint64		value = sagaz_get_number(reader);
+	uint64		value = sagaz_varint_get(reader);
 
 	return (int64) (value >> 1) ^ -(int64) (value & 1);
 }
 
 /* Read a bytea, which must outlive the reader where it is not toasted. */
 void
-sagaz_reader_init(SagazReader *reader, Datum value)
+sagaz_varint_begin(SagazBytes *reader, Datum value)
 {
 	bytea	   *bytes = DatumGetByteaPP(value);
 

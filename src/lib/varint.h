@@ -9,16 +9,16 @@
 
 #include "lib/stringinfo.h"
 
-typedef struct SagazReader
+typedef struct SagazBytes
 {
 	const unsigned char *at;
 	const unsigned char *end;
-} SagazReader;
+} SagazBytes;
 
-extern void sagaz_put_number(StringInfo buffer, uint64 value);
-extern uint64 sagaz_get_number(SagazReader *reader);
-extern void sagaz_put_signed(StringInfo buffer, int64 value);
-extern int64 sagaz_get_signed(SagazReader *reader);
-extern void sagaz_reader_init(SagazReader *reader, Datum value);
+extern void sagaz_varint_put(StringInfo buffer, uint64 value);
+extern uint64 sagaz_varint_get(SagazBytes *reader);
+extern void sagaz_varint_put_signed(StringInfo buffer, int64 value);
+extern int64 sagaz_varint_get_signed(SagazBytes *reader);
+extern void sagaz_varint_begin(SagazBytes *reader, Datum value);
 
 #endif							/* SAGAZ_VARINT_H */

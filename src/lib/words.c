@@ -55,21 +55,21 @@ StaticAssertDecl(lengthof(step_words) <= lengthof(saga_words) &&
 				 "no type has more words than that of sagas");
 
 static void
-forget_values(Datum arg, int cache, uint32 hash)
+forget_word_values(Datum arg, int cache, uint32 hash)
 {
 	memset(known, 0, sizeof(known));
 }
 
 static Oid *
-values_of(const StatusType *type)
+word_values_of(const StatusType *type)
 {
 	static bool registered = false;
 	int			i = 0;
 
 	if (!registered)
 	{
-		CacheRegisterSyscacheCallback(ENUMOID, forget_values, (Datum) 0);
-		CacheRegisterSyscacheCallback(TYPEOID, forget_values, (Datum) 0);
+		CacheRegisterSyscacheCallback(ENUMOID, forget_word_values, (Datum) 0);
+		CacheRegisterSyscacheCallback(TYPEOID, forget_word_values, (Datum) 0);
 		registered = true;
 	}
 	while (types[i] != type)
@@ -78,7 +78,7 @@ values_of(const StatusType *type)
 }
 
 static Oid
-look_up(const StatusType *type, const char *word)
+look_up_word(const StatusType *type, const char *word)
 {
 	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, false);
 	Oid			type_id = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
@@ -98,13 +98,13 @@ look_up(const StatusType *type, const char *word)
 
 /* The enum value for a word by its place. */
 static Oid
-value_at(const StatusType *type, int i)
+word_value_at(const StatusType *type, int i)
 {
-	Oid		   *values = values_of(type);
+	Oid		   *values = word_values_of(type);
 
 	if (!OidIsValid(values[i]))
 	{
-		Oid			status = look_up(type, type->words[i]);
+		Oid			status = look_up_word(type, type->words[i]);
 
 		values[i] = status;
 	}
@@ -113,11 +113,11 @@ value_at(const StatusType *type, int i)
 
 /* The enum value for a word that is one of the type's. */
 Oid
-saga_status_oid(const StatusType *type, const char *word)
+saga_status_word_oid(const StatusType *type, const char *word)
 {
 	for (int i = 0; i < type->count; i++)
 		if (strcmp(type->words[i], word) == 0)
-			return value_at(type, i);
+			return word_value_at(type, i);
 	elog(ERROR, "%s has no word \"%s\"", type->name, word);
 }
 
@@ -127,20 +127,20 @@ saga_status_word(Oid status)
 {
 	for (int t = 0; t < (int) lengthof(types); t++)
 		for (int i = 0; i < types[t]->count; i++)
-			if (value_at(types[t], i) == status)
+			if (word_value_at(types[t], i) == status)
 				return types[t]->words[i];
 	elog(ERROR, "cache lookup failed for status %u", status);
 }
 
 /* The enum value for a word that a user gave for the field. */
 Oid
-saga_check_status(const StatusType *type, const char *word, const char *field)
+saga_status_of_word(const StatusType *type, const char *word, const char *field)
 {
 	StringInfoData valid;
 
 	for (int i = 0; i < type->count; i++)
 		if (strcmp(word, type->words[i]) == 0)
-			return saga_status_oid(type, word);
+			return saga_status_word_oid(type, word);
 
 	initStringInfo(&valid);
 	for (int i = 0; i < type->count; i++)

@@ -16,9 +16,9 @@ typedef struct StatusType
 extern const StatusType saga_statuses;
 extern const StatusType step_statuses;
 extern const StatusType event_statuses;
-extern Oid	saga_status_oid(const StatusType *type, const char *word);
+extern Oid	saga_status_word_oid(const StatusType *type, const char *word);
 extern const char *saga_status_word(Oid status);
-extern Oid	saga_check_status(const StatusType *type, const char *word,
-							  const char *field);
+extern Oid	saga_status_of_word(const StatusType *type, const char *word,
+								const char *field);
 
 #endif							/* SAGAZ_WORDS_H */

@@ -30,7 +30,7 @@ PG_FUNCTION_INFO_V1(sagaz_extend_batch);
 
 /* What was claimed is not the caller's any more. */
 void
-sagaz_lost_lease(int64 batch_id, const char *detail)
+sagaz_batch_lost(int64 batch_id, const char *detail)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
@@ -41,18 +41,18 @@ sagaz_lost_lease(int64 batch_id, const char *detail)
 
 /* When a lease runs out that was last extended to "extended", 0 for never. */
 TimestampTz
-sagaz_lease_end(TimestampTz claimed_at, TimestampTz extended)
+sagaz_batch_lease_end(TimestampTz claimed_at, TimestampTz extended)
 {
 	return Max(claimed_at + (int64) sagaz_claim_timeout * 1000, extended);
 }
 
 static void
-check_worker(TupleTableSlot *slot, int64 batch_id, const char *worker_id)
+check_batch_worker(TupleTableSlot *slot, int64 batch_id, const char *worker_id)
 {
 	char	   *owner = sagaz_column_text(slot, batch_worker_id);
 
 	if (owner == NULL || strcmp(owner, worker_id) != 0)
-		sagaz_lost_lease(batch_id, "It was claimed by another worker.");
+		sagaz_batch_lost(batch_id, "It was claimed by another worker.");
 }
 
 /* Add up the batch's rows, one a lane. */
@@ -79,7 +79,7 @@ read_batch(SagazLease *lease, const char *worker_id)
 
 			found = true;
 			if (worker_id && events > 0)
-				check_worker(scan->slot, lease->batch_id, worker_id);
+				check_batch_worker(scan->slot, lease->batch_id, worker_id);
 			lease->events += events;
 			lease->claimed_at =
 				DatumGetTimestampTz(sagaz_column(scan->slot, batch_claimed_at));
@@ -122,18 +122,18 @@ sagaz_batch_is_of(int64 batch_id, const char *worker_id)
 }
 
 static void
-check_open(const SagazLease *lease)
+check_batch_open(const SagazLease *lease)
 {
 	switch (lease->receipts.closed_by)
 	{
 		case RECEIPT_SENT:
-			sagaz_lost_lease(lease->batch_id, "It is finished.");
+			sagaz_batch_lost(lease->batch_id, "It is finished.");
 			break;
 		case RECEIPT_RELEASED:
-			sagaz_lost_lease(lease->batch_id, "It was released.");
+			sagaz_batch_lost(lease->batch_id, "It was released.");
 			break;
 		case RECEIPT_TAKEN_OVER:
-			sagaz_lost_lease(lease->batch_id, "Its lease ran out and it was taken over.");
+			sagaz_batch_lost(lease->batch_id, "Its lease ran out and it was taken over.");
 			break;
 	}
 }
@@ -142,7 +142,7 @@ check_open(const SagazLease *lease)
  * Lock a batch and check that worker_id holds it; NULL for whoever holds it.
  */
 void
-sagaz_lease_open(int64 batch_id, const char *worker_id, SagazLease *lease)
+sagaz_batch_lease_open(int64 batch_id, const char *worker_id, SagazLease *lease)
 {
 	memset(lease, 0, sizeof(SagazLease));
 	lease->batch_id = batch_id;
@@ -156,27 +156,27 @@ sagaz_lease_open(int64 batch_id, const char *worker_id, SagazLease *lease)
 	lease->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	read_batch(lease, worker_id);
 	sagaz_receipts_read(batch_id, lease->snapshot, &lease->receipts);
-	check_open(lease);
+	check_batch_open(lease);
 }
 
 void
-sagaz_lease_done(SagazLease *lease)
+sagaz_batch_lease_done(SagazLease *lease)
 {
 	UnregisterSnapshot(lease->snapshot);
 }
 
 /* Events of the batch that are neither finished nor moved one by one. */
 static int
-still_owed(const SagazLease *lease)
+batch_still_owed(const SagazLease *lease)
 {
 	return lease->events - lease->receipts.events;
 }
 
 /* After "events" more were finished or moved: with the last the lease ends. */
 void
-sagaz_lease_close_if_done(SagazLease *lease, int events, TimestampTz at)
+sagaz_batch_close_if_done(SagazLease *lease, int events, TimestampTz at)
 {
-	if (still_owed(lease) - events > 0)
+	if (batch_still_owed(lease) - events > 0)
 		return;
 	sagaz_receipt_close(lease->batch_id, RECEIPT_SENT, at, 0, 0, NULL);
 	if (lease->group.ordered)
@@ -200,7 +200,7 @@ sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at, TimestampTz now,
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	sagaz_receipts_read(batch_id, snapshot, &receipts);
 	taken = receipts.closed_by == 0 &&
-		sagaz_lease_end(claimed_at, receipts.until) <= now;
+		sagaz_batch_lease_end(claimed_at, receipts.until) <= now;
 	if (taken)
 	{
 		sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0,
@@ -213,7 +213,7 @@ sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at, TimestampTz now,
 }
 
 static int64
-batch_argument(FunctionCallInfo fcinfo)
+batch_id_argument(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -229,23 +229,23 @@ sagaz_batch_finish(int64 batch_id, const char *worker_id)
 	TimestampTz now;
 	SagazLease	lease;
 
-	sagaz_lease_open(batch_id, worker_id, &lease);
+	sagaz_batch_lease_open(batch_id, worker_id, &lease);
 	now = GetCurrentTimestamp();
-	sagaz_receipt_close(batch_id, RECEIPT_SENT, now, 0, still_owed(&lease),
+	sagaz_receipt_close(batch_id, RECEIPT_SENT, now, 0, batch_still_owed(&lease),
 						NULL);
 	(void) sagaz_retry_finish_batch(&lease.group, batch_id, now,
 									lease.snapshot);
 	if (lease.group.ordered)
 		sagaz_wake_at_commit();
-	sagaz_lease_done(&lease);
-	return still_owed(&lease);
+	sagaz_batch_lease_done(&lease);
+	return batch_still_owed(&lease);
 }
 
 /* finish_batch(batch_id, worker_id, storage): how many events it finished */
 Datum
 sagaz_finish_batch(PG_FUNCTION_ARGS)
 {
-	int64		batch_id = batch_argument(fcinfo);
+	int64		batch_id = batch_id_argument(fcinfo);
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 
 	PG_RETURN_INT32(sagaz_batch_finish(batch_id, worker_id));
@@ -262,24 +262,24 @@ sagaz_batch_release(int64 batch_id, const char *worker_id, const char *error,
 	TimestampTz now;
 	SagazLease	lease;
 
-	sagaz_lease_open(batch_id, worker_id, &lease);
+	sagaz_batch_lease_open(batch_id, worker_id, &lease);
 	now = GetCurrentTimestamp();
 	sagaz_wake_at_commit();
 	sagaz_receipt_close(batch_id, RECEIPT_RELEASED, now, now + delay,
-						still_owed(&lease), error);
+						batch_still_owed(&lease), error);
 	(void) sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);
-	sagaz_lease_done(&lease);
-	return still_owed(&lease);
+	sagaz_batch_lease_done(&lease);
+	return batch_still_owed(&lease);
 }
 
 /* release_batch(batch_id, worker_id, error, delay, storage): events released */
 Datum
 sagaz_release_batch(PG_FUNCTION_ARGS)
 {
-	int64		batch_id = batch_argument(fcinfo);
+	int64		batch_id = batch_id_argument(fcinfo);
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
-	char	   *error = sagaz_optional_text(fcinfo, 2);
-	int64		delay = sagaz_interval_us(fcinfo, 3, "delay");
+	char	   *error = sagaz_text_argument_or_null(fcinfo, 2);
+	int64		delay = sagaz_interval_argument(fcinfo, 3, "delay");
 
 	PG_RETURN_INT32(sagaz_batch_release(batch_id, worker_id, error, delay));
 }
@@ -288,17 +288,17 @@ sagaz_release_batch(PG_FUNCTION_ARGS)
 Datum
 sagaz_extend_batch(PG_FUNCTION_ARGS)
 {
-	int64		batch_id = batch_argument(fcinfo);
+	int64		batch_id = batch_id_argument(fcinfo);
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
-	int64		by = sagaz_interval_us(fcinfo, 2, "by");
+	int64		by = sagaz_interval_argument(fcinfo, 2, "by");
 	TimestampTz until;
 	SagazLease	lease;
 
-	sagaz_lease_open(batch_id, worker_id, &lease);
+	sagaz_batch_lease_open(batch_id, worker_id, &lease);
 	until = GetCurrentTimestamp() + by;
 	sagaz_receipt_extend(batch_id, until);
-	until = sagaz_lease_end(lease.claimed_at,
-							Max(until, lease.receipts.until));
-	sagaz_lease_done(&lease);
+	until = sagaz_batch_lease_end(lease.claimed_at,
+								  Max(until, lease.receipts.until));
+	sagaz_batch_lease_done(&lease);
 	PG_RETURN_TIMESTAMPTZ(until);
 }

@@ -22,12 +22,12 @@ typedef struct SagazLease
 	Snapshot	snapshot;		/* taken under the lock; registered */
 } SagazLease;
 
-extern void sagaz_lost_lease(int64 batch_id, const char *detail);
-extern TimestampTz sagaz_lease_end(TimestampTz claimed_at, TimestampTz extended);
-extern void sagaz_lease_open(int64 batch_id, const char *worker_id,
-							 SagazLease *lease);
-extern void sagaz_lease_done(SagazLease *lease);
-extern void sagaz_lease_close_if_done(SagazLease *lease, int events,
+extern void sagaz_batch_lost(int64 batch_id, const char *detail);
+extern TimestampTz sagaz_batch_lease_end(TimestampTz claimed_at, TimestampTz extended);
+extern void sagaz_batch_lease_open(int64 batch_id, const char *worker_id,
+								   SagazLease *lease);
+extern void sagaz_batch_lease_done(SagazLease *lease);
+extern void sagaz_batch_close_if_done(SagazLease *lease, int events,
 									  TimestampTz at);
 extern bool sagaz_batch_is_of(int64 batch_id, const char *worker_id);
 extern int	sagaz_batch_finish(int64 batch_id, const char *worker_id);

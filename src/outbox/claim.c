@@ -48,7 +48,7 @@ PG_FUNCTION_INFO_V1(sagaz_claim_batch);
  * commits there is nothing to do.
  */
 static void
-flush_commits(const SagazClaim *claim)
+flush_claimed_commits(const SagazClaim *claim)
 {
 	XLogRecPtr	last = InvalidXLogRecPtr;
 	TransactionId oldest;
@@ -65,7 +65,7 @@ flush_commits(const SagazClaim *claim)
 
 /* Serve one lane if it is free; false if it is another's. */
 static bool
-try_lane(SagazClaim *claim, int16 lane)
+claim_from_lane(SagazClaim *claim, int16 lane)
 {
 	MemoryContext outer;
 
@@ -85,7 +85,7 @@ try_lane(SagazClaim *claim, int16 lane)
  * that is taken is not a lane without events.
  */
 static void
-wait_for_lanes(SagazClaim *claim, bool *taken)
+wait_for_lanes_to_claim(SagazClaim *claim, bool *taken)
 {
 	for (int waited = 0; waited < LANE_WAIT_MS; waited += LANE_POLL_MS)
 	{
@@ -96,7 +96,7 @@ wait_for_lanes(SagazClaim *claim, bool *taken)
 		CHECK_FOR_INTERRUPTS();
 		claim->group_is_known = false;
 		for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
-			if (taken[lane] && try_lane(claim, lane))
+			if (taken[lane] && claim_from_lane(claim, lane))
 				taken[lane] = false;
 		if (claim->picked > 0)
 			return;
@@ -118,15 +118,15 @@ claim_lanes(SagazClaim *claim)
 	{
 		int16		lane = (first_lane + i) % SAGAZ_LANES;
 
-		if (!try_lane(claim, lane))
+		if (!claim_from_lane(claim, lane))
 			any_taken = taken[lane] = true;
 	}
 	if (claim->picked == 0 && any_taken)
-		wait_for_lanes(claim, taken);
+		wait_for_lanes_to_claim(claim, taken);
 }
 
 static void
-check_transaction(void)
+check_claim_transaction(void)
 {
 	if (IsolationUsesXactSnapshot())
 		ereport(ERROR,
@@ -136,7 +136,7 @@ check_transaction(void)
 	PreventCommandDuringRecovery("claim_batch()");
 	PreventCommandIfReadOnly("claim_batch()");
 	PreventCommandIfParallelMode("claim_batch()");
-	sagaz_check_sequence_cache();
+	sagaz_check_seq_cache();
 }
 
 /*
@@ -146,7 +146,7 @@ check_transaction(void)
 void
 sagaz_claim(SagazClaim *claim, const char *consumer_group)
 {
-	check_transaction();
+	check_claim_transaction();
 	/* migrate() pauses all groups before it lets go of the table again */
 	LockRelationOid(sagaz_relation_id("outbox_batch"), RowExclusiveLock);
 	sagaz_group_use(consumer_group, &claim->group);
@@ -169,15 +169,15 @@ sagaz_claim(SagazClaim *claim, const char *consumer_group)
 	claim->lane_context = AllocSetContextCreate(CurrentMemoryContext,
 												"sagaz claim",
 												ALLOCSET_DEFAULT_SIZES);
-	sagaz_keep_begin();
+	sagaz_relations_keep_begin();
 	if (!claim->group.paused)
 		claim_lanes(claim);
 	if (claim->batch_writer)
 		sagaz_writer_end(claim->batch_writer);
-	sagaz_keep_end();
+	sagaz_relations_keep_end();
 	if (claim->batch_id != 0)
 		CommandCounterIncrement();
-	flush_commits(claim);
+	flush_claimed_commits(claim);
 	MemoryContextDelete(claim->lane_context);
 }
 
@@ -196,7 +196,7 @@ sagaz_claim_batch(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("batch_size must be at least 1")));
 	claim.limit = PG_GETARG_INT32(1);
-	claim.older_than = sagaz_interval_us(fcinfo, 2, "older_than");
+	claim.older_than = sagaz_interval_argument(fcinfo, 2, "older_than");
 	group = sagaz_text_argument(fcinfo, 3, "consumer_group");
 	claim.rows = result->setResult;
 	claim.row_type = result->setDesc;

@@ -18,12 +18,12 @@ int64
 sagaz_claim_batch_id(SagazClaim *claim)
 {
 	if (claim->batch_id == 0)
-		claim->batch_id = sagaz_next_batch_id(claim->group.no);
+		claim->batch_id = sagaz_cursor_next_batch_id(claim->group.no);
 	return claim->batch_id;
 }
 
 static void
-copy_column(Datum *values, bool *nulls, int to, TupleTableSlot *slot, int from)
+copy_claim_column(Datum *values, bool *nulls, int to, TupleTableSlot *slot, int from)
 {
 	values[to] = sagaz_column(slot, from);
 	nulls[to] = sagaz_column_is_null(slot, from);
@@ -31,11 +31,11 @@ copy_column(Datum *values, bool *nulls, int to, TupleTableSlot *slot, int from)
 
 /* Remember the transaction for the flush; neighbours often share it. */
 static void
-note_transaction(SagazClaim *claim, uint64 pos, int64 seq,
-				 const SagazCluster *cluster)
+note_claimed_transaction(SagazClaim *claim, uint64 pos, int64 seq,
+						 const SagazCluster *cluster)
 {
 	if (pos < SAGAZ_FIRST_POS || pos + CLOG_REACH < claim->next_xid ||
-		sagaz_epoch_of(cluster, seq) != cluster->epoch)
+		sagaz_cluster_epoch(cluster, seq) != cluster->epoch)
 		return;
 	if (claim->nxids > 0 && claim->xids[claim->nxids - 1] == (TransactionId) pos)
 		return;
@@ -59,37 +59,37 @@ sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
 	Datum		values[event_columns];
 	bool		nulls[event_columns] = {false};
 
-	copy_column(values, nulls, event_event_id, event, outbox_event_id);
-	copy_column(values, nulls, event_saga_id, event, outbox_saga_id);
-	copy_column(values, nulls, event_aggregate_type, event,
-				outbox_aggregate_type);
-	copy_column(values, nulls, event_aggregate_id, event,
-				sagaz_column_is_null(event, outbox_aggregate_id) ?
-				outbox_saga_id : outbox_aggregate_id);
-	copy_column(values, nulls, event_event_type, event, outbox_event_type);
-	copy_column(values, nulls, event_payload, event, outbox_payload);
-	copy_column(values, nulls, event_headers, event, outbox_headers);
+	copy_claim_column(values, nulls, event_event_id, event, outbox_event_id);
+	copy_claim_column(values, nulls, event_saga_id, event, outbox_saga_id);
+	copy_claim_column(values, nulls, event_aggregate_type, event,
+					  outbox_aggregate_type);
+	copy_claim_column(values, nulls, event_aggregate_id, event,
+					  sagaz_column_is_null(event, outbox_aggregate_id) ?
+					  outbox_saga_id : outbox_aggregate_id);
+	copy_claim_column(values, nulls, event_event_type, event, outbox_event_type);
+	copy_claim_column(values, nulls, event_payload, event, outbox_payload);
+	copy_claim_column(values, nulls, event_headers, event, outbox_headers);
 	values[event_status] = claim->status_claimed;
-	copy_column(values, nulls, event_created_at, event, outbox_created_at);
+	copy_claim_column(values, nulls, event_created_at, event, outbox_created_at);
 	values[event_claimed_at] = TimestampTzGetDatum(claim->now);
 	nulls[event_sent_at] = true;
 	values[event_retry_count] = Int32GetDatum(0);
 	nulls[event_last_error] = true;
 	if (retry)
 	{
-		copy_column(values, nulls, event_retry_count, retry, retry_retry_count);
-		copy_column(values, nulls, event_last_error, retry, retry_last_error);
+		copy_claim_column(values, nulls, event_retry_count, retry, retry_retry_count);
+		copy_claim_column(values, nulls, event_last_error, retry, retry_last_error);
 	}
 	values[event_worker_id] = claim->worker_datum;
-	copy_column(values, nulls, event_routing_key, event, outbox_routing_key);
-	copy_column(values, nulls, event_partition_key, event,
-				outbox_partition_key);
+	copy_claim_column(values, nulls, event_routing_key, event, outbox_routing_key);
+	copy_claim_column(values, nulls, event_partition_key, event,
+					  outbox_partition_key);
 	values[event_batch_id] = Int64GetDatum(sagaz_claim_batch_id(claim));
 	values[event_consumer_group] = claim->group_datum;
 	tuplestore_putvalues(claim->rows, claim->row_type, values, nulls);
 
-	note_transaction(claim, DatumGetUInt64(sagaz_column(event, outbox_pos)),
-					 DatumGetInt64(sagaz_column(event, outbox_seq)), cluster);
+	note_claimed_transaction(claim, DatumGetUInt64(sagaz_column(event, outbox_pos)),
+							 DatumGetInt64(sagaz_column(event, outbox_seq)), cluster);
 	if (claim->for_stream)
 		sagaz_stream_places_add(&claim->places,
 								DatumGetInt64(sagaz_column(event, outbox_seq)));

@@ -50,7 +50,7 @@ static Oid	seen_in = InvalidOid;
  * database even, was written by another.
  */
 static bool
-row_is_original(TupleTableSlot *slot)
+cluster_row_is_original(TupleTableSlot *slot)
 {
 	bool		isnull;
 	Datum		xmin = slot_getsysattr(slot, MinTransactionIdAttributeNumber,
@@ -61,9 +61,9 @@ row_is_original(TupleTableSlot *slot)
 }
 
 static bool
-row_is_of_this_database(TupleTableSlot *slot)
+cluster_row_is_of_this_database(TupleTableSlot *slot)
 {
-	return row_is_original(slot) &&
+	return cluster_row_is_original(slot) &&
 		DatumGetInt64(sagaz_column(slot, cluster_system_identifier)) ==
 		(int64) GetSystemIdentifier() &&
 		DatumGetObjectId(sagaz_column(slot, cluster_database_oid)) == MyDatabaseId;
@@ -71,7 +71,7 @@ row_is_of_this_database(TupleTableSlot *slot)
 
 /* Take one row of sagaz.cluster into account; rows come in any order. */
 static void
-add_row(SagazCluster *cluster, TupleTableSlot *slot)
+add_cluster_row(SagazCluster *cluster, TupleTableSlot *slot)
 {
 	int			epoch = DatumGetInt32(sagaz_column(slot, cluster_epoch));
 	int64		boundary = DatumGetInt64(sagaz_column(slot, cluster_boundary_seq));
@@ -85,7 +85,7 @@ add_row(SagazCluster *cluster, TupleTableSlot *slot)
 			cluster->boundary[i] = PG_INT64_MAX;
 		cluster->nepochs = epoch;
 		cluster->epoch = epoch;
-		cluster->same = row_is_of_this_database(slot);
+		cluster->same = cluster_row_is_of_this_database(slot);
 		cluster->active = false;
 	}
 	cluster->boundary[epoch - 1] = Min(cluster->boundary[epoch - 1], boundary);
@@ -98,7 +98,7 @@ SagazCluster *
 sagaz_cluster_read(Snapshot snapshot)
 {
 	SagazCluster *cluster = palloc0(sizeof(SagazCluster));
-	Relation	rel = sagaz_hold("cluster", AccessShareLock);
+	Relation	rel = sagaz_relation_hold("cluster", AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 
@@ -106,17 +106,17 @@ sagaz_cluster_read(Snapshot snapshot)
 	{
 		slot_getallattrs(slot);
 		cluster->known = true;
-		add_row(cluster, slot);
+		add_cluster_row(cluster, slot);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	sagaz_let_go(rel, AccessShareLock);
+	sagaz_relation_let_go(rel, AccessShareLock);
 	return cluster;
 }
 
 /* The epoch that a place in the log belongs to. */
 uint32
-sagaz_epoch_of(const SagazCluster *cluster, int64 seq)
+sagaz_cluster_epoch(const SagazCluster *cluster, int64 seq)
 {
 	uint32		epoch = cluster->nepochs;
 
@@ -126,7 +126,7 @@ sagaz_epoch_of(const SagazCluster *cluster, int64 seq)
 }
 
 static void
-write_row(uint32 epoch, int64 boundary, bool active)
+write_cluster_row(uint32 epoch, int64 boundary, bool active)
 {
 	SagazWriter *writer = sagaz_writer_begin("cluster");
 
@@ -150,10 +150,10 @@ write_row(uint32 epoch, int64 boundary, bool active)
 
 /* Is a committed row of this database, which can't go away, in sight? */
 static bool
-identity_is_committed(SagazCluster **cluster)
+cluster_is_committed(SagazCluster **cluster)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Relation	rel = sagaz_open("cluster", AccessShareLock);
+	Relation	rel = sagaz_relation_open("cluster", AccessShareLock);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
 	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
 	bool		found = false;
@@ -169,7 +169,7 @@ identity_is_committed(SagazCluster **cluster)
 												  &isnull));
 
 		slot_getallattrs(slot);
-		found = row_is_of_this_database(slot) &&
+		found = cluster_row_is_of_this_database(slot) &&
 			DatumGetInt32(sagaz_column(slot, cluster_epoch)) == (int) (*cluster)->epoch &&
 			!TransactionIdIsCurrentTransactionId(xmin);
 	}
@@ -186,18 +186,18 @@ identity_is_committed(SagazCluster **cluster)
  * not active: the application may insert, nothing is handed out.
  */
 void
-sagaz_note_first_use(void)
+sagaz_cluster_note_first_use(void)
 {
 	Oid			relation_id = sagaz_relation_id("cluster");
 	SagazCluster *cluster;
 
 	if (seen_in == relation_id)
 		return;
-	if (identity_is_committed(&cluster))
+	if (cluster_is_committed(&cluster))
 		seen_in = relation_id;
 	else if (!cluster->same)
-		write_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0,
-				  !cluster->known);
+		write_cluster_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0,
+						  !cluster->known);
 }
 
 /*
@@ -205,7 +205,7 @@ sagaz_note_first_use(void)
  * come from elsewhere, whatever the identity says.
  */
 static bool
-log_is_ahead(Snapshot snapshot)
+log_is_ahead_of_cluster(Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_scan_begin("outbox", "outbox_pos_seq", snapshot,
 										NULL, 0, BackwardScanDirection);
@@ -220,13 +220,13 @@ log_is_ahead(Snapshot snapshot)
 
 /* Why events may not be handed out here, or NULL; for whoever asks politely. */
 static const char *
-why_inert(const SagazCluster *cluster, Snapshot snapshot)
+why_cluster_inert(const SagazCluster *cluster, Snapshot snapshot)
 {
 	if (cluster->known && !cluster->same)
 		return "Its positions come from another cluster or database, or it was restored from a dump.";
 	if (cluster->known && !cluster->active)
 		return "It was written to, but not activated, since it came here.";
-	if (cluster->nepochs <= 1 && log_is_ahead(snapshot))
+	if (cluster->nepochs <= 1 && log_is_ahead_of_cluster(snapshot))
 		return "It holds positions that this cluster has not reached.";
 	return NULL;
 }
@@ -235,7 +235,7 @@ why_inert(const SagazCluster *cluster, Snapshot snapshot)
 bool
 sagaz_cluster_is_active(Snapshot snapshot)
 {
-	return why_inert(sagaz_cluster_read(snapshot), snapshot) == NULL;
+	return why_cluster_inert(sagaz_cluster_read(snapshot), snapshot) == NULL;
 }
 
 /*
@@ -252,7 +252,7 @@ sagaz_cluster_active(Snapshot snapshot)
 
 	/* the log, once looked at, does not get ahead of this cluster */
 	if (checked_in != relation_id || !cluster->same || !cluster->active)
-		why = why_inert(cluster, snapshot);
+		why = why_cluster_inert(cluster, snapshot);
 	if (why)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_STORAGE),
@@ -283,10 +283,10 @@ sagaz_cluster_activate(void)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	cluster = sagaz_cluster_read(snapshot);
 	if (cluster->known && cluster->same && !cluster->active)
-		write_row(cluster->epoch, cluster->boundary[cluster->epoch - 1], true);
+		write_cluster_row(cluster->epoch, cluster->boundary[cluster->epoch - 1], true);
 	else if (!cluster->same ||
-			 (cluster->nepochs <= 1 && log_is_ahead(snapshot)))
-		write_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0, true);
+			 (cluster->nepochs <= 1 && log_is_ahead_of_cluster(snapshot)))
+		write_cluster_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0, true);
 	else
 		anew = false;
 	UnregisterSnapshot(snapshot);

@@ -21,11 +21,11 @@ typedef struct SagazCluster
 	int64	   *boundary;		/* of epoch 1, 2, …, nepochs */
 } SagazCluster;
 
-extern void sagaz_note_first_use(void);
+extern void sagaz_cluster_note_first_use(void);
 extern SagazCluster *sagaz_cluster_read(Snapshot snapshot);
 extern bool sagaz_cluster_is_active(Snapshot snapshot);
 extern SagazCluster *sagaz_cluster_active(Snapshot snapshot);
 extern bool sagaz_cluster_activate(void);
-extern uint32 sagaz_epoch_of(const SagazCluster *cluster, int64 seq);
+extern uint32 sagaz_cluster_epoch(const SagazCluster *cluster, int64 seq);
 
 #endif							/* SAGAZ_CLUSTER_H */

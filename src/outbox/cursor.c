@@ -19,7 +19,7 @@
 #include "outbox/place_number.h"
 
 static SagazScan *
-scan_batches(int16 group_no, int16 lane, int64 batch_id, Snapshot snapshot)
+scan_cursor_rows(int16 group_no, int16 lane, int64 batch_id, Snapshot snapshot)
 {
 	ScanKeyData keys[3];
 
@@ -33,7 +33,7 @@ scan_batches(int16 group_no, int16 lane, int64 batch_id, Snapshot snapshot)
 }
 
 static void
-read_row(TupleTableSlot *slot, SagazCursor *cursor)
+read_cursor_row(TupleTableSlot *slot, SagazCursor *cursor)
 {
 	SagazOwedBase base;
 
@@ -52,25 +52,25 @@ void
 sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
 				  SagazCursor *cursor)
 {
-	SagazScan  *scan = scan_batches(group_no, lane, 0, snapshot);
+	SagazScan  *scan = scan_cursor_rows(group_no, lane, 0, snapshot);
 
 	memset(cursor, 0, sizeof(SagazCursor));
 	if (sagaz_scan_next(scan))
-		read_row(scan->slot, cursor);
+		read_cursor_row(scan->slot, cursor);
 	else
 	{
-		sagaz_end_zero(&cursor->window.from);
-		sagaz_end_zero(&cursor->window.to);
+		sagaz_window_end_zero(&cursor->window.from);
+		sagaz_window_end_zero(&cursor->window.to);
 	}
 	sagaz_scan_end(scan);
 }
 
 /* The window that a batch read in a lane; false if it has no row there. */
 bool
-sagaz_batch_window(int16 group_no, int16 lane, int64 batch_id,
-				   Snapshot snapshot, SagazWindow *window)
+sagaz_cursor_window(int16 group_no, int16 lane, int64 batch_id,
+					Snapshot snapshot, SagazWindow *window)
 {
-	SagazScan  *scan = scan_batches(group_no, lane, batch_id, snapshot);
+	SagazScan  *scan = scan_cursor_rows(group_no, lane, batch_id, snapshot);
 	bool		found = sagaz_scan_next(scan);
 
 	if (found)
@@ -81,9 +81,9 @@ sagaz_batch_window(int16 group_no, int16 lane, int64 batch_id,
 
 /* Write the row that becomes the lane's cursor; the lane is locked. */
 void
-sagaz_batch_write(SagazWriter *writer, int16 group_no, int16 lane,
-				  const SagazCursor *row, int64 root, int events,
-				  const char *worker_id)
+sagaz_cursor_write(SagazWriter *writer, int16 group_no, int16 lane,
+				   const SagazCursor *row, int64 root, int events,
+				   const char *worker_id)
 {
 	SagazOwedBase base = {row->batch_id, row->last_seq, row->claimed_at};
 
@@ -115,7 +115,7 @@ sagaz_batch_write(SagazWriter *writer, int16 group_no, int16 lane,
 }
 
 int64
-sagaz_next_batch_id(int16 group_no)
+sagaz_cursor_next_batch_id(int16 group_no)
 {
 	return (nextval_internal(sagaz_relation_id("batch_seq"), false)
 			<< SAGAZ_GROUP_BITS) | group_no;
@@ -130,14 +130,14 @@ sagaz_cursor_skip_to_now(int16 group_no)
 	Snapshot	snapshot;
 
 	memset(&row, 0, sizeof(row));
-	sagaz_end_zero(&row.window.from);
-	snapshot = sagaz_end_read(&row.window.to);
-	sagaz_end_set_epoch(&row.window.to, sagaz_cluster_active(snapshot));
+	sagaz_window_end_zero(&row.window.from);
+	snapshot = sagaz_window_end_read(&row.window.to);
+	sagaz_window_end_set_epoch(&row.window.to, sagaz_cluster_active(snapshot));
 	row.last_seq = PG_INT64_MAX;
-	row.batch_id = sagaz_next_batch_id(group_no);
+	row.batch_id = sagaz_cursor_next_batch_id(group_no);
 	row.claimed_at = GetCurrentTimestamp();
 	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
-		sagaz_batch_write(writer, group_no, lane, &row, 0, 0, NULL);
+		sagaz_cursor_write(writer, group_no, lane, &row, 0, 0, NULL);
 	sagaz_writer_end(writer);
 	UnregisterSnapshot(snapshot);
 	CommandCounterIncrement();

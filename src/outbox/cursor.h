@@ -26,12 +26,12 @@ typedef struct SagazCursor
 
 extern void sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
 							  SagazCursor *cursor);
-extern bool sagaz_batch_window(int16 group_no, int16 lane, int64 batch_id,
-							   Snapshot snapshot, SagazWindow *window);
-extern void sagaz_batch_write(SagazWriter *writer, int16 group_no, int16 lane,
-							  const SagazCursor *row, int64 root, int events,
-							  const char *worker_id);
+extern bool sagaz_cursor_window(int16 group_no, int16 lane, int64 batch_id,
+								Snapshot snapshot, SagazWindow *window);
+extern void sagaz_cursor_write(SagazWriter *writer, int16 group_no, int16 lane,
+							   const SagazCursor *row, int64 root, int events,
+							   const char *worker_id);
 extern void sagaz_cursor_skip_to_now(int16 group_no);
-extern int64 sagaz_next_batch_id(int16 group_no);
+extern int64 sagaz_cursor_next_batch_id(int16 group_no);
 
 #endif							/* SAGAZ_CURSOR_H */

@@ -34,8 +34,8 @@ read_group(TupleTableSlot *slot, SagazGroup *group)
 }
 
 static bool
-find_by_key(const char *index, ScanKey key, Snapshot snapshot,
-			SagazGroup *group)
+find_group_by_key(const char *index, ScanKey key, Snapshot snapshot,
+				  SagazGroup *group)
 {
 	SagazScan  *scan = sagaz_scan_begin("consumer_group", index, snapshot,
 										key, 1, ForwardScanDirection);
@@ -54,8 +54,8 @@ sagaz_group_find_in(const char *name, Snapshot snapshot, SagazGroup *group)
 	ScanKeyData key;
 
 	sagaz_key_text(&key, 1, CStringGetTextDatum(name));
-	return find_by_key("consumer_group_consumer_group_key", &key, snapshot,
-					   group);
+	return find_group_by_key("consumer_group_consumer_group_key", &key, snapshot,
+							 group);
 }
 
 bool
@@ -92,7 +92,7 @@ sagaz_group_by_no(int16 no, SagazGroup *group)
 	ScanKeyData key;
 
 	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, no);
-	if (!find_by_key("consumer_group_pkey", &key, snapshot, group))
+	if (!find_group_by_key("consumer_group_pkey", &key, snapshot, group))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("the batch's consumer group does not exist")));
@@ -101,7 +101,7 @@ sagaz_group_by_no(int16 no, SagazGroup *group)
 
 /* The lowest number that no group has; the caller holds the groups' lock. */
 static int16
-free_number(Snapshot snapshot)
+free_group_number(Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_scan_begin("consumer_group", "consumer_group_pkey",
 										snapshot, NULL, 0, ForwardScanDirection);
@@ -137,7 +137,7 @@ sagaz_group_make(const char *name, const char *ordering,
 	writer = sagaz_writer_begin("consumer_group");
 	sagaz_writer_row(writer);
 	sagaz_writer_set(writer, group_group_no,
-					 Int16GetDatum(free_number(snapshot)));
+					 Int16GetDatum(free_group_number(snapshot)));
 	sagaz_writer_set(writer, group_consumer_group, CStringGetTextDatum(name));
 	sagaz_writer_set(writer, group_ordering, CStringGetTextDatum(ordering));
 	if (start_time != 0)

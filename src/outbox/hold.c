@@ -34,7 +34,7 @@ typedef struct Hold
 } Hold;
 
 static bool
-same_saga(const Hold *hold, Datum saga_id)
+hold_is_of_saga(const Hold *hold, Datum saga_id)
 {
 	return DatumGetBool(DirectFunctionCall2Coll(texteq, DEFAULT_COLLATION_OID,
 												hold->saga_id, saga_id));
@@ -63,8 +63,8 @@ hold_in_range(Hold *hold, const SagazOwed *owed, const SagazCluster *cluster)
 	int64		after = Max(owed->lo, hold->seq);
 
 	if (owed->hi <= after ||
-		!sagaz_batch_window(hold->lease->group.no, hold->lane,
-							owed->window_batch, hold->snapshot, &window))
+		!sagaz_cursor_window(hold->lease->group.no, hold->lane,
+							 owed->window_batch, hold->snapshot, &window))
 		return;
 	scan = sagaz_window_scan_begin(&window, cluster, hold->lane, after,
 								   owed->hi, 100, hold->snapshot);
@@ -74,12 +74,12 @@ hold_in_range(Hold *hold, const SagazOwed *owed, const SagazCluster *cluster)
 	{
 		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
 
-		if (!same_saga(hold, sagaz_column(event, outbox_saga_id)) ||
+		if (!hold_is_of_saga(hold, sagaz_column(event, outbox_saga_id)) ||
 			sagaz_owed_acked(owed, seq) ||
 			sagaz_retry_places_have(&places, seq) ||
 			(hold->receipts.nseqs > 0 &&
 			 bsearch(&seq, hold->receipts.seqs, hold->receipts.nseqs,
-					 sizeof(int64), sagaz_compare_seqs) != NULL))
+					 sizeof(int64), sagaz_receipt_compare_seqs) != NULL))
 			continue;
 		sagaz_retry_row_of_event(hold->writer, hold->lease->group.no, event,
 								 RETRY_HELD);
@@ -102,7 +102,7 @@ hold_retries(Hold *hold)
 		int64		seq = DatumGetInt64(sagaz_column(scan->slot, retry_seq));
 
 		if (seq <= hold->seq ||
-			!same_saga(hold, sagaz_column(scan->slot, retry_saga_id)))
+			!hold_is_of_saga(hold, sagaz_column(scan->slot, retry_saga_id)))
 			continue;
 		sagaz_retry_row_copy(hold->writer, scan->slot);
 		sagaz_writer_set(hold->writer, retry_state, Int16GetDatum(RETRY_HELD));
@@ -173,7 +173,7 @@ sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq, TimestampTz now)
 
 /* The retry at seq was sent: let the next of its saga go. */
 void
-sagaz_retry_let_go_of(const SagazGroup *group, int64 seq)
+sagaz_hold_let_go_of(const SagazGroup *group, int64 seq)
 {
 	Snapshot	snapshot;
 	SagazScan  *scan;

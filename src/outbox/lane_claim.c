@@ -57,7 +57,7 @@ typedef enum Verdict
 } Verdict;
 
 static SagazWriter *
-retry_writer(Lane *lane)
+lane_retry_writer(Lane *lane)
 {
 	if (lane->retry_writer == NULL)
 		lane->retry_writer = sagaz_writer_begin("outbox_retry");
@@ -66,18 +66,18 @@ retry_writer(Lane *lane)
 
 /* Look at the lane as it is now; the lock is ours. */
 static void
-take_snapshot(Lane *lane)
+take_lane_snapshot(Lane *lane)
 {
 	if (lane->snapshot)
 		UnregisterSnapshot(lane->snapshot);
-	lane->snapshot = sagaz_end_read(&lane->now);
+	lane->snapshot = sagaz_window_end_read(&lane->now);
 	lane->cluster = sagaz_cluster_active(lane->snapshot);
-	sagaz_end_set_epoch(&lane->now, lane->cluster);
+	sagaz_window_end_set_epoch(&lane->now, lane->cluster);
 }
 
 /* A cursor ahead of this cluster was written elsewhere. */
 static void
-check_cursor(const Lane *lane)
+check_lane_cursor(const Lane *lane)
 {
 	const SagazEnd *to = &lane->cursor.window.to;
 
@@ -105,7 +105,7 @@ check_cursor(const Lane *lane)
 static void
 divert(Lane *lane, TupleTableSlot *event, int state)
 {
-	SagazWriter *writer = retry_writer(lane);
+	SagazWriter *writer = lane_retry_writer(lane);
 
 	sagaz_retry_row_of_event(writer, lane->claim->group.no, event, state);
 	if (state == RETRY_SCHEDULED)
@@ -121,7 +121,7 @@ divert(Lane *lane, TupleTableSlot *event, int state)
  * does not follow from them.
  */
 static bool
-is_blocked(Lane *lane, TupleTableSlot *event)
+lane_is_blocked(Lane *lane, TupleTableSlot *event)
 {
 	return lane->blocking &&
 		sagaz_retry_blocks(lane->claim->group.no,
@@ -132,7 +132,7 @@ is_blocked(Lane *lane, TupleTableSlot *event)
 
 /* What to do with the next event of a window. */
 static Verdict
-judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
+judge_lane_event(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
 {
 	SagazClaim *claim = lane->claim;
 	TimestampTz created_at =
@@ -151,7 +151,7 @@ judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
 		divert(lane, event, RETRY_SCHEDULED);
 		return PASS;
 	}
-	if (is_blocked(lane, event))
+	if (lane_is_blocked(lane, event))
 	{
 		divert(lane, event, RETRY_HELD);
 		return PASS;
@@ -165,8 +165,8 @@ judge(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
  * with; it is upto unless the claim stopped before.
  */
 static int64
-take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
-		   const SagazOwed *again)
+claim_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
+			const SagazOwed *again)
 {
 	SagazClaim *claim = lane->claim;
 	SagazWindowScan *scan;
@@ -190,7 +190,7 @@ take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
 		if (claim->picked >= claim->limit)
 			verdict = STOP;
 		else if (again == NULL || !sagaz_owed_acked(again, seq))
-			verdict = judge(lane, event, &places);
+			verdict = judge_lane_event(lane, event, &places);
 		if (verdict == STOP)
 		{
 			lane->stopped = true;
@@ -211,7 +211,7 @@ take_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
 
 /* The log's row of a retry; NULL if it is gone. */
 static TupleTableSlot *
-event_of_retry(Lane *lane, TupleTableSlot *retry)
+lane_event_of_retry(Lane *lane, TupleTableSlot *retry)
 {
 	ScanKeyData key;
 
@@ -227,11 +227,11 @@ event_of_retry(Lane *lane, TupleTableSlot *retry)
 
 /* Hand a retry row's event out. */
 static void
-take_retry(Lane *lane, TupleTableSlot *retry)
+claim_retry(Lane *lane, TupleTableSlot *retry)
 {
 	SagazClaim *claim = lane->claim;
-	SagazWriter *writer = retry_writer(lane);
-	TupleTableSlot *event = event_of_retry(lane, retry);
+	SagazWriter *writer = lane_retry_writer(lane);
+	TupleTableSlot *event = lane_event_of_retry(lane, retry);
 
 	if (event == NULL)
 		return;
@@ -249,7 +249,7 @@ take_retry(Lane *lane, TupleTableSlot *retry)
 
 /* The held rows right behind a retry of an ordered group go with it. */
 static void
-take_followers(Lane *lane, TupleTableSlot *retry)
+claim_followers(Lane *lane, TupleTableSlot *retry)
 {
 	SagazScan  *scan =
 		sagaz_retry_scan_saga(lane->claim->group.no,
@@ -259,7 +259,7 @@ take_followers(Lane *lane, TupleTableSlot *retry)
 
 	while (lane->claim->picked < lane->claim->limit && sagaz_scan_next(scan) &&
 		   DatumGetInt16(sagaz_column(scan->slot, retry_state)) == RETRY_HELD)
-		take_retry(lane, scan->slot);
+		claim_retry(lane, scan->slot);
 	sagaz_scan_end(scan);
 }
 
@@ -269,7 +269,7 @@ take_followers(Lane *lane, TupleTableSlot *retry)
  * scheduled events may be due in another order.
  */
 static void
-take_in_order(Lane *lane, SagazScan *due)
+claim_in_order(Lane *lane, SagazScan *due)
 {
 	SagazClaim *claim = lane->claim;
 	StringInfoData buffer;
@@ -289,7 +289,7 @@ take_in_order(Lane *lane, SagazScan *due)
 		nseqs++;
 	}
 	seqs = (int64 *) buffer.data;
-	qsort(seqs, nseqs, sizeof(int64), sagaz_compare_seqs);
+	qsort(seqs, nseqs, sizeof(int64), sagaz_receipt_compare_seqs);
 	for (int i = 0; i < nseqs && claim->picked < claim->limit; i++)
 	{
 		SagazScan  *scan = sagaz_retry_row_of(claim->group.no, seqs[i],
@@ -297,8 +297,8 @@ take_in_order(Lane *lane, SagazScan *due)
 
 		if (sagaz_scan_next(scan))
 		{
-			take_retry(lane, scan->slot);
-			take_followers(lane, scan->slot);
+			claim_retry(lane, scan->slot);
+			claim_followers(lane, scan->slot);
 		}
 		sagaz_scan_end(scan);
 	}
@@ -307,24 +307,24 @@ take_in_order(Lane *lane, SagazScan *due)
 
 /* Hand out the retries whose time has come. */
 static void
-take_due_retries(Lane *lane)
+claim_due_retries(Lane *lane)
 {
 	SagazClaim *claim = lane->claim;
 	SagazScan  *due = sagaz_retry_scan_due(claim->group.no, lane->lane,
 										   claim->now, lane->snapshot);
 
 	if (claim->group.ordered)
-		take_in_order(lane, due);
+		claim_in_order(lane, due);
 	else
 		while (claim->picked < claim->limit && sagaz_scan_next(due))
-			take_retry(lane, due->slot);
+			claim_retry(lane, due->slot);
 	sagaz_scan_end(due);
 }
 
 /* Note a range that this claim's batch holds from now on. */
 static void
-owe(Lane *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
-	const SagazOwed *again)
+owe_lane_range(Lane *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
+			   const SagazOwed *again)
 {
 	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
 
@@ -347,7 +347,7 @@ owe(Lane *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
 
 /* Add to an entry what its holder's receipts say of single events. */
 static void
-add_acked(SagazOwed *owed, const SagazReceipts *receipts)
+add_acked_to_owed(SagazOwed *owed, const SagazReceipts *receipts)
 {
 	int64	   *all = palloc((owed->nacked + receipts->nseqs + 1) * sizeof(int64));
 	int			count = 0;
@@ -358,7 +358,7 @@ add_acked(SagazOwed *owed, const SagazReceipts *receipts)
 		if (receipts->seqs[i] > owed->lo && receipts->seqs[i] <= owed->hi &&
 			!sagaz_owed_acked(owed, receipts->seqs[i]))
 			all[count++] = receipts->seqs[i];
-	qsort(all, count, sizeof(int64), sagaz_compare_seqs);
+	qsort(all, count, sizeof(int64), sagaz_receipt_compare_seqs);
 	owed->acked = all;
 	owed->nacked = count;
 }
@@ -368,7 +368,7 @@ add_acked(SagazOwed *owed, const SagazReceipts *receipts)
  * keeps its place at the head of the list.
  */
 static void
-take_again(Lane *lane, SagazOwed *again)
+claim_again(Lane *lane, SagazOwed *again)
 {
 	List	   *others = lane->owed;
 	SagazWindow window;
@@ -376,17 +376,17 @@ take_again(Lane *lane, SagazOwed *again)
 	int			before = lane->picked;
 	int64		last;
 
-	if (!sagaz_batch_window(lane->claim->group.no, lane->lane,
-							again->window_batch, lane->snapshot, &window))
+	if (!sagaz_cursor_window(lane->claim->group.no, lane->lane,
+							 again->window_batch, lane->snapshot, &window))
 		elog(ERROR, "batch " INT64_FORMAT " went away", again->window_batch);
 	sagaz_receipts_read(again->holder, lane->snapshot, &receipts);
-	add_acked(again, &receipts);
-	last = take_range(lane, &window, again->lo, again->hi, again);
+	add_acked_to_owed(again, &receipts);
+	last = claim_range(lane, &window, again->lo, again->hi, again);
 	lane->moved |= last > again->lo;
 	lane->owed = NIL;
 	if (lane->picked > before)
 	{
-		owe(lane, again->root, again->window_batch, again->lo, last, again);
+		owe_lane_range(lane, again->root, again->window_batch, again->lo, last, again);
 		lane->root = again->root;
 	}
 	if (last < again->hi)
@@ -399,14 +399,14 @@ take_again(Lane *lane, SagazOwed *again)
 
 /* Hand out what is new: the rest of the cursor's window, then the next. */
 static void
-take_new(Lane *lane, SagazCursor *row)
+claim_new(Lane *lane, SagazCursor *row)
 {
 	int			before = lane->picked;
 	int64		last;
 
-	last = take_range(lane, &row->window, row->last_seq, PG_INT64_MAX, NULL);
+	last = claim_range(lane, &row->window, row->last_seq, PG_INT64_MAX, NULL);
 	if (lane->picked > before)
-		owe(lane, 0, row->found ? row->batch_id : 0, row->last_seq, last, NULL);
+		owe_lane_range(lane, 0, row->found ? row->batch_id : 0, row->last_seq, last, NULL);
 	row->last_seq = last;
 	if (lane->stopped)
 		return;
@@ -414,9 +414,9 @@ take_new(Lane *lane, SagazCursor *row)
 	before = lane->picked;
 	row->window.from = row->window.to;
 	row->window.to = lane->now;
-	row->last_seq = take_range(lane, &row->window, 0, PG_INT64_MAX, NULL);
+	row->last_seq = claim_range(lane, &row->window, 0, PG_INT64_MAX, NULL);
 	if (lane->picked > before)
-		owe(lane, 0, 0, 0, row->last_seq, NULL);
+		owe_lane_range(lane, 0, 0, 0, row->last_seq, NULL);
 }
 
 /* How an entry of what the lane owes stands. */
@@ -428,8 +428,8 @@ typedef enum Standing
 } Standing;
 
 static Standing
-find_standing(Lane *lane, const SagazOwed *owed, bool may_take,
-			  bool *taken_over)
+find_lane_standing(Lane *lane, const SagazOwed *owed, bool may_take,
+				   bool *taken_over)
 {
 	SagazClaim *claim = lane->claim;
 	TimestampTz until = 0;
@@ -444,7 +444,7 @@ find_standing(Lane *lane, const SagazOwed *owed, bool may_take,
 				return SETTLED;
 			return until <= claim->now ? FREE : OUT;
 	}
-	if (!may_take || sagaz_lease_end(owed->claimed_at, 0) > claim->now ||
+	if (!may_take || sagaz_batch_lease_end(owed->claimed_at, 0) > claim->now ||
 		!sagaz_batch_take_over(owed->holder, owed->claimed_at, claim->now,
 							   claim->worker_id))
 		return OUT;
@@ -459,7 +459,7 @@ find_standing(Lane *lane, const SagazOwed *owed, bool may_take,
  * it.
  */
 static SagazOwed *
-settle(Lane *lane, bool *busy)
+settle_lane(Lane *lane, bool *busy)
 {
 	SagazOwed  *again = NULL;
 	bool		taken_over = false;
@@ -470,9 +470,9 @@ settle(Lane *lane, bool *busy)
 	foreach(cell, lane->cursor.owed)
 	{
 		SagazOwed  *owed = lfirst(cell);
-		Standing	standing = find_standing(lane, owed,
-											 again == NULL && !*busy,
-											 &taken_over);
+		Standing	standing = find_lane_standing(lane, owed,
+												  again == NULL && !*busy,
+												  &taken_over);
 
 		if (standing == SETTLED)
 			continue;
@@ -486,28 +486,28 @@ settle(Lane *lane, bool *busy)
 		lane->owed = lappend(lane->owed, owed);
 	}
 	if (taken_over)
-		take_snapshot(lane);
+		take_lane_snapshot(lane);
 	return again;
 }
 
 /*
- * Hand out the entry that settle() found.  Where an ordered group finds
+ * Hand out the entry that settle_lane() found.  Where an ordered group finds
  * nothing left in it, the next entry's turn has come.
  */
 static void
-take_owed(Lane *lane, SagazOwed *again)
+claim_owed(Lane *lane, SagazOwed *again)
 {
 	while (again && lane->claim->picked < lane->claim->limit)
 	{
 		bool		busy;
 
-		take_again(lane, again);
+		claim_again(lane, again);
 		again = NULL;
 		if (lane->claim->group.ordered && lane->root == 0 && !lane->stopped)
 		{
 			lane->cursor.owed = lane->owed;
 			lane->owed = NIL;
-			again = settle(lane, &busy);
+			again = settle_lane(lane, &busy);
 		}
 	}
 	if (again)
@@ -516,7 +516,7 @@ take_owed(Lane *lane, SagazOwed *again)
 
 /* Is it worth a row that so much was read in vain? */
 static bool
-read_in_vain(const Lane *lane)
+lane_was_read_in_vain(const Lane *lane)
 {
 	return lane->rows_read > MANY_ROWS && !lane->stopped &&
 		lane->cursor.claimed_at + EMPTY_ROW_INTERVAL_US < lane->claim->now;
@@ -524,7 +524,7 @@ read_in_vain(const Lane *lane)
 
 /* Give the row its entries in the stream. */
 static void
-number_entries(SagazClaim *claim, SagazCursor *row)
+number_claimed_entries(SagazClaim *claim, SagazCursor *row)
 {
 	row->stream_ms = claim->stream_ms++;
 	row->stream_places = sagaz_stream_places_encode(&claim->places);
@@ -533,7 +533,7 @@ number_entries(SagazClaim *claim, SagazCursor *row)
 }
 
 static SagazWriter *
-batch_writer(SagazClaim *claim)
+lane_batch_writer(SagazClaim *claim)
 {
 	MemoryContext outer;
 
@@ -546,7 +546,7 @@ batch_writer(SagazClaim *claim)
 }
 
 static void
-write_cursor(Lane *lane, SagazCursor *row)
+write_lane_cursor(Lane *lane, SagazCursor *row)
 {
 	SagazClaim *claim = lane->claim;
 
@@ -554,15 +554,15 @@ write_cursor(Lane *lane, SagazCursor *row)
 	row->claimed_at = claim->now;
 	row->owed = lane->owed;
 	if (claim->for_stream && lane->picked > 0)
-		number_entries(claim, row);
-	sagaz_batch_write(batch_writer(claim), claim->group.no, lane->lane, row,
-					  lane->root, lane->picked,
-					  lane->picked > 0 ? claim->worker_id : NULL);
+		number_claimed_entries(claim, row);
+	sagaz_cursor_write(lane_batch_writer(claim), claim->group.no, lane->lane, row,
+					   lane->root, lane->picked,
+					   lane->picked > 0 ? claim->worker_id : NULL);
 }
 
 /* A batch that holds nothing but retries is out all the same. */
 static void
-owe_retries(Lane *lane)
+owe_lane_retries(Lane *lane)
 {
 	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
 
@@ -574,7 +574,7 @@ owe_retries(Lane *lane)
 
 /* Take from the lane what the claim still wants. */
 static void
-serve(Lane *lane)
+serve_lane(Lane *lane)
 {
 	SagazClaim *claim = lane->claim;
 	SagazCursor row;
@@ -582,24 +582,24 @@ serve(Lane *lane)
 	bool		busy;
 	int			retries;
 
-	again = settle(lane, &busy);
+	again = settle_lane(lane, &busy);
 	if (busy)
 		return;
 	row = lane->cursor;
 	lane->blocking = claim->group.ordered &&
 		sagaz_retry_blocks_any(claim->group.no, lane->snapshot);
 	if (!claim->group.ordered || again == NULL)
-		take_due_retries(lane);
+		claim_due_retries(lane);
 	retries = lane->picked;
-	take_owed(lane, again);
+	claim_owed(lane, again);
 	if (claim->picked < claim->limit && !lane->stopped &&
 		!(claim->group.ordered && lane->owed != NIL))
-		take_new(lane, &row);
+		claim_new(lane, &row);
 	if (retries > 0 && retries == lane->picked)
-		owe_retries(lane);
+		owe_lane_retries(lane);
 	if (lane->picked > 0 || lane->diverted > 0 || lane->moved ||
-		read_in_vain(lane))
-		write_cursor(lane, &row);
+		lane_was_read_in_vain(lane))
+		write_lane_cursor(lane, &row);
 }
 
 /*
@@ -615,15 +615,15 @@ sagaz_lane_claim(SagazClaim *claim, int16 lane_no)
 	if (claim->for_stream)
 		sagaz_stream_places_reset(&claim->places);
 	lane.lane = lane_no;
-	take_snapshot(&lane);
+	take_lane_snapshot(&lane);
 	sagaz_cursor_read(claim->group.no, lane_no, lane.snapshot, &lane.cursor);
 	if (!claim->group_is_known || !lane.cursor.found)
 		sagaz_group_check(&claim->group);
 	claim->group_is_known = true;
-	check_cursor(&lane);
+	check_lane_cursor(&lane);
 	if (!claim->group.paused &&
 		(claim->batch_id == 0 || lane.cursor.batch_id < claim->batch_id))
-		serve(&lane);
+		serve_lane(&lane);
 	if (lane.log)
 		sagaz_scan_end(lane.log);
 	if (lane.retry_writer)

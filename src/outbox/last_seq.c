@@ -43,7 +43,7 @@ sagaz_last_seq(void)
 
 /* A cached sequence would hand out numbers that were drawn long before. */
 void
-sagaz_check_sequence_cache(void)
+sagaz_check_seq_cache(void)
 {
 	HeapTuple	tuple = SearchSysCache1(SEQRELID,
 										ObjectIdGetDatum(sagaz_relation_id(SAGAZ_SEQUENCE)));

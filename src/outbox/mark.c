@@ -45,32 +45,32 @@ typedef struct Mark
 } Mark;
 
 static char *
-uuid_text(Datum event_id)
+marked_id_text(Datum event_id)
 {
 	return DatumGetCString(DirectFunctionCall1(uuid_out, event_id));
 }
 
 void
-sagaz_no_such_event(Datum event_id)
+sagaz_mark_no_such_event(Datum event_id)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_NOT_FOUND),
-			 errmsg("event %s is not in the outbox", uuid_text(event_id))));
+			 errmsg("event %s is not in the outbox", marked_id_text(event_id))));
 }
 
 static void
-not_in_hand(const Mark *mark, const MarkedEvent *event)
+mark_is_not_in_hand(const Mark *mark, const MarkedEvent *event)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
 			 errmsg("event %s is not in a batch of worker \"%s\"",
-					uuid_text(event->event_id), mark->worker_id),
+					marked_id_text(event->event_id), mark->worker_id),
 			 errhint("Only events of a batch that the worker holds can be marked.")));
 }
 
 /* An event that is not in the worker's hands can't be marked. */
 static void
-check_in_hand(const Mark *mark, const MarkedEvent *event)
+check_mark_in_hand(const Mark *mark, const MarkedEvent *event)
 {
 	const SagazPlace *place = &event->place;
 
@@ -81,13 +81,13 @@ check_in_hand(const Mark *mark, const MarkedEvent *event)
 		(place->state == PLACE_RETRY && place->retry_state == RETRY_SENT))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_TRANSITION),
-				 errmsg("event %s is sent already", uuid_text(event->event_id))));
-	not_in_hand(mark, event);
+				 errmsg("event %s is sent already", marked_id_text(event->event_id))));
+	mark_is_not_in_hand(mark, event);
 }
 
 /* Find every event's batch. */
 static void
-find_events(Mark *mark)
+find_marked_events(Mark *mark)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	SagazScan  *log = NULL;
@@ -95,12 +95,12 @@ find_events(Mark *mark)
 	for (int i = 0; i < mark->nevents; i++)
 	{
 		MarkedEvent *event = &mark->events[i];
-		TupleTableSlot *slot = sagaz_event_fetch(&log, event->event_id, snapshot);
+		TupleTableSlot *slot = sagaz_place_fetch_event(&log, event->event_id, snapshot);
 
 		if (slot == NULL)
-			sagaz_no_such_event(event->event_id);
+			sagaz_mark_no_such_event(event->event_id);
 		sagaz_place_find(&mark->group, slot, snapshot, &event->place);
-		check_in_hand(mark, event);
+		check_mark_in_hand(mark, event);
 	}
 	if (log)
 		sagaz_scan_end(log);
@@ -108,7 +108,7 @@ find_events(Mark *mark)
 }
 
 static int
-compare_events(const void *a, const void *b)
+compare_marked_events(const void *a, const void *b)
 {
 	const MarkedEvent *x = a;
 	const MarkedEvent *y = b;
@@ -120,11 +120,11 @@ compare_events(const void *a, const void *b)
 
 /* Sort by batch and place; an event named twice counts once. */
 static void
-sort_events(Mark *mark)
+sort_marked_events(Mark *mark)
 {
 	int			kept = 0;
 
-	qsort(mark->events, mark->nevents, sizeof(MarkedEvent), compare_events);
+	qsort(mark->events, mark->nevents, sizeof(MarkedEvent), compare_marked_events);
 	for (int i = 0; i < mark->nevents; i++)
 		if (kept == 0 ||
 			mark->events[kept - 1].place.seq != mark->events[i].place.seq)
@@ -134,23 +134,23 @@ sort_events(Mark *mark)
 
 /* Under the batch's lock: is the event still the batch's? */
 static void
-check_still_out(const Mark *mark, const SagazLease *lease, MarkedEvent *event)
+check_mark_still_out(const Mark *mark, const SagazLease *lease, MarkedEvent *event)
 {
 	SagazScan  *log = NULL;
-	TupleTableSlot *slot = sagaz_event_fetch(&log, event->event_id,
-											 lease->snapshot);
+	TupleTableSlot *slot = sagaz_place_fetch_event(&log, event->event_id,
+												   lease->snapshot);
 
 	if (slot == NULL)
-		sagaz_no_such_event(event->event_id);
+		sagaz_mark_no_such_event(event->event_id);
 	sagaz_place_find(&mark->group, slot, lease->snapshot, &event->place);
 	if (event->place.holder != lease->batch_id)
-		not_in_hand(mark, event);
-	check_in_hand(mark, event);
+		mark_is_not_in_hand(mark, event);
+	check_mark_in_hand(mark, event);
 	sagaz_scan_end(log);
 }
 
 static void
-write_retry(const Mark *mark, SagazWriter *writer)
+write_marked_retry(const Mark *mark, SagazWriter *writer)
 {
 	if (mark->failed)
 	{
@@ -173,7 +173,7 @@ mark_retry(const Mark *mark, const SagazLease *lease, const MarkedEvent *event)
 	if (!sagaz_scan_next(scan))
 		elog(ERROR, "retry row went away");
 	sagaz_retry_row_copy(writer, scan->slot);
-	write_retry(mark, writer);
+	write_marked_retry(mark, writer);
 	sagaz_writer_update(writer, scan->slot, lease->snapshot);
 	sagaz_writer_end(writer);
 	sagaz_scan_end(scan);
@@ -181,12 +181,12 @@ mark_retry(const Mark *mark, const SagazLease *lease, const MarkedEvent *event)
 
 /* Make the retry row of an event that failed for the first time. */
 static void
-add_retry(const Mark *mark, const SagazLease *lease, const MarkedEvent *event)
+add_marked_retry(const Mark *mark, const SagazLease *lease, const MarkedEvent *event)
 {
 	SagazScan  *log = NULL;
 	SagazWriter *writer = sagaz_writer_begin("outbox_retry");
-	TupleTableSlot *slot = sagaz_event_fetch(&log, event->event_id,
-											 lease->snapshot);
+	TupleTableSlot *slot = sagaz_place_fetch_event(&log, event->event_id,
+												   lease->snapshot);
 
 	sagaz_retry_row_of_event(writer, mark->group.no, slot, RETRY_WAITING);
 	sagaz_writer_set(writer, retry_claimed_at,
@@ -207,15 +207,15 @@ mark_in_batch(const Mark *mark, MarkedEvent *events, int nevents)
 	int64	   *seqs = palloc(nevents * sizeof(int64));
 	int			held = 0;
 
-	sagaz_lease_open(events[0].place.holder, mark->worker_id, &lease);
+	sagaz_batch_lease_open(events[0].place.holder, mark->worker_id, &lease);
 	for (int i = 0; i < nevents; i++)
 	{
-		check_still_out(mark, &lease, &events[i]);
+		check_mark_still_out(mark, &lease, &events[i]);
 		seqs[i] = events[i].place.seq;
 		if (events[i].place.state == PLACE_RETRY)
 			mark_retry(mark, &lease, &events[i]);
 		else if (mark->failed)
-			add_retry(mark, &lease, &events[i]);
+			add_marked_retry(mark, &lease, &events[i]);
 	}
 	sagaz_receipt_events(lease.batch_id,
 						 mark->failed ? RECEIPT_EVENTS_MOVED : RECEIPT_EVENTS_SENT,
@@ -227,14 +227,14 @@ mark_in_batch(const Mark *mark, MarkedEvent *events, int nevents)
 			held += sagaz_hold_back(&lease, events[i].place.lane,
 									events[i].place.seq, mark->now);
 		else if (events[i].place.state == PLACE_RETRY)
-			sagaz_retry_let_go_of(&mark->group, events[i].place.seq);
+			sagaz_hold_let_go_of(&mark->group, events[i].place.seq);
 	}
-	sagaz_lease_close_if_done(&lease, nevents + held, mark->now);
-	sagaz_lease_done(&lease);
+	sagaz_batch_close_if_done(&lease, nevents + held, mark->now);
+	sagaz_batch_lease_done(&lease);
 }
 
 static void
-read_event_ids(FunctionCallInfo fcinfo, Mark *mark)
+read_marked_ids(FunctionCallInfo fcinfo, Mark *mark)
 {
 	Datum	   *ids;
 	bool	   *nulls;
@@ -262,8 +262,8 @@ mark_events(Mark *mark)
 	int			first = 0;
 
 	mark->now = GetCurrentTimestamp();
-	find_events(mark);
-	sort_events(mark);
+	find_marked_events(mark);
+	sort_marked_events(mark);
 	for (int i = 1; i <= mark->nevents; i++)
 	{
 		if (i < mark->nevents &&
@@ -297,7 +297,7 @@ sagaz_mark_sent(PG_FUNCTION_ARGS)
 {
 	Mark		mark = {0};
 
-	read_event_ids(fcinfo, &mark);
+	read_marked_ids(fcinfo, &mark);
 	mark.worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	sagaz_group_get(sagaz_text_argument(fcinfo, 2, "consumer_group"),
 					&mark.group);
@@ -310,9 +310,9 @@ sagaz_mark_failed(PG_FUNCTION_ARGS)
 {
 	Mark		mark = {0};
 
-	read_event_ids(fcinfo, &mark);
+	read_marked_ids(fcinfo, &mark);
 	mark.worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
-	mark.error = sagaz_optional_text(fcinfo, 2);
+	mark.error = sagaz_text_argument_or_null(fcinfo, 2);
 	mark.failed = true;
 	sagaz_group_get(sagaz_text_argument(fcinfo, 3, "consumer_group"),
 					&mark.group);

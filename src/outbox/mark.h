@@ -7,13 +7,13 @@
 
 #include "outbox/batch.h"
 
-extern void sagaz_no_such_event(Datum event_id);
+extern void sagaz_mark_no_such_event(Datum event_id);
 extern void sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
 									const char *worker_id, const char *error);
 
 /* hold.c */
 extern int	sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq,
 							TimestampTz now);
-extern void sagaz_retry_let_go_of(const SagazGroup *group, int64 seq);
+extern void sagaz_hold_let_go_of(const SagazGroup *group, int64 seq);
 
 #endif							/* SAGAZ_MARK_H */

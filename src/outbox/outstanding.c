@@ -17,7 +17,7 @@
 #include "outbox/place_number.h"
 
 static bool
-is_known(List *batches, int64 batch_id)
+is_known_outstanding(List *batches, int64 batch_id)
 {
 	ListCell   *cell;
 
@@ -28,8 +28,8 @@ is_known(List *batches, int64 batch_id)
 }
 
 static List *
-add_batches_of_lane(List *batches, const SagazGroup *group, int16 lane,
-					Snapshot snapshot)
+add_outstanding_of_lane(List *batches, const SagazGroup *group, int16 lane,
+						Snapshot snapshot)
 {
 	SagazCursor cursor;
 	ListCell   *cell;
@@ -41,7 +41,7 @@ add_batches_of_lane(List *batches, const SagazGroup *group, int16 lane,
 		SagazOutstanding *batch;
 		TimestampTz until;
 
-		if (is_known(batches, owed->holder) ||
+		if (is_known_outstanding(batches, owed->holder) ||
 			sagaz_receipt_closing(owed->holder, snapshot, &until) != 0)
 			continue;
 		batch = palloc0(sizeof(SagazOutstanding));
@@ -53,7 +53,7 @@ add_batches_of_lane(List *batches, const SagazGroup *group, int16 lane,
 }
 
 static int
-compare_batches(const ListCell *a, const ListCell *b)
+compare_outstanding(const ListCell *a, const ListCell *b)
 {
 	int64		x = ((const SagazOutstanding *) lfirst(a))->batch_id;
 	int64		y = ((const SagazOutstanding *) lfirst(b))->batch_id;
@@ -70,9 +70,9 @@ sagaz_outstanding_batches(const SagazGroup *group, const int16 *lane)
 
 	for (int16 i = 0; i < SAGAZ_LANES; i++)
 		if (lane == NULL || *lane == i)
-			batches = add_batches_of_lane(batches, group, i, snapshot);
+			batches = add_outstanding_of_lane(batches, group, i, snapshot);
 	UnregisterSnapshot(snapshot);
-	list_sort(batches, compare_batches);
+	list_sort(batches, compare_outstanding);
 	return batches;
 }
 
@@ -88,6 +88,6 @@ sagaz_outstanding_lock(SagazOutstanding *batch)
 	sagaz_receipts_read(batch->batch_id, snapshot, &receipts);
 	UnregisterSnapshot(snapshot);
 	batch->extended_to = receipts.until;
-	batch->lease_end = sagaz_lease_end(batch->claimed_at, receipts.until);
+	batch->lease_end = sagaz_batch_lease_end(batch->claimed_at, receipts.until);
 	return receipts.closed_by == 0;
 }

@@ -20,8 +20,8 @@
 #define OWED_ACKED			16
 
 static void
-encode_entry(StringInfo buffer, const SagazOwed *owed,
-			 const SagazOwedBase *base)
+encode_owed_entry(StringInfo buffer, const SagazOwed *owed,
+				  const SagazOwedBase *base)
 {
 	int			flags = 0;
 
@@ -35,60 +35,60 @@ encode_entry(StringInfo buffer, const SagazOwed *owed,
 		flags |= OWED_OTHER_HI;
 	if (owed->nacked > 0)
 		flags |= OWED_ACKED;
-	sagaz_put_number(buffer, base->batch_id - owed->holder);
-	sagaz_put_number(buffer, flags);
-	sagaz_put_signed(buffer, base->claimed_at - owed->claimed_at);
+	sagaz_varint_put(buffer, base->batch_id - owed->holder);
+	sagaz_varint_put(buffer, flags);
+	sagaz_varint_put_signed(buffer, base->claimed_at - owed->claimed_at);
 	if (!owed->range)
 		return;
 	if (flags & OWED_OTHER_ROOT)
-		sagaz_put_number(buffer, owed->holder - owed->root);
+		sagaz_varint_put(buffer, owed->holder - owed->root);
 	if (flags & OWED_OTHER_WINDOW)
-		sagaz_put_number(buffer, owed->root - owed->window_batch);
+		sagaz_varint_put(buffer, owed->root - owed->window_batch);
 	if (flags & OWED_OTHER_HI)
-		sagaz_put_number(buffer, owed->hi);
-	sagaz_put_number(buffer, owed->hi - owed->lo);
+		sagaz_varint_put(buffer, owed->hi);
+	sagaz_varint_put(buffer, owed->hi - owed->lo);
 	if (flags & OWED_ACKED)
 	{
 		int64		previous = owed->lo;
 
-		sagaz_put_number(buffer, owed->nacked);
+		sagaz_varint_put(buffer, owed->nacked);
 		for (int i = 0; i < owed->nacked; i++)
 		{
-			sagaz_put_number(buffer, owed->acked[i] - previous);
+			sagaz_varint_put(buffer, owed->acked[i] - previous);
 			previous = owed->acked[i];
 		}
 	}
 }
 
 static SagazOwed *
-decode_entry(SagazReader *reader, const SagazOwedBase *base)
+decode_owed_entry(SagazBytes *reader, const SagazOwedBase *base)
 {
 	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
 	int			flags;
 
-	owed->holder = base->batch_id - sagaz_get_number(reader);
-	flags = (int) sagaz_get_number(reader);
-	owed->claimed_at = base->claimed_at - sagaz_get_signed(reader);
+	owed->holder = base->batch_id - sagaz_varint_get(reader);
+	flags = (int) sagaz_varint_get(reader);
+	owed->claimed_at = base->claimed_at - sagaz_varint_get_signed(reader);
 	owed->range = (flags & OWED_NO_RANGE) == 0;
 	owed->root = owed->window_batch = owed->holder;
 	if (!owed->range)
 		return owed;
 	if (flags & OWED_OTHER_ROOT)
-		owed->root -= sagaz_get_number(reader);
+		owed->root -= sagaz_varint_get(reader);
 	owed->window_batch = owed->root;
 	if (flags & OWED_OTHER_WINDOW)
-		owed->window_batch -= sagaz_get_number(reader);
+		owed->window_batch -= sagaz_varint_get(reader);
 	owed->hi = flags & OWED_OTHER_HI ?
-		(int64) sagaz_get_number(reader) : base->last_seq;
-	owed->lo = owed->hi - sagaz_get_number(reader);
+		(int64) sagaz_varint_get(reader) : base->last_seq;
+	owed->lo = owed->hi - sagaz_varint_get(reader);
 	if (flags & OWED_ACKED)
 	{
 		int64		previous = owed->lo;
 
-		owed->nacked = (int) sagaz_get_number(reader);
+		owed->nacked = (int) sagaz_varint_get(reader);
 		owed->acked = palloc(owed->nacked * sizeof(int64));
 		for (int i = 0; i < owed->nacked; i++)
-			owed->acked[i] = previous += sagaz_get_number(reader);
+			owed->acked[i] = previous += sagaz_varint_get(reader);
 	}
 	return owed;
 }
@@ -102,7 +102,7 @@ sagaz_owed_encode(List *owed, const SagazOwedBase *base)
 	initStringInfo(&buffer);
 	appendStringInfoSpaces(&buffer, VARHDRSZ);
 	foreach(cell, owed)
-		encode_entry(&buffer, lfirst(cell), base);
+		encode_owed_entry(&buffer, lfirst(cell), base);
 	SET_VARSIZE(buffer.data, buffer.len);
 	return (bytea *) buffer.data;
 }
@@ -110,12 +110,12 @@ sagaz_owed_encode(List *owed, const SagazOwedBase *base)
 List *
 sagaz_owed_decode(Datum value, const SagazOwedBase *base)
 {
-	SagazReader reader;
+	SagazBytes reader;
 	List	   *owed = NIL;
 
-	sagaz_reader_init(&reader, value);
+	sagaz_varint_begin(&reader, value);
 	while (reader.at < reader.end)
-		owed = lappend(owed, decode_entry(&reader, base));
+		owed = lappend(owed, decode_owed_entry(&reader, base));
 	return owed;
 }
 

@@ -45,14 +45,14 @@ typedef struct Peek
 } Peek;
 
 static void
-note_time(Peek *peek, TimestampTz at)
+note_peeked_time(Peek *peek, TimestampTz at)
 {
 	peek->next = Min(peek->next, at);
 }
 
 /* Would a claim hand out this event of the log? */
 static bool
-is_for_group(Peek *peek, TupleTableSlot *event)
+peek_is_for_group(Peek *peek, TupleTableSlot *event)
 {
 	const SagazGroup *group = &peek->group;
 
@@ -67,7 +67,7 @@ is_for_group(Peek *peek, TupleTableSlot *event)
 
 		if (available > peek->now)
 		{
-			note_time(peek, available);
+			note_peeked_time(peek, available);
 			return false;
 		}
 	}
@@ -79,9 +79,9 @@ is_for_group(Peek *peek, TupleTableSlot *event)
 
 /* Is one of the events of a range to be handed out? */
 static bool
-range_has_event(Peek *peek, const SagazWindow *window, int64 after,
-				int64 upto, const SagazOwed *again,
-				const SagazReceipts *receipts)
+peek_at_range(Peek *peek, const SagazWindow *window, int64 after,
+			  int64 upto, const SagazOwed *again,
+			  const SagazReceipts *receipts)
 {
 	SagazWindowScan *scan =
 		sagaz_window_scan_begin(window, peek->cluster, peek->lane, after,
@@ -98,10 +98,10 @@ range_has_event(Peek *peek, const SagazWindow *window, int64 after,
 		if (again && (sagaz_owed_acked(again, seq) ||
 					  (receipts->nseqs > 0 &&
 					   bsearch(&seq, receipts->seqs, receipts->nseqs,
-							   sizeof(int64), sagaz_compare_seqs))))
+							   sizeof(int64), sagaz_receipt_compare_seqs))))
 			continue;
 		if (!sagaz_retry_places_have(&places, seq))
-			found = is_for_group(peek, event);
+			found = peek_is_for_group(peek, event);
 		if (sagaz_window_scan_rows_read(scan) > MANY_ROWS)
 			found = true;
 	}
@@ -112,18 +112,18 @@ range_has_event(Peek *peek, const SagazWindow *window, int64 after,
 
 /* Is there an event that no claim has come to? */
 static bool
-has_new(Peek *peek)
+peek_at_new(Peek *peek)
 {
 	SagazWindow next = {.from = peek->cursor.window.to,.to = peek->end};
 
-	return range_has_event(peek, &next, 0, PG_INT64_MAX, NULL, NULL) ||
-		range_has_event(peek, &peek->cursor.window, peek->cursor.last_seq,
-						PG_INT64_MAX, NULL, NULL);
+	return peek_at_range(peek, &next, 0, PG_INT64_MAX, NULL, NULL) ||
+		peek_at_range(peek, &peek->cursor.window, peek->cursor.last_seq,
+					  PG_INT64_MAX, NULL, NULL);
 }
 
 /* Note when the first retry that waits is due. */
 static void
-note_next_due(Peek *peek)
+peek_at_next_due(Peek *peek)
 {
 	ScanKeyData keys[3];
 	SagazScan  *scan;
@@ -134,14 +134,14 @@ note_next_due(Peek *peek)
 	scan = sagaz_scan_begin("outbox_retry", "outbox_retry_due",
 							peek->snapshot, keys, 3, ForwardScanDirection);
 	if (sagaz_scan_next(scan))
-		note_time(peek, DatumGetTimestampTz(sagaz_column(scan->slot,
-														 retry_next_attempt_at)));
+		note_peeked_time(peek, DatumGetTimestampTz(sagaz_column(scan->slot,
+																retry_next_attempt_at)));
 	sagaz_scan_end(scan);
 }
 
 /* Is there a retry that is due and waits for no other? */
 static bool
-has_due_retry(Peek *peek)
+peek_at_due_retry(Peek *peek)
 {
 	SagazScan  *due = sagaz_retry_scan_due(peek->group.no, peek->lane,
 										   peek->now, peek->snapshot);
@@ -155,7 +155,7 @@ has_due_retry(Peek *peek)
 								peek->snapshot);
 	sagaz_scan_end(due);
 	if (!found)
-		note_next_due(peek);
+		peek_at_next_due(peek);
 	return found;
 }
 
@@ -165,7 +165,7 @@ has_due_retry(Peek *peek)
  * an ordered group gets nothing else from the lane.
  */
 static bool
-look_at_owed(Peek *peek, const SagazOwed *owed, bool *found)
+peek_at_owed(Peek *peek, const SagazOwed *owed, bool *found)
 {
 	SagazReceipts receipts;
 	SagazWindow window;
@@ -175,29 +175,29 @@ look_at_owed(Peek *peek, const SagazOwed *owed, bool *found)
 	if (receipts.closed_by == RECEIPT_SENT)
 		return false;
 	if (receipts.closed_by == 0)
-		free_at = sagaz_lease_end(owed->claimed_at, receipts.until);
+		free_at = sagaz_batch_lease_end(owed->claimed_at, receipts.until);
 	else if (!owed->range)
 		return false;
 	else
 		free_at = receipts.until;
 	if (free_at > peek->now)
 	{
-		note_time(peek, free_at);
+		note_peeked_time(peek, free_at);
 		return true;
 	}
 	/* an expired batch of retries: a claim takes it over */
 	if (!owed->range)
 		*found = true;
-	else if (sagaz_batch_window(peek->group.no, peek->lane,
-								owed->window_batch, peek->snapshot, &window))
-		*found = range_has_event(peek, &window, owed->lo, owed->hi, owed,
-								 &receipts);
+	else if (sagaz_cursor_window(peek->group.no, peek->lane,
+								 owed->window_batch, peek->snapshot, &window))
+		*found = peek_at_range(peek, &window, owed->lo, owed->hi, owed,
+							   &receipts);
 	return false;
 }
 
 /* Is there something in the lane? */
 static bool
-look_at_lane(Peek *peek)
+peek_at_lane(Peek *peek)
 {
 	ListCell   *cell;
 	bool		found = false;
@@ -206,12 +206,12 @@ look_at_lane(Peek *peek)
 					  &peek->cursor);
 	foreach(cell, peek->cursor.owed)
 	{
-		if (look_at_owed(peek, lfirst(cell), &found) && peek->group.ordered)
+		if (peek_at_owed(peek, lfirst(cell), &found) && peek->group.ordered)
 			return false;
 		if (found)
 			return true;
 	}
-	return has_due_retry(peek) || has_new(peek);
+	return peek_at_due_retry(peek) || peek_at_new(peek);
 }
 
 /*
@@ -229,14 +229,14 @@ sagaz_peek(const char *group_name, TimestampTz now, TimestampTz *next)
 		sagaz_group_get(group_name, &peek.group);
 	else
 		(void) sagaz_group_find(group_name, &peek.group);
-	peek.snapshot = sagaz_end_read(&peek.end);
+	peek.snapshot = sagaz_window_end_read(&peek.end);
 	peek.cluster = sagaz_cluster_active(peek.snapshot);
-	sagaz_end_set_epoch(&peek.end, peek.cluster);
+	sagaz_window_end_set_epoch(&peek.end, peek.cluster);
 	peek.blocking = peek.group.ordered &&
 		sagaz_retry_blocks_any(peek.group.no, peek.snapshot);
 	while (!found && !peek.group.paused && peek.lane < SAGAZ_LANES)
 	{
-		found = look_at_lane(&peek);
+		found = peek_at_lane(&peek);
 		peek.lane++;
 	}
 	UnregisterSnapshot(peek.snapshot);

@@ -18,7 +18,7 @@
  * next ones, too; the row stays valid until then.
  */
 TupleTableSlot *
-sagaz_event_fetch(SagazScan **scan, Datum event_id, Snapshot snapshot)
+sagaz_place_fetch_event(SagazScan **scan, Datum event_id, Snapshot snapshot)
 {
 	ScanKeyData key;
 
@@ -33,22 +33,22 @@ sagaz_event_fetch(SagazScan **scan, Datum event_id, Snapshot snapshot)
 
 /* Is the event one of those that the entry owes? */
 bool
-sagaz_owed_covers(const SagazOwed *owed, int16 group_no, int16 lane,
-				  uint64 pos, int64 seq, const SagazCluster *cluster,
-				  Snapshot snapshot)
+sagaz_place_is_owed(const SagazOwed *owed, int16 group_no, int16 lane,
+					uint64 pos, int64 seq, const SagazCluster *cluster,
+					Snapshot snapshot)
 {
 	SagazWindow window;
 
 	return owed->range && seq > owed->lo && seq <= owed->hi &&
 		!sagaz_owed_acked(owed, seq) &&
-		sagaz_batch_window(group_no, lane, owed->window_batch, snapshot,
-						   &window) &&
+		sagaz_cursor_window(group_no, lane, owed->window_batch, snapshot,
+							&window) &&
 		sagaz_window_has(&window, cluster, pos, seq);
 }
 
 /* Does a retry row tell where the event stands? */
 static bool
-find_retry(const SagazGroup *group, Snapshot snapshot, SagazPlace *place)
+find_place_of_retry(const SagazGroup *group, Snapshot snapshot, SagazPlace *place)
 {
 	SagazScan  *scan = sagaz_retry_row_of(group->no, place->seq, snapshot);
 	bool		found = sagaz_scan_next(scan);
@@ -66,19 +66,19 @@ find_retry(const SagazGroup *group, Snapshot snapshot, SagazPlace *place)
 
 /* Where an event that left the log's straight path in nothing stands. */
 static void
-find_on_path(const SagazGroup *group, uint64 pos, Snapshot snapshot,
-			 SagazPlace *place)
+find_place_on_path(const SagazGroup *group, uint64 pos, Snapshot snapshot,
+				   SagazPlace *place)
 {
 	SagazCluster *cluster = sagaz_cluster_read(snapshot);
 	SagazCursor cursor;
 	ListCell   *cell;
 
 	sagaz_cursor_read(group->no, place->lane, snapshot, &cursor);
-	if (!sagaz_end_saw(&cursor.window.from, cluster, pos, place->seq) &&
-		!(sagaz_end_saw(&cursor.window.to, cluster, pos, place->seq) &&
+	if (!sagaz_window_end_saw(&cursor.window.from, cluster, pos, place->seq) &&
+		!(sagaz_window_end_saw(&cursor.window.to, cluster, pos, place->seq) &&
 		  place->seq <= cursor.last_seq))
 	{
-		place->state = PLACE_AHEAD;
+		place->state = PLACE_UNREAD;
 		return;
 	}
 	place->state = PLACE_FINISHED;
@@ -88,8 +88,8 @@ find_on_path(const SagazGroup *group, uint64 pos, Snapshot snapshot,
 		TimestampTz until;
 		int			closed_by;
 
-		if (!sagaz_owed_covers(owed, group->no, place->lane, pos, place->seq,
-							   cluster, snapshot))
+		if (!sagaz_place_is_owed(owed, group->no, place->lane, pos, place->seq,
+								 cluster, snapshot))
 			continue;
 		closed_by = sagaz_receipt_closing(owed->holder, snapshot, &until);
 		place->holder = owed->holder;
@@ -103,14 +103,14 @@ find_on_path(const SagazGroup *group, uint64 pos, Snapshot snapshot,
 
 /* Does a receipt of the holder name the event as finished? */
 static bool
-is_acked(const SagazPlace *place, Snapshot snapshot)
+place_is_acked(const SagazPlace *place, Snapshot snapshot)
 {
 	SagazReceipts receipts;
 
 	sagaz_receipts_read(place->holder, snapshot, &receipts);
 	return receipts.nseqs > 0 &&
 		bsearch(&place->seq, receipts.seqs, receipts.nseqs, sizeof(int64),
-				sagaz_compare_seqs) != NULL;
+				sagaz_receipt_compare_seqs) != NULL;
 }
 
 /* Where does an event of the log stand for a group? */
@@ -121,11 +121,11 @@ sagaz_place_find(const SagazGroup *group, TupleTableSlot *event,
 	memset(place, 0, sizeof(SagazPlace));
 	place->seq = DatumGetInt64(sagaz_column(event, outbox_seq));
 	place->lane = DatumGetInt16(sagaz_column(event, outbox_lane));
-	if (find_retry(group, snapshot, place))
+	if (find_place_of_retry(group, snapshot, place))
 		return;
-	find_on_path(group, DatumGetUInt64(sagaz_column(event, outbox_pos)),
-				 snapshot, place);
+	find_place_on_path(group, DatumGetUInt64(sagaz_column(event, outbox_pos)),
+					   snapshot, place);
 	if ((place->state == PLACE_HELD_OUT || place->state == PLACE_RETURNED) &&
-		is_acked(place, snapshot))
+		place_is_acked(place, snapshot))
 		place->state = PLACE_FINISHED;
 }

@@ -10,7 +10,7 @@
 
 typedef enum SagazPlaceState
 {
-	PLACE_AHEAD,				/* the group has not come to it */
+	PLACE_UNREAD,				/* the group has not come to it */
 	PLACE_HELD_OUT,				/* in an open batch: holder */
 	PLACE_RETURNED,				/* was in a batch that ended without it */
 	PLACE_FINISHED,				/* sent, off the log */
@@ -26,12 +26,12 @@ typedef struct SagazPlace
 	int			retry_state;	/* of PLACE_RETRY */
 } SagazPlace;
 
-extern TupleTableSlot *sagaz_event_fetch(SagazScan **scan, Datum event_id,
-										 Snapshot snapshot);
+extern TupleTableSlot *sagaz_place_fetch_event(SagazScan **scan, Datum event_id,
+											   Snapshot snapshot);
 extern void sagaz_place_find(const SagazGroup *group, TupleTableSlot *event,
 							 Snapshot snapshot, SagazPlace *place);
-extern bool sagaz_owed_covers(const SagazOwed *owed, int16 group_no,
-							  int16 lane, uint64 pos, int64 seq,
-							  const SagazCluster *cluster, Snapshot snapshot);
+extern bool sagaz_place_is_owed(const SagazOwed *owed, int16 group_no,
+								int16 lane, uint64 pos, int64 seq,
+								const SagazCluster *cluster, Snapshot snapshot);
 
 #endif							/* SAGAZ_PLACE_H */

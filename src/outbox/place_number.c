@@ -24,12 +24,12 @@ PG_FUNCTION_INFO_V1(sagaz_lane);
 
 /* Draw the next number for an event that this transaction inserts. */
 int64
-sagaz_draw_seq(void)
+sagaz_draw_place_number(void)
 {
 	int64		seq;
 
 	(void) GetTopTransactionId();
-	sagaz_note_first_use();
+	sagaz_cluster_note_first_use();
 	seq = nextval_internal(sagaz_relation_id(SAGAZ_SEQUENCE), false);
 	sagaz_wake_at_commit();
 	return seq;
@@ -38,7 +38,7 @@ sagaz_draw_seq(void)
 Datum
 sagaz_next_seq(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64(sagaz_draw_seq());
+	PG_RETURN_INT64(sagaz_draw_place_number());
 }
 
 /*

@@ -8,11 +8,11 @@
 #define SAGAZ_LANES 4
 #define SAGAZ_SEQUENCE "outbox_seq"
 
-extern int64 sagaz_draw_seq(void);
+extern int64 sagaz_draw_place_number(void);
 extern int16 sagaz_lane_of(const char *saga_id, int length);
 
 /* last_seq.c */
 extern int64 sagaz_last_seq(void);
-extern void sagaz_check_sequence_cache(void);
+extern void sagaz_check_seq_cache(void);
 
 #endif							/* SAGAZ_PLACE_NUMBER_H */

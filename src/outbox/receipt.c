@@ -34,7 +34,7 @@ scan_receipts(const char *index, int64 batch_id, Snapshot snapshot)
 }
 
 static TimestampTz
-until_of(TupleTableSlot *slot)
+read_receipt_until(TupleTableSlot *slot)
 {
 	if (sagaz_column_is_null(slot, receipt_until))
 		return 0;
@@ -51,14 +51,14 @@ sagaz_receipt_closing(int64 batch_id, Snapshot snapshot, TimestampTz *until)
 	if (sagaz_scan_next(scan))
 	{
 		kind = DatumGetInt16(sagaz_column(scan->slot, receipt_kind));
-		*until = until_of(scan->slot);
+		*until = read_receipt_until(scan->slot);
 	}
 	sagaz_scan_end(scan);
 	return kind;
 }
 
 static void
-add_seqs(SagazReceipts *receipts, Datum array)
+add_receipt_seqs(SagazReceipts *receipts, Datum array)
 {
 	Datum	   *values;
 	int			count;
@@ -75,7 +75,7 @@ add_seqs(SagazReceipts *receipts, Datum array)
 
 /* For qsort() and bsearch() of places. */
 int
-sagaz_compare_seqs(const void *a, const void *b)
+sagaz_receipt_compare_seqs(const void *a, const void *b)
 {
 	int64		x = *(const int64 *) a;
 	int64		y = *(const int64 *) b;
@@ -92,17 +92,17 @@ add_receipt(SagazReceipts *receipts, TupleTableSlot *slot)
 	{
 		case RECEIPT_EXTENDED:
 			if (receipts->closed_by == 0)
-				receipts->until = Max(receipts->until, until_of(slot));
+				receipts->until = Max(receipts->until, read_receipt_until(slot));
 			break;
 		case RECEIPT_EVENTS_SENT:
 		case RECEIPT_EVENTS_MOVED:
 			receipts->events += DatumGetInt32(sagaz_column(slot, receipt_events));
-			add_seqs(receipts, sagaz_column(slot, receipt_seqs));
+			add_receipt_seqs(receipts, sagaz_column(slot, receipt_seqs));
 			break;
 		default:
 			receipts->closed_by = kind;
 			receipts->closed_at = DatumGetTimestampTz(sagaz_column(slot, receipt_at));
-			receipts->until = until_of(slot);
+			receipts->until = read_receipt_until(slot);
 			break;
 	}
 }
@@ -121,7 +121,7 @@ sagaz_receipts_read(int64 batch_id, Snapshot snapshot, SagazReceipts *receipts)
 	}
 	if (receipts->nseqs > 1)
 		qsort(receipts->seqs, receipts->nseqs, sizeof(int64),
-			  sagaz_compare_seqs);
+			  sagaz_receipt_compare_seqs);
 }
 
 static SagazWriter *

@@ -19,7 +19,7 @@ typedef struct SagazReceipts
 	int64	   *seqs;			/* their places, sorted */
 } SagazReceipts;
 
-extern int	sagaz_compare_seqs(const void *a, const void *b);
+extern int	sagaz_receipt_compare_seqs(const void *a, const void *b);
 extern void sagaz_receipts_read(int64 batch_id, Snapshot snapshot,
 								SagazReceipts *receipts);
 extern int	sagaz_receipt_closing(int64 batch_id, Snapshot snapshot,

@@ -27,7 +27,7 @@
 #define STEPS_BEFORE_JUMP 4
 
 static void
-next_place(SagazRetryPlaces *places)
+next_retry_place(SagazRetryPlaces *places)
 {
 	places->seq = PG_INT64_MAX;
 	if (sagaz_scan_next(places->scan))
@@ -45,19 +45,19 @@ sagaz_retry_places_begin(SagazRetryPlaces *places, int16 group_no,
 	sagaz_key_int8(&keys[1], 2, BTGreaterStrategyNumber, after);
 	places->scan = sagaz_scan_begin("outbox_retry", "outbox_retry_pkey",
 									snapshot, keys, 2, ForwardScanDirection);
-	next_place(places);
+	next_retry_place(places);
 }
 
 /* Go to the first of the group's rows at a place from seq on. */
 static void
-jump_to_place(SagazRetryPlaces *places, int64 seq)
+jump_to_retry_place(SagazRetryPlaces *places, int64 seq)
 {
 	ScanKeyData keys[2];
 
 	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, places->group_no);
 	sagaz_key_int8(&keys[1], 2, BTGreaterStrategyNumber, seq - 1);
 	sagaz_scan_again(places->scan, keys, 2);
-	next_place(places);
+	next_retry_place(places);
 }
 
 /* To be asked with rising places. */
@@ -67,9 +67,9 @@ sagaz_retry_places_have(SagazRetryPlaces *places, int64 seq)
 	for (int step = 0; places->seq < seq; step++)
 	{
 		if (step < STEPS_BEFORE_JUMP)
-			next_place(places);
+			next_retry_place(places);
 		else
-			jump_to_place(places, seq);
+			jump_to_retry_place(places, seq);
 	}
 	return places->seq == seq;
 }
@@ -197,7 +197,7 @@ sagaz_retry_clear(SagazWriter *writer, int attnum)
  * each time and loses up to half by chance, lest all come back at once.
  */
 TimestampTz
-sagaz_next_attempt(TimestampTz now, int retry_count)
+sagaz_retry_next_attempt(TimestampTz now, int retry_count)
 {
 	int64		wait_ms = sagaz_retry_backoff;
 
@@ -223,7 +223,7 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error)
 	else
 	{
 		sagaz_writer_set(writer, retry_next_attempt_at,
-						 TimestampTzGetDatum(sagaz_next_attempt(at, count)));
+						 TimestampTzGetDatum(sagaz_retry_next_attempt(at, count)));
 		sagaz_wake_at_commit();
 	}
 	if (error)

@@ -42,7 +42,7 @@ extern int	sagaz_retry_finish_batch(const SagazGroup *group, int64 batch_id,
 									 TimestampTz at, Snapshot snapshot);
 extern int	sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 									 Snapshot snapshot);
-extern TimestampTz sagaz_next_attempt(TimestampTz now, int retry_count);
+extern TimestampTz sagaz_retry_next_attempt(TimestampTz now, int retry_count);
 extern void sagaz_retry_failed(SagazWriter *writer, TimestampTz at,
 							   const char *error);
 extern void sagaz_retry_forget_claim(SagazWriter *writer);

@@ -41,7 +41,7 @@ sagaz_stream_places_reset(SagazStreamPlaces *places)
 void
 sagaz_stream_places_add(SagazStreamPlaces *places, int64 seq)
 {
-	sagaz_put_signed(&places->bytes, seq - places->last);
+	sagaz_varint_put_signed(&places->bytes, seq - places->last);
 	places->last = seq;
 	places->count++;
 }
@@ -55,16 +55,16 @@ sagaz_stream_places_encode(const SagazStreamPlaces *places)
 }
 
 static void
-decode_places(Datum value, SagazStreamRow *row)
+decode_stream_places(Datum value, SagazStreamRow *row)
 {
-	SagazReader reader;
+	SagazBytes reader;
 	int64		seq = 0;
 
-	sagaz_reader_init(&reader, value);
+	sagaz_varint_begin(&reader, value);
 	row->seqs = palloc((reader.end - reader.at + 1) * sizeof(int64));
 	row->count = 0;
 	while (reader.at < reader.end)
-		row->seqs[row->count++] = seq += sagaz_get_signed(&reader);
+		row->seqs[row->count++] = seq += sagaz_varint_get_signed(&reader);
 }
 
 /* The group's rows from that ms on, the lowest first. */
@@ -110,7 +110,7 @@ sagaz_stream_scan_next(SagazScan *scan, const char *worker_id,
 			DatumGetTimestampTz(sagaz_column(scan->slot, batch_claimed_at));
 		row->lane = DatumGetInt16(sagaz_column(scan->slot, batch_lane));
 		row->closed_by = sagaz_receipt_closing(row->batch_id, snapshot, &until);
-		decode_places(sagaz_column(scan->slot, batch_stream_places), row);
+		decode_stream_places(sagaz_column(scan->slot, batch_stream_places), row);
 		return true;
 	}
 	return false;

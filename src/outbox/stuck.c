@@ -20,16 +20,16 @@ PG_FUNCTION_INFO_V1(sagaz_release_stuck_events);
 
 /* End the lease of an open batch whose lock is ours; returns its events. */
 static int
-end_lease(int64 batch_id, TimestampTz now)
+end_stuck_lease(int64 batch_id, TimestampTz now)
 {
 	SagazLease	lease;
 	int			events;
 
-	sagaz_lease_open(batch_id, NULL, &lease);
+	sagaz_batch_lease_open(batch_id, NULL, &lease);
 	events = lease.events - lease.receipts.events;
 	sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0, NULL);
 	(void) sagaz_retry_return_batch(batch_id, now, lease.snapshot);
-	sagaz_lease_done(&lease);
+	sagaz_batch_lease_done(&lease);
 	CommandCounterIncrement();
 	return events;
 }
@@ -41,7 +41,7 @@ end_lease(int64 batch_id, TimestampTz now)
 Datum
 sagaz_release_stuck_events(PG_FUNCTION_ARGS)
 {
-	int64		older_than = sagaz_interval_us(fcinfo, 0, "claimed_older_than");
+	int64		older_than = sagaz_interval_argument(fcinfo, 0, "claimed_older_than");
 	TimestampTz now = GetCurrentTimestamp();
 	SagazGroup	group;
 	ListCell   *cell;
@@ -57,7 +57,7 @@ sagaz_release_stuck_events(PG_FUNCTION_ARGS)
 		if (batch->claimed_at > now - older_than ||
 			!sagaz_outstanding_lock(batch) || batch->extended_to > now)
 			continue;
-		released += end_lease(batch->batch_id, now);
+		released += end_stuck_lease(batch->batch_id, now);
 	}
 	if (released > 0)
 		sagaz_wake_at_commit();

@@ -22,7 +22,7 @@
 
 /* The moment before everything. */
 void
-sagaz_end_zero(SagazEnd *end)
+sagaz_window_end_zero(SagazEnd *end)
 {
 	memset(end, 0, sizeof(SagazEnd));
 	end->next_xid = end->xmin = end->xmax = SAGAZ_FIRST_POS;
@@ -40,7 +40,7 @@ full_xid(uint64 next, TransactionId xid)
 }
 
 static int
-compare_xids(const void *a, const void *b)
+compare_window_xids(const void *a, const void *b)
 {
 	uint64		x = *(const uint64 *) a;
 	uint64		y = *(const uint64 *) b;
@@ -53,16 +53,16 @@ compare_xids(const void *a, const void *b)
  * transaction that is just being prepared may be listed twice.
  */
 static void
-add_running(SagazEnd *end, Snapshot snapshot, uint64 next, uint64 own)
+add_window_running(SagazEnd *end, Snapshot snapshot, uint64 next, uint64 own)
 {
 	end->running = palloc((snapshot->xcnt + 1) * sizeof(uint64));
 	for (uint32 i = 0; i < snapshot->xcnt; i++)
 		end->running[end->nrunning++] = full_xid(next, snapshot->xip[i]);
 	if (own != 0 && own < end->xmax)
 		end->running[end->nrunning++] = own;
-	qsort(end->running, end->nrunning, sizeof(uint64), compare_xids);
+	qsort(end->running, end->nrunning, sizeof(uint64), compare_window_xids);
 	end->nrunning = qunique(end->running, end->nrunning, sizeof(uint64),
-							compare_xids);
+							compare_window_xids);
 }
 
 /*
@@ -71,7 +71,7 @@ add_running(SagazEnd *end, Snapshot snapshot, uint64 next, uint64 own)
  * with that snapshot.
  */
 Snapshot
-sagaz_end_read(SagazEnd *end)
+sagaz_window_end_read(SagazEnd *end)
 {
 	Snapshot	snapshot;
 	uint64		own = U64FromFullTransactionId(GetTopFullTransactionIdIfAny());
@@ -83,20 +83,20 @@ sagaz_end_read(SagazEnd *end)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	next = U64FromFullTransactionId(ReadNextFullTransactionId());
 	end->xmax = full_xid(next, snapshot->xmax);
-	add_running(end, snapshot, next, own);
+	add_window_running(end, snapshot, next, own);
 	end->xmin = end->nrunning > 0 ? end->running[0] : end->xmax;
 	return snapshot;
 }
 
 void
-sagaz_end_set_epoch(SagazEnd *end, const SagazCluster *cluster)
+sagaz_window_end_set_epoch(SagazEnd *end, const SagazCluster *cluster)
 {
 	end->epoch = cluster->epoch;
 }
 
 /* Had the transaction ended, by the xids of the end's own epoch? */
 bool
-sagaz_end_saw_xid(const SagazEnd *end, uint64 xid)
+sagaz_window_end_saw_xid(const SagazEnd *end, uint64 xid)
 {
 	int			low = 0;
 	int			high = end->nrunning;
@@ -119,61 +119,61 @@ sagaz_end_saw_xid(const SagazEnd *end, uint64 xid)
 
 /* Was the event at this place visible? */
 bool
-sagaz_end_saw(const SagazEnd *end, const SagazCluster *cluster,
-			  uint64 pos, int64 seq)
+sagaz_window_end_saw(const SagazEnd *end, const SagazCluster *cluster,
+					 uint64 pos, int64 seq)
 {
 	uint32		epoch;
 
 	if (pos < SAGAZ_FIRST_POS)
 		return true;
-	epoch = sagaz_epoch_of(cluster, seq);
+	epoch = sagaz_cluster_epoch(cluster, seq);
 	if (epoch != end->epoch)
 		return epoch < end->epoch;
-	return sagaz_end_saw_xid(end, pos);
+	return sagaz_window_end_saw_xid(end, pos);
 }
 
 bool
 sagaz_window_has(const SagazWindow *window, const SagazCluster *cluster,
 				 uint64 pos, int64 seq)
 {
-	return sagaz_end_saw(&window->to, cluster, pos, seq) &&
-		!sagaz_end_saw(&window->from, cluster, pos, seq);
+	return sagaz_window_end_saw(&window->to, cluster, pos, seq) &&
+		!sagaz_window_end_saw(&window->from, cluster, pos, seq);
 }
 
 static void
-encode_end(StringInfo buffer, const SagazEnd *end)
+encode_window_end(StringInfo buffer, const SagazEnd *end)
 {
 	uint64		above = end->xmax;
 
-	sagaz_put_number(buffer, end->epoch);
-	sagaz_put_number(buffer, end->last_seq);
-	sagaz_put_number(buffer, end->xmax);
-	sagaz_put_number(buffer, Max(end->next_xid, end->xmax) - end->xmax);
-	sagaz_put_number(buffer, end->nrunning);
+	sagaz_varint_put(buffer, end->epoch);
+	sagaz_varint_put(buffer, end->last_seq);
+	sagaz_varint_put(buffer, end->xmax);
+	sagaz_varint_put(buffer, Max(end->next_xid, end->xmax) - end->xmax);
+	sagaz_varint_put(buffer, end->nrunning);
 	for (int i = end->nrunning - 1; i >= 0; i--)
 	{
-		sagaz_put_number(buffer, above - end->running[i]);
+		sagaz_varint_put(buffer, above - end->running[i]);
 		above = end->running[i];
 	}
 }
 
 static void
-decode_end(SagazReader *reader, SagazEnd *end)
+decode_window_end(SagazBytes *reader, SagazEnd *end)
 {
 	uint64		above;
 
-	end->epoch = (uint32) sagaz_get_number(reader);
-	end->last_seq = (int64) sagaz_get_number(reader);
-	end->xmax = above = sagaz_get_number(reader);
-	end->next_xid = end->xmax + sagaz_get_number(reader);
-	end->nrunning = (int) sagaz_get_number(reader);
+	end->epoch = (uint32) sagaz_varint_get(reader);
+	end->last_seq = (int64) sagaz_varint_get(reader);
+	end->xmax = above = sagaz_varint_get(reader);
+	end->next_xid = end->xmax + sagaz_varint_get(reader);
+	end->nrunning = (int) sagaz_varint_get(reader);
 	if (end->nrunning < 0 || end->nrunning > reader->end - reader->at)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("a row of %s.outbox_batch is damaged", SAGAZ_SCHEMA)));
 	end->running = palloc((end->nrunning + 1) * sizeof(uint64));
 	for (int i = end->nrunning - 1; i >= 0; i--)
-		end->running[i] = above = above - sagaz_get_number(reader);
+		end->running[i] = above = above - sagaz_varint_get(reader);
 	end->xmin = end->nrunning > 0 ? end->running[0] : end->xmax;
 }
 
@@ -185,8 +185,8 @@ sagaz_window_encode(const SagazWindow *window)
 
 	initStringInfo(&buffer);
 	appendStringInfoSpaces(&buffer, VARHDRSZ);
-	encode_end(&buffer, &window->from);
-	encode_end(&buffer, &window->to);
+	encode_window_end(&buffer, &window->from);
+	encode_window_end(&buffer, &window->to);
 	SET_VARSIZE(buffer.data, buffer.len);
 	return (bytea *) buffer.data;
 }
@@ -194,9 +194,9 @@ sagaz_window_encode(const SagazWindow *window)
 void
 sagaz_window_decode(Datum ends, SagazWindow *window)
 {
-	SagazReader reader;
+	SagazBytes reader;
 
-	sagaz_reader_init(&reader, ends);
-	decode_end(&reader, &window->from);
-	decode_end(&reader, &window->to);
+	sagaz_varint_begin(&reader, ends);
+	decode_window_end(&reader, &window->from);
+	decode_window_end(&reader, &window->to);
 }

@@ -32,12 +32,12 @@ typedef struct SagazWindow
 	SagazEnd	to;
 } SagazWindow;
 
-extern void sagaz_end_zero(SagazEnd *end);
-extern Snapshot sagaz_end_read(SagazEnd *end);
-extern void sagaz_end_set_epoch(SagazEnd *end, const SagazCluster *cluster);
-extern bool sagaz_end_saw_xid(const SagazEnd *end, uint64 xid);
-extern bool sagaz_end_saw(const SagazEnd *end, const SagazCluster *cluster,
-						  uint64 pos, int64 seq);
+extern void sagaz_window_end_zero(SagazEnd *end);
+extern Snapshot sagaz_window_end_read(SagazEnd *end);
+extern void sagaz_window_end_set_epoch(SagazEnd *end, const SagazCluster *cluster);
+extern bool sagaz_window_end_saw_xid(const SagazEnd *end, uint64 xid);
+extern bool sagaz_window_end_saw(const SagazEnd *end, const SagazCluster *cluster,
+								 uint64 pos, int64 seq);
 extern bool sagaz_window_has(const SagazWindow *window,
 							 const SagazCluster *cluster,
 							 uint64 pos, int64 seq);

@@ -56,12 +56,12 @@ struct SagazWindowScan
 };
 
 static void
-add_straggler(SagazWindowScan *scan, int *size, uint64 xid)
+add_window_straggler(SagazWindowScan *scan, int *size, uint64 xid)
 {
 	const SagazEnd *from = &scan->window->from;
 	const SagazEnd *to = &scan->window->to;
 
-	if (to->epoch == from->epoch && !sagaz_end_saw_xid(to, xid))
+	if (to->epoch == from->epoch && !sagaz_window_end_saw_xid(to, xid))
 		return;
 	if (scan->nstragglers >= *size)
 	{
@@ -75,15 +75,15 @@ add_straggler(SagazWindowScan *scan, int *size, uint64 xid)
 
 /* The transactions that were running at "from" and have ended by "to". */
 static void
-find_stragglers(SagazWindowScan *scan)
+find_window_stragglers(SagazWindowScan *scan)
 {
 	const SagazEnd *from = &scan->window->from;
 	int			size = 0;
 
 	for (int i = 0; i < from->nrunning; i++)
-		add_straggler(scan, &size, from->running[i]);
+		add_window_straggler(scan, &size, from->running[i]);
 	for (uint64 xid = from->xmax; xid < from->next_xid; xid++)
-		add_straggler(scan, &size, xid);
+		add_window_straggler(scan, &size, xid);
 	scan->more_stragglers = scan->nstragglers > 0;
 }
 
@@ -102,12 +102,12 @@ sagaz_window_scan_begin(const SagazWindow *window, const SagazCluster *cluster,
 	scan->chunk = chunk;
 	scan->snapshot = snapshot;
 	if (after < window->from.last_seq)
-		find_stragglers(scan);
+		find_window_stragglers(scan);
 	return scan;
 }
 
 static void
-add_place(SagazWindowScan *scan, TupleTableSlot *slot)
+add_window_place(SagazWindowScan *scan, TupleTableSlot *slot)
 {
 	Place	   *place;
 
@@ -126,7 +126,7 @@ add_place(SagazWindowScan *scan, TupleTableSlot *slot)
 
 /* Does a row that an index led to lie in the window and the lane? */
 static bool
-wanted(SagazWindowScan *scan, TupleTableSlot *slot)
+is_wanted_in_window(SagazWindowScan *scan, TupleTableSlot *slot)
 {
 	CHECK_FOR_INTERRUPTS();
 	scan->rows_read++;
@@ -142,7 +142,7 @@ wanted(SagazWindowScan *scan, TupleTableSlot *slot)
  * so the chunk ends there; returns that place, or the end of the range.
  */
 static int64
-probe_stragglers(SagazWindowScan *scan, int64 last)
+probe_window_stragglers(SagazWindowScan *scan, int64 last)
 {
 	ScanKeyData keys[3];
 	SagazScan  *probe = NULL;
@@ -163,9 +163,9 @@ probe_stragglers(SagazWindowScan *scan, int64 last)
 			sagaz_scan_again(probe, keys, 3);
 		while (found < scan->chunk && sagaz_scan_next(probe))
 		{
-			if (!wanted(scan, probe->slot))
+			if (!is_wanted_in_window(scan, probe->slot))
 				continue;
-			add_place(scan, probe->slot);
+			add_window_place(scan, probe->slot);
 			found++;
 		}
 		if (found == scan->chunk)
@@ -178,7 +178,7 @@ probe_stragglers(SagazWindowScan *scan, int64 last)
 
 /* The same for very many transactions: all their places at once. */
 static int64
-walk_stragglers(SagazWindowScan *scan, int64 last)
+walk_window_stragglers(SagazWindowScan *scan, int64 last)
 {
 	ScanKeyData keys[4];
 	SagazScan  *walk;
@@ -192,14 +192,14 @@ walk_stragglers(SagazWindowScan *scan, int64 last)
 	walk = sagaz_scan_begin("outbox", "outbox_pos_seq", scan->snapshot,
 							keys, 4, ForwardScanDirection);
 	while (sagaz_scan_next(walk))
-		if (wanted(scan, walk->slot))
-			add_place(scan, walk->slot);
+		if (is_wanted_in_window(scan, walk->slot))
+			add_window_place(scan, walk->slot);
 	sagaz_scan_end(walk);
 	return last;
 }
 
 static int
-compare_places(const void *a, const void *b)
+compare_window_places(const void *a, const void *b)
 {
 	const Place *x = a;
 	const Place *y = b;
@@ -209,7 +209,7 @@ compare_places(const void *a, const void *b)
 
 /* Load the next chunk of stragglers; false when there are no more. */
 static bool
-load_stragglers(SagazWindowScan *scan)
+load_window_stragglers(SagazWindowScan *scan)
 {
 	int64		last = Min(scan->window->from.last_seq, scan->upto);
 	int64		complete_to;
@@ -218,8 +218,8 @@ load_stragglers(SagazWindowScan *scan)
 	{
 		scan->nplaces = scan->next_place = 0;
 		complete_to = scan->nstragglers > MAX_PROBES ?
-			walk_stragglers(scan, last) : probe_stragglers(scan, last);
-		qsort(scan->places, scan->nplaces, sizeof(Place), compare_places);
+			walk_window_stragglers(scan, last) : probe_window_stragglers(scan, last);
+		qsort(scan->places, scan->nplaces, sizeof(Place), compare_window_places);
 		while (scan->nplaces > 0 &&
 			   scan->places[scan->nplaces - 1].seq > complete_to)
 			scan->nplaces--;
@@ -233,13 +233,13 @@ load_stragglers(SagazWindowScan *scan)
 }
 
 static TupleTableSlot *
-fetch_place(SagazWindowScan *scan)
+fetch_window_place(SagazWindowScan *scan)
 {
 	Place	   *place = &scan->places[scan->next_place++];
 
 	if (scan->rel == NULL)
 	{
-		scan->rel = sagaz_hold("outbox", AccessShareLock);
+		scan->rel = sagaz_relation_hold("outbox", AccessShareLock);
 		scan->slot = table_slot_create(scan->rel, NULL);
 	}
 	if (!table_tuple_fetch_row_version(scan->rel, &place->tid, scan->snapshot,
@@ -250,7 +250,7 @@ fetch_place(SagazWindowScan *scan)
 }
 
 static void
-begin_rest(SagazWindowScan *scan)
+begin_window_rest(SagazWindowScan *scan)
 {
 	ScanKeyData keys[3];
 	int64		after = Max(scan->after, scan->window->from.last_seq);
@@ -264,10 +264,10 @@ begin_rest(SagazWindowScan *scan)
 
 /* The next row of the rest that belongs to the window. */
 static bool
-next_of_rest(SagazWindowScan *scan)
+next_of_window_rest(SagazWindowScan *scan)
 {
 	while (sagaz_scan_next(scan->rest))
-		if (wanted(scan, scan->rest->slot))
+		if (is_wanted_in_window(scan, scan->rest->slot))
 			return true;
 	return false;
 }
@@ -278,15 +278,15 @@ TupleTableSlot *
 sagaz_window_scan_next(SagazWindowScan *scan)
 {
 	if (scan->next_place < scan->nplaces)
-		return fetch_place(scan);
+		return fetch_window_place(scan);
 	if (scan->rest == NULL)
 	{
-		if (load_stragglers(scan))
-			return fetch_place(scan);
+		if (load_window_stragglers(scan))
+			return fetch_window_place(scan);
 		scan->nplaces = scan->next_place = 0;
-		begin_rest(scan);
+		begin_window_rest(scan);
 	}
-	return next_of_rest(scan) ? scan->rest->slot : NULL;
+	return next_of_window_rest(scan) ? scan->rest->slot : NULL;
 }
 
 /* How many rows were looked at, those of others included. */
@@ -304,7 +304,7 @@ sagaz_window_scan_end(SagazWindowScan *scan)
 	if (scan->rel)
 	{
 		ExecDropSingleTupleTableSlot(scan->slot);
-		sagaz_let_go(scan->rel, AccessShareLock);
+		sagaz_relation_let_go(scan->rel, AccessShareLock);
 	}
 	pfree(scan);
 }

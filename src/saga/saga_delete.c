@@ -104,7 +104,7 @@ sagaz_delete_saga_state(PG_FUNCTION_ARGS)
  * another transaction is just changing is not old any more.
  */
 static int64
-clean_status(SagaDelete *delete, Oid status, TimestampTz cutoff)
+delete_of_status(SagaDelete *delete, Oid status, TimestampTz cutoff)
 {
 	MemoryContext item = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz clean-up",
@@ -143,7 +143,7 @@ saga_finished_status(const char *word)
 	static const char *const finished[] = {
 		"completed", "failed", "rolled_back", "partially_committed"
 	};
-	Oid			status = saga_check_status(&saga_statuses, word, "statuses");
+	Oid			status = saga_status_of_word(&saga_statuses, word, "statuses");
 
 	for (int i = 0; i < (int) lengthof(finished); i++)
 		if (strcmp(word, finished[i]) == 0)
@@ -156,7 +156,7 @@ saga_finished_status(const char *word)
 
 /* The statuses argument, in statuses; returns how many. */
 static int
-read_statuses(FunctionCallInfo fcinfo, int argno, Oid **statuses)
+read_statuses_to_delete(FunctionCallInfo fcinfo, int argno, Oid **statuses)
 {
 	Datum	   *words;
 	bool	   *nulls;
@@ -192,13 +192,13 @@ sagaz_cleanup_completed_sagas(PG_FUNCTION_ARGS)
 	TimestampTz cutoff;
 	int64		deleted = 0;
 
-	cutoff = GetCurrentTimestamp() - sagaz_interval_us(fcinfo, 0, "older_than");
-	count = read_statuses(fcinfo, 1, &statuses);
+	cutoff = GetCurrentTimestamp() - sagaz_interval_argument(fcinfo, 0, "older_than");
+	count = read_statuses_to_delete(fcinfo, 1, &statuses);
 	begin_delete(&delete);
 	for (int i = 0; i < count; i++)
 	{
 		delete.snapshot = saga_latest_snapshot();
-		deleted += clean_status(&delete, statuses[i], cutoff);
+		deleted += delete_of_status(&delete, statuses[i], cutoff);
 		UnregisterSnapshot(delete.snapshot);
 		CommandCounterIncrement();
 	}

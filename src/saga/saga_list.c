@@ -67,7 +67,7 @@ enum summary_column
 };
 
 static int
-compare_ids(const Summary *a, const Summary *b)
+compare_listed_ids(const Summary *a, const Summary *b)
 {
 	Size		a_size = VARSIZE_ANY_EXHDR(a->saga_id);
 	Size		b_size = VARSIZE_ANY_EXHDR(b->saga_id);
@@ -80,30 +80,30 @@ compare_ids(const Summary *a, const Summary *b)
 }
 
 static int
-newest_created_first(const void *a, const void *b)
+list_newest_created_first(const void *a, const void *b)
 {
 	const Summary *left = a;
 	const Summary *right = b;
 
 	if (left->created_at != right->created_at)
 		return left->created_at > right->created_at ? -1 : 1;
-	return compare_ids(left, right);
+	return compare_listed_ids(left, right);
 }
 
 static int
-oldest_updated_first(const void *a, const void *b)
+list_oldest_updated_first(const void *a, const void *b)
 {
 	const Summary *left = a;
 	const Summary *right = b;
 
 	if (left->updated_at != right->updated_at)
 		return left->updated_at < right->updated_at ? -1 : 1;
-	return compare_ids(left, right);
+	return compare_listed_ids(left, right);
 }
 
 /* Sort what was found and drop what is past the limit. */
 static void
-cut(Selection *selection)
+cut_list(Selection *selection)
 {
 	qsort(selection->rows, selection->count, sizeof(Summary),
 		  selection->compare);
@@ -120,7 +120,7 @@ cut(Selection *selection)
 }
 
 static void
-add(Selection *selection, TupleTableSlot *slot)
+add_to_list(Selection *selection, TupleTableSlot *slot)
 {
 	Summary    *row;
 
@@ -139,11 +139,11 @@ add(Selection *selection, TupleTableSlot *slot)
 	row->updated_at = DatumGetTimestampTz(sagaz_column(slot, saga_updated_at));
 
 	if (selection->count == (selection->full ? 2 : 1) * selection->limit)
-		cut(selection);
+		cut_list(selection);
 }
 
 static void
-status_key(ScanKey key, int attnum, Oid status)
+saga_status_key(ScanKey key, int attnum, Oid status)
 {
 	ScanKeyInit(key, attnum, BTEqualStrategyNumber, F_ENUM_EQ,
 				ObjectIdGetDatum(status));
@@ -151,7 +151,7 @@ status_key(ScanKey key, int attnum, Oid status)
 
 /* Find the newest in a run of an index that ends with created_at. */
 static void
-find_newest(Selection *selection, const char *index, ScanKey keys, int nkeys)
+list_newest(Selection *selection, const char *index, ScanKey keys, int nkeys)
 {
 	SagazScan  *scan = sagaz_scan_begin("sagas", index, selection->snapshot,
 										keys, nkeys, BackwardScanDirection);
@@ -163,26 +163,26 @@ find_newest(Selection *selection, const char *index, ScanKey keys, int nkeys)
 			DatumGetTimestampTz(sagaz_column(scan->slot, saga_created_at)) <
 			selection->oldest)
 			break;
-		add(selection, scan->slot);
+		add_to_list(selection, scan->slot);
 	}
 	sagaz_scan_end(scan);
 }
 
 static void
-find_by_status(Selection *selection, const Oid *statuses, int count)
+list_by_status(Selection *selection, const Oid *statuses, int count)
 {
 	ScanKeyData key;
 
 	for (int i = 0; i < count; i++)
 	{
-		status_key(&key, 1, statuses[i]);
-		find_newest(selection, "sagas_status", &key, 1);
+		saga_status_key(&key, 1, statuses[i]);
+		list_newest(selection, "sagas_status", &key, 1);
 	}
 }
 
 /* Whether the name has in it the pattern, which is in lower case. */
 static bool
-name_matches(Datum name, const char *pattern)
+saga_name_matches(Datum name, const char *pattern)
 {
 	text	   *packed = DatumGetTextPP(name);
 	char	   *lower = str_tolower(VARDATA_ANY(packed),
@@ -195,7 +195,7 @@ name_matches(Datum name, const char *pattern)
 }
 
 static void
-find_by_name(Selection *selection, const char *pattern, const Oid *statuses,
+list_by_name(Selection *selection, const char *pattern, const Oid *statuses,
 			 int count)
 {
 	Datum		name = PointerGetDatum(cstring_to_text(""));
@@ -212,13 +212,13 @@ find_by_name(Selection *selection, const char *pattern, const Oid *statuses,
 		CHECK_FOR_INTERRUPTS();
 		pfree(DatumGetPointer(name));
 		name = datumCopy(sagaz_column(names->slot, saga_saga_name), false, -1);
-		if (name_matches(name, pattern))
+		if (saga_name_matches(name, pattern))
 		{
 			sagaz_key_text(&keys[0], 1, name);
 			for (int i = 0; i < count; i++)
 			{
-				status_key(&keys[1], 2, statuses[i]);
-				find_newest(selection, "sagas_name", keys, 2);
+				saga_status_key(&keys[1], 2, statuses[i]);
+				list_newest(selection, "sagas_name", keys, 2);
 			}
 		}
 		after.sk_argument = name;
@@ -229,7 +229,7 @@ find_by_name(Selection *selection, const char *pattern, const Oid *statuses,
 
 /* Count the steps of a saga, and those completed of them. */
 static void
-count_steps(Snapshot snapshot, Datum saga_id, Oid completed, Datum *values)
+count_saga_steps(Snapshot snapshot, Datum saga_id, Oid completed, Datum *values)
 {
 	ScanKeyData key;
 	SagazScan  *scan;
@@ -253,16 +253,16 @@ count_steps(Snapshot snapshot, Datum saga_id, Oid completed, Datum *values)
 
 /* Return what was found, in order, from row number skip on. */
 static void
-return_rows(FunctionCallInfo fcinfo, Selection *selection, int64 skip)
+return_listed(FunctionCallInfo fcinfo, Selection *selection, int64 skip)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	Oid			completed = saga_status_oid(&step_statuses, "completed");
+	Oid			completed = saga_status_word_oid(&step_statuses, "completed");
 	Datum		values[summary_columns];
 	bool		nulls[summary_columns] = {0};
 
 	sagaz_rows_begin(fcinfo);
 	if (selection->count > 0)
-		cut(selection);
+		cut_list(selection);
 	for (int64 i = skip; i < selection->count; i++)
 	{
 		Summary    *row = &selection->rows[i];
@@ -273,8 +273,8 @@ return_rows(FunctionCallInfo fcinfo, Selection *selection, int64 skip)
 		values[summary_status] = ObjectIdGetDatum(row->status);
 		values[summary_created_at] = TimestampTzGetDatum(row->created_at);
 		values[summary_updated_at] = TimestampTzGetDatum(row->updated_at);
-		count_steps(selection->snapshot, values[summary_saga_id], completed,
-					values);
+		count_saga_steps(selection->snapshot, values[summary_saga_id], completed,
+						 values);
 		tuplestore_putvalues(result->setResult, result->setDesc, values,
 							 nulls);
 	}
@@ -282,22 +282,22 @@ return_rows(FunctionCallInfo fcinfo, Selection *selection, int64 skip)
 
 /* The status to look for, or all of them; returns how many. */
 static int
-wanted_statuses(FunctionCallInfo fcinfo, int argno, Oid *statuses)
+statuses_to_list(FunctionCallInfo fcinfo, int argno, Oid *statuses)
 {
-	char	   *word = sagaz_optional_text(fcinfo, argno);
+	char	   *word = sagaz_text_argument_or_null(fcinfo, argno);
 
 	if (word != NULL)
 	{
-		statuses[0] = saga_check_status(&saga_statuses, word, "status");
+		statuses[0] = saga_status_of_word(&saga_statuses, word, "status");
 		return 1;
 	}
 	for (int i = 0; i < saga_statuses.count; i++)
-		statuses[i] = saga_status_oid(&saga_statuses, saga_statuses.words[i]);
+		statuses[i] = saga_status_word_oid(&saga_statuses, saga_statuses.words[i]);
 	return saga_statuses.count;
 }
 
 static int32
-row_number(FunctionCallInfo fcinfo, int argno, const char *field)
+list_row_number(FunctionCallInfo fcinfo, int argno, const char *field)
 {
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
@@ -323,21 +323,21 @@ sagaz_list_sagas(PG_FUNCTION_ARGS)
 	int32		skip_rows;
 	char	   *name;
 
-	count = wanted_statuses(fcinfo, 0, statuses);
-	name = sagaz_optional_text(fcinfo, 1);
-	max_rows = row_number(fcinfo, 2, "max_rows");
-	skip_rows = row_number(fcinfo, 3, "skip_rows");
+	count = statuses_to_list(fcinfo, 0, statuses);
+	name = sagaz_text_argument_or_null(fcinfo, 1);
+	max_rows = list_row_number(fcinfo, 2, "max_rows");
+	skip_rows = list_row_number(fcinfo, 3, "skip_rows");
 
 	selection.snapshot = GetActiveSnapshot();
-	selection.compare = newest_created_first;
+	selection.compare = list_newest_created_first;
 	selection.limit = (int64) max_rows + skip_rows;
 	if (max_rows > 0 && (name == NULL || name[0] == '\0'))
-		find_by_status(&selection, statuses, count);
+		list_by_status(&selection, statuses, count);
 	else if (max_rows > 0)
-		find_by_name(&selection,
+		list_by_name(&selection,
 					 str_tolower(name, strlen(name), DEFAULT_COLLATION_OID),
 					 statuses, count);
-	return_rows(fcinfo, &selection, skip_rows);
+	return_listed(fcinfo, &selection, skip_rows);
 	return (Datum) 0;
 }
 
@@ -353,17 +353,17 @@ sagaz_stuck_sagas(PG_FUNCTION_ARGS)
 	Selection	selection = {0};
 	TimestampTz cutoff;
 
-	cutoff = GetCurrentTimestamp() - sagaz_interval_us(fcinfo, 0, "older_than");
+	cutoff = GetCurrentTimestamp() - sagaz_interval_argument(fcinfo, 0, "older_than");
 
 	selection.snapshot = GetActiveSnapshot();
-	selection.compare = oldest_updated_first;
+	selection.compare = list_oldest_updated_first;
 	selection.limit = PG_INT64_MAX;
 	for (int i = 0; i < (int) lengthof(words); i++)
 	{
 		ScanKeyData key;
 		SagazScan  *scan;
 
-		status_key(&key, 1, saga_status_oid(&saga_statuses, words[i]));
+		saga_status_key(&key, 1, saga_status_word_oid(&saga_statuses, words[i]));
 		scan = sagaz_scan_begin("sagas", "sagas_status", selection.snapshot,
 								&key, 1, ForwardScanDirection);
 		while (sagaz_scan_next(scan))
@@ -371,10 +371,10 @@ sagaz_stuck_sagas(PG_FUNCTION_ARGS)
 			CHECK_FOR_INTERRUPTS();
 			if (DatumGetTimestampTz(sagaz_column(scan->slot,
 												 saga_updated_at)) < cutoff)
-				add(&selection, scan->slot);
+				add_to_list(&selection, scan->slot);
 		}
 		sagaz_scan_end(scan);
 	}
-	return_rows(fcinfo, &selection, 0);
+	return_listed(fcinfo, &selection, 0);
 	return (Datum) 0;
 }

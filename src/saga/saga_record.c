@@ -56,7 +56,7 @@ saga_text_argument(FunctionCallInfo fcinfo, int argno, const char *field,
 
 /* What is wrong with a key of a step, with its place in the array. */
 static void
-refuse(const StepReader *reader, const char *key, const char *complaint)
+refuse_saga_record(const StepReader *reader, const char *key, const char *complaint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_INPUT),
@@ -99,7 +99,7 @@ static void
 read_text(StepReader *reader, int attnum, const char *key, JsonbValue *value)
 {
 	if (value->type != jbvString)
-		refuse(reader, key, "must be a string");
+		refuse_saga_record(reader, key, "must be a string");
 	saga_set(reader->row, attnum,
 			 PointerGetDatum(cstring_to_text_with_len(value->val.string.val,
 													  value->val.string.len)));
@@ -110,7 +110,7 @@ read_name(StepReader *reader, int attnum, const char *key, JsonbValue *value)
 {
 	read_text(reader, attnum, key, value);
 	if (value->val.string.len == 0)
-		refuse(reader, key, "must not be empty");
+		refuse_saga_record(reader, key, "must not be empty");
 	if (value->val.string.len > STEP_NAME_LENGTH)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -127,13 +127,13 @@ read_status(StepReader *reader, int attnum, const char *key,
 
 	value = unwrap(value, "enum");
 	if (value->type != jbvString)
-		refuse(reader, key, "must be a string");
+		refuse_saga_record(reader, key, "must be a string");
 	word = pnstrdup(value->val.string.val,
 					pg_mbcliplen(value->val.string.val, value->val.string.len,
 								 SHOWN_LENGTH));
 	saga_set(reader->row, attnum,
-			 ObjectIdGetDatum(saga_check_status(&step_statuses, word,
-												psprintf("steps[%d].%s", reader->position, key))));
+			 ObjectIdGetDatum(saga_status_of_word(&step_statuses, word,
+												  psprintf("steps[%d].%s", reader->position, key))));
 }
 
 static void
@@ -149,7 +149,7 @@ read_time(StepReader *reader, int attnum, const char *key, JsonbValue *value)
 
 	value = unwrap(value, "datetime");
 	if (value->type != jbvString)
-		refuse(reader, key, "must be a string");
+		refuse_saga_record(reader, key, "must be a string");
 	if (!sagaz_parse_time(value->val.string.val, value->val.string.len, &time))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -171,15 +171,15 @@ read_count(StepReader *reader, int attnum, const char *key, JsonbValue *value)
 	int32		count = 0;
 
 	if (value->type != jbvNumeric)
-		refuse(reader, key, "must be a number");
+		refuse_saga_record(reader, key, "must be a number");
 	number = NumericGetDatum(value->val.numeric);
 	whole = DirectFunctionCall2(numeric_trunc, number, Int32GetDatum(0));
 	if (DatumGetBool(DirectFunctionCall2(numeric_eq, number, whole)))
 		count = numeric_int4_opt_error(value->val.numeric, &out_of_range);
 	else
-		refuse(reader, key, "must be a whole number");
+		refuse_saga_record(reader, key, "must be a whole number");
 	if (out_of_range || count < 0)
-		refuse(reader, key, "must be between 0 and 2147483647");
+		refuse_saga_record(reader, key, "must be between 0 and 2147483647");
 	saga_set(reader->row, attnum, Int32GetDatum(count));
 }
 
@@ -255,7 +255,7 @@ read_step(StepReader *reader, Datum saga_id, Oid pending, JsonbValue *object)
 		read_key(reader, &key, &value);
 	}
 	if (saga_is_null(row, step_step_name))
-		refuse(reader, "name", "must be given");
+		refuse_saga_record(reader, "name", "must be given");
 	if (reader->extra != NULL)
 		saga_set(row, step_extra,
 				 JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&reader->extra,
@@ -286,7 +286,7 @@ SagaSteps
 saga_parse_steps(Datum saga_id, Jsonb *json)
 {
 	SagaSteps	steps = {0};
-	Oid			pending = saga_status_oid(&step_statuses, "pending");
+	Oid			pending = saga_status_word_oid(&step_statuses, "pending");
 	JsonbIterator *iterator;
 	JsonbIteratorToken token;
 	JsonbValue	value;

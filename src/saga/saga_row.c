@@ -42,7 +42,7 @@ saga_copy_row(TupleTableSlot *slot, SagaRow *row)
 
 /* Copy the row of a step; names of steps are compared byte by byte later. */
 static void
-copy_step(TupleTableSlot *slot, SagaRow *step)
+copy_step_row(TupleTableSlot *slot, SagaRow *step)
 {
 	saga_copy_row(slot, step);
 	saga_set(step, step_step_name,
@@ -62,7 +62,7 @@ saga_add_step(SagaSteps *steps, TupleTableSlot *slot)
 		steps->rows = repalloc_huge(steps->rows,
 									(Size) steps->room * sizeof(SagaRow));
 	}
-	copy_step(slot, &steps->rows[steps->count++]);
+	copy_step_row(slot, &steps->rows[steps->count++]);
 }
 
 /* The row of a saga; false if there is none. */
@@ -115,7 +115,7 @@ saga_read_step(Datum saga_id, Datum step_name, Snapshot snapshot,
 							ForwardScanDirection);
 	found = sagaz_scan_next(scan);
 	if (found)
-		copy_step(scan->slot, step);
+		copy_step_row(scan->slot, step);
 	sagaz_scan_end(scan);
 	return found;
 }

@@ -55,7 +55,7 @@ replace_saga(SagazWriter *sagas, SagaRow *saga, SagaRow *old,
 }
 
 static void
-check_version(const SagaSave *save, int64 present)
+check_saved_version(const SagaSave *save, int64 present)
 {
 	if (save->any_version || save->expected_version == present)
 		return;
@@ -127,10 +127,10 @@ try_save(SagaSave *save)
 
 	if (saga_read(saga_get(&save->wanted, saga_saga_id), save->snapshot, &old))
 	{
-		check_version(save, DatumGetInt64(saga_get(&old, saga_version)));
+		check_saved_version(save, DatumGetInt64(saga_get(&old, saga_version)));
 		return update_saga(save, &old);
 	}
-	check_version(save, 0);
+	check_saved_version(save, 0);
 	return insert_saga(save);
 }
 
@@ -155,7 +155,7 @@ save_saga(SagaSave *save)
 
 /* A JSON argument; NULL and JSON's null are one and the same. */
 static void
-set_json(SagaRow *row, int attnum, FunctionCallInfo fcinfo, int argno)
+set_saved_json(SagaRow *row, int attnum, FunctionCallInfo fcinfo, int argno)
 {
 	Jsonb	   *json;
 	JsonbValue	scalar;
@@ -184,9 +184,9 @@ sagaz_save_saga_state(PG_FUNCTION_ARGS)
 	saga_set(&save.wanted, saga_saga_name,
 			 saga_text_argument(fcinfo, 1, "saga_name", SAGA_NAME_LENGTH));
 	saga_set(&save.wanted, saga_status,
-			 ObjectIdGetDatum(saga_check_status(&saga_statuses,
-												sagaz_text_argument(fcinfo, 2, "status"),
-												"status")));
+			 ObjectIdGetDatum(saga_status_of_word(&saga_statuses,
+												  sagaz_text_argument(fcinfo, 2, "status"),
+												  "status")));
 	if (PG_ARGISNULL(3))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -194,8 +194,8 @@ sagaz_save_saga_state(PG_FUNCTION_ARGS)
 				 errhint("A saga without steps has the empty array.")));
 	save.wanted_steps = saga_parse_steps(saga_get(&save.wanted, saga_saga_id),
 										 PG_GETARG_JSONB_P(3));
-	set_json(&save.wanted, saga_context, fcinfo, 4);
-	set_json(&save.wanted, saga_metadata, fcinfo, 5);
+	set_saved_json(&save.wanted, saga_context, fcinfo, 4);
+	set_saved_json(&save.wanted, saga_metadata, fcinfo, 5);
 	save.any_version = PG_ARGISNULL(6);
 	if (!save.any_version)
 		save.expected_version = PG_GETARG_INT64(6);
@@ -209,8 +209,8 @@ sagaz_save_saga_state(PG_FUNCTION_ARGS)
 }
 
 static void
-set_time(SagaRow *step, int attnum, FunctionCallInfo fcinfo, int argno,
-		 const char *field)
+set_saved_time(SagaRow *step, int attnum, FunctionCallInfo fcinfo, int argno,
+			   const char *field)
 {
 	if (PG_ARGISNULL(argno))
 		return;
@@ -227,14 +227,14 @@ read_step_arguments(SagaRow *given, FunctionCallInfo fcinfo)
 {
 	if (!PG_ARGISNULL(2))
 		saga_set(given, step_status,
-				 ObjectIdGetDatum(saga_check_status(&step_statuses,
-													sagaz_text_argument(fcinfo, 2, "status"),
-													"status")));
-	set_json(given, step_result, fcinfo, 3);
+				 ObjectIdGetDatum(saga_status_of_word(&step_statuses,
+													  sagaz_text_argument(fcinfo, 2, "status"),
+													  "status")));
+	set_saved_json(given, step_result, fcinfo, 3);
 	if (!PG_ARGISNULL(4))
 		saga_set(given, step_error, PointerGetDatum(PG_GETARG_TEXT_PP(4)));
-	set_time(given, step_executed_at, fcinfo, 5, "executed_at");
-	set_time(given, step_compensated_at, fcinfo, 6, "compensated_at");
+	set_saved_time(given, step_executed_at, fcinfo, 5, "executed_at");
+	set_saved_time(given, step_compensated_at, fcinfo, 6, "compensated_at");
 }
 
 /* Put those of them that are not NULL into the step. */
@@ -256,8 +256,8 @@ apply_step_arguments(SagaRow *step, const SagaRow *given,
 }
 
 static void
-find_step(Datum saga_id, Datum step_name, Snapshot snapshot, SagaRow *saga,
-		  SagaRow *step)
+find_step_to_save(Datum saga_id, Datum step_name, Snapshot snapshot, SagaRow *saga,
+				  SagaRow *step)
 {
 	if (!saga_read(saga_id, snapshot, saga))
 		ereport(ERROR,
@@ -301,7 +301,7 @@ sagaz_update_step_state(PG_FUNCTION_ARGS)
 		SagaRow		step;
 
 		CHECK_FOR_INTERRUPTS();
-		find_step(saga_id, step_name, snapshot, &old_saga, &old_step);
+		find_step_to_save(saga_id, step_name, snapshot, &old_saga, &old_step);
 		saga = old_saga;
 		step = old_step;
 		apply_step_arguments(&step, &given, fcinfo);

@@ -53,9 +53,9 @@ typedef struct TableSize
 } TableSize;
 
 static TableSize
-look_at_size(void)
+look_at_saga_size(void)
 {
-	Relation	rel = sagaz_open("sagas", AccessShareLock);
+	Relation	rel = sagaz_relation_open("sagas", AccessShareLock);
 	TableSize	size = {RelationGetNumberOfBlocks(rel), -1};
 	BlockNumber pages;
 	double		visible;
@@ -70,7 +70,7 @@ look_at_size(void)
 /* Exactly */
 
 static void
-return_counts(ReturnSetInfo *result)
+return_saga_counts(ReturnSetInfo *result)
 {
 	if (SPI_connect() != SPI_OK_CONNECT ||
 		SPI_execute("SELECT saga_name, status, pg_catalog.count(*), false"
@@ -86,7 +86,7 @@ return_counts(ReturnSetInfo *result)
 /* Estimated */
 
 static bool
-same_name(Datum a, Datum b)
+same_saga_name(Datum a, Datum b)
 {
 	text	   *x = DatumGetTextPP(a);
 	text	   *y = DatumGetTextPP(b);
@@ -105,7 +105,7 @@ typedef struct GroupScans
 } GroupScans;
 
 static void
-begin_group_scans(GroupScans *scans)
+begin_saga_group_scans(GroupScans *scans)
 {
 	Datum		none = PointerGetDatum(cstring_to_text(""));
 
@@ -122,7 +122,7 @@ begin_group_scans(GroupScans *scans)
 
 /* A scan at the first saga of the group after one, or NULL. */
 static SagazScan *
-next_group(GroupScans *scans, const SagaGroup *last)
+next_saga_group(GroupScans *scans, const SagaGroup *last)
 {
 	scans->of_name[0].sk_argument = last->name;
 	scans->of_name[1].sk_argument = ObjectIdGetDatum(last->status);
@@ -136,7 +136,7 @@ next_group(GroupScans *scans, const SagaGroup *last)
 
 /* Count the sagas of the group at whose first one the scan is. */
 static void
-count_few(SagazScan *scan, SagaGroup *group)
+count_few_sagas(SagazScan *scan, SagaGroup *group)
 {
 	group->name = datumCopy(sagaz_column(scan->slot, saga_saga_name), false, -1);
 	group->status = DatumGetObjectId(sagaz_column(scan->slot, saga_status));
@@ -145,25 +145,25 @@ count_few(SagazScan *scan, SagaGroup *group)
 		group->count++;
 	while (group->count <= COUNTED_ROWS && sagaz_scan_next(scan) &&
 		   DatumGetObjectId(sagaz_column(scan->slot, saga_status)) == group->status &&
-		   same_name(sagaz_column(scan->slot, saga_saga_name), group->name));
+		   same_saga_name(sagaz_column(scan->slot, saga_saga_name), group->name));
 	group->estimated = group->count > COUNTED_ROWS;
 }
 
 /* All groups; more than MAX_GROUPS are not looked for. */
 static int
-find_groups(SagaGroup *groups)
+find_saga_groups(SagaGroup *groups)
 {
 	GroupScans	scans;
 	SagazScan  *scan;
 	int			count = 0;
 
-	begin_group_scans(&scans);
+	begin_saga_group_scans(&scans);
 	scan = sagaz_scan_next(scans.names) ? scans.names : NULL;
 	while (scan && count <= MAX_GROUPS)
 	{
 		CHECK_FOR_INTERRUPTS();
-		count_few(scan, &groups[count]);
-		scan = next_group(&scans, &groups[count++]);
+		count_few_sagas(scan, &groups[count]);
+		scan = next_saga_group(&scans, &groups[count++]);
 	}
 	sagaz_scan_end(scans.statuses);
 	sagaz_scan_end(scans.names);
@@ -172,17 +172,17 @@ find_groups(SagaGroup *groups)
 
 /* Give a large group its share of all sagas. */
 static void
-take_estimate(SagaGroup *groups, int ngroups, Datum name, Oid status, double count)
+take_saga_estimate(SagaGroup *groups, int ngroups, Datum name, Oid status, double count)
 {
 	for (int i = 0; i < ngroups; i++)
 		if (groups[i].estimated && groups[i].status == status &&
-			same_name(name, groups[i].name))
+			same_saga_name(name, groups[i].name))
 			groups[i].count = Max(groups[i].count, (int64) count);
 }
 
 /* What a saga of the sample stands for. */
 static double
-weight(SPITupleTable *sample, const TableSize *size)
+weight_of_saga(SPITupleTable *sample, const TableSize *size)
 {
 	double		sampled = 0;
 	bool		isnull;
@@ -194,7 +194,7 @@ weight(SPITupleTable *sample, const TableSize *size)
 }
 
 static void
-estimate_groups(SagaGroup *groups, int ngroups, const TableSize *size)
+estimate_saga_groups(SagaGroup *groups, int ngroups, const TableSize *size)
 {
 	Oid			types[] = {FLOAT4OID};
 	Datum		percent[] = {Float4GetDatum((float4) (100.0 * SAMPLED_BLOCKS / size->blocks))};
@@ -206,30 +206,30 @@ estimate_groups(SagaGroup *groups, int ngroups, const TableSize *size)
 							  " GROUP BY 1, 2",
 							  1, types, percent, NULL, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "could not sample sagas");
-	each = weight(SPI_tuptable, size);
+	each = weight_of_saga(SPI_tuptable, size);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		Datum		values[3];
 		bool		nulls[3];
 
 		heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
-		take_estimate(groups, ngroups, values[0], DatumGetObjectId(values[1]),
-					  each * DatumGetInt64(values[2]));
+		take_saga_estimate(groups, ngroups, values[0], DatumGetObjectId(values[1]),
+						   each * DatumGetInt64(values[2]));
 	}
 	SPI_finish();
 }
 
 /* False if there are too many groups for that. */
 static bool
-return_estimates(ReturnSetInfo *result, const TableSize *size)
+return_saga_estimates(ReturnSetInfo *result, const TableSize *size)
 {
 	SagaGroup  *groups = palloc((MAX_GROUPS + 1) * sizeof(SagaGroup));
-	int			ngroups = find_groups(groups);
+	int			ngroups = find_saga_groups(groups);
 	bool		nulls[4] = {false};
 
 	if (ngroups > MAX_GROUPS)
 		return false;
-	estimate_groups(groups, ngroups, size);
+	estimate_saga_groups(groups, ngroups, size);
 	for (int i = 0; i < ngroups; i++)
 	{
 		Datum		values[] = {
@@ -256,9 +256,9 @@ sagaz_get_saga_statistics(PG_FUNCTION_ARGS)
 
 	sagaz_rows_begin(fcinfo);
 	sagaz_become_owner(&user);
-	size = look_at_size();
-	if (size.blocks <= COUNTED_BLOCKS || !return_estimates(result, &size))
-		return_counts(result);
-	sagaz_become(&user);
+	size = look_at_saga_size();
+	if (size.blocks <= COUNTED_BLOCKS || !return_saga_estimates(result, &size))
+		return_saga_counts(result);
+	sagaz_owner_restore(&user);
 	return (Datum) 0;
 }

@@ -27,7 +27,7 @@ PG_FUNCTION_INFO_V1(sagaz_get_pending_count);
 
 /* The arguments that end every such function: consumer_group, storage. */
 static SagazStates *
-open_states(FunctionCallInfo fcinfo, int group_argument)
+open_states_to_ask(FunctionCallInfo fcinfo, int group_argument)
 {
 	char	   *group = sagaz_text_argument(fcinfo, group_argument,
 											"consumer_group");
@@ -37,8 +37,8 @@ open_states(FunctionCallInfo fcinfo, int group_argument)
 
 /* Return the scan's next event; false at the end. */
 static bool
-put_next(FunctionCallInfo fcinfo, SagazEventScan *scan,
-		 const SagazStates *states, TimestampTz claimed_before)
+put_next_asked(FunctionCallInfo fcinfo, SagazEventScan *scan,
+			   const SagazStates *states, TimestampTz claimed_before)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const SagazFoundEvent *event = sagaz_event_scan_next(scan);
@@ -56,15 +56,15 @@ put_next(FunctionCallInfo fcinfo, SagazEventScan *scan,
 
 /* Return up to max_rows of the scan's events, and end it. */
 static void
-put_events(FunctionCallInfo fcinfo, SagazEventScan *scan, SagazStates *states,
-		   int64 max_rows, TimestampTz claimed_before)
+put_asked_events(FunctionCallInfo fcinfo, SagazEventScan *scan, SagazStates *states,
+				 int64 max_rows, TimestampTz claimed_before)
 {
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
 													  "sagaz row",
 													  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(row_context);
 
-	while (max_rows-- > 0 && put_next(fcinfo, scan, states, claimed_before))
+	while (max_rows-- > 0 && put_next_asked(fcinfo, scan, states, claimed_before))
 		MemoryContextReset(row_context);
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(row_context);
@@ -85,9 +85,9 @@ sagaz_get_event(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("event_id must not be null")));
 	event_id = PG_GETARG_DATUM(0);
-	states = open_states(fcinfo, 1);
-	put_events(fcinfo, sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1),
-			   states, 1, 0);
+	states = open_states_to_ask(fcinfo, 1);
+	put_asked_events(fcinfo, sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1),
+					 states, 1, 0);
 	return (Datum) 0;
 }
 
@@ -100,9 +100,9 @@ sagaz_get_events_by_saga(PG_FUNCTION_ARGS)
 
 	sagaz_rows_begin(fcinfo);
 	saga_id = CStringGetTextDatum(sagaz_text_argument(fcinfo, 0, "saga_id"));
-	states = open_states(fcinfo, 1);
-	put_events(fcinfo, sagaz_scan_by_saga(states, ALL_STATUSES, saga_id),
-			   states, PG_INT64_MAX, 0);
+	states = open_states_to_ask(fcinfo, 1);
+	put_asked_events(fcinfo, sagaz_scan_by_saga(states, ALL_STATUSES, saga_id),
+					 states, PG_INT64_MAX, 0);
 	return (Datum) 0;
 }
 
@@ -114,11 +114,11 @@ sagaz_get_stuck_events(PG_FUNCTION_ARGS)
 	int64		age;
 
 	sagaz_rows_begin(fcinfo);
-	age = sagaz_interval_us(fcinfo, 0, "claimed_older_than");
-	states = open_states(fcinfo, 1);
-	put_events(fcinfo,
-			   sagaz_scan_by_status(states, status_bit(STATUS_CLAIMED)),
-			   states, PG_INT64_MAX, GetCurrentTimestamp() - age);
+	age = sagaz_interval_argument(fcinfo, 0, "claimed_older_than");
+	states = open_states_to_ask(fcinfo, 1);
+	put_asked_events(fcinfo,
+					 sagaz_scan_by_status(states, status_bit(STATUS_CLAIMED)),
+					 states, PG_INT64_MAX, GetCurrentTimestamp() - age);
 	return (Datum) 0;
 }
 
@@ -134,9 +134,9 @@ sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("max_rows must not be %s",
 						PG_ARGISNULL(0) ? "null" : "negative")));
-	states = open_states(fcinfo, 1);
-	put_events(fcinfo, sagaz_scan_by_status(states, status_bit(STATUS_DEAD)),
-			   states, PG_GETARG_INT32(0), 0);
+	states = open_states_to_ask(fcinfo, 1);
+	put_asked_events(fcinfo, sagaz_scan_by_status(states, status_bit(STATUS_DEAD)),
+					 states, PG_GETARG_INT32(0), 0);
 	return (Datum) 0;
 }
 
@@ -144,7 +144,7 @@ sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
 Datum
 sagaz_get_pending_count(PG_FUNCTION_ARGS)
 {
-	SagazStates *states = open_states(fcinfo, 0);
+	SagazStates *states = open_states_to_ask(fcinfo, 0);
 	SagazEventScan *scan = sagaz_scan_by_status(states,
 												status_bit(STATUS_PENDING));
 	int64		count = 0;

@@ -23,7 +23,7 @@ typedef struct BatchWindow
 } BatchWindow;
 
 static int
-compare_acked(const void *a, const void *b)
+compare_chain_acked(const void *a, const void *b)
 {
 	int64		x = ((const SagazAckedPlace *) a)->seq;
 	int64		y = ((const SagazAckedPlace *) b)->seq;
@@ -32,7 +32,7 @@ compare_acked(const void *a, const void *b)
 }
 
 static void
-add_acked(SagazHolder *holder, TupleTableSlot *receipt)
+add_acked_to_link(SagazChainLink *holder, TupleTableSlot *receipt)
 {
 	Datum	   *values;
 	int			count;
@@ -57,14 +57,14 @@ add_acked(SagazHolder *holder, TupleTableSlot *receipt)
 }
 
 static void
-add_receipt(SagazHolder *holder, TupleTableSlot *receipt)
+add_receipt_to_chain(SagazChainLink *holder, TupleTableSlot *receipt)
 {
 	int			kind = DatumGetInt16(sagaz_column(receipt, receipt_kind));
 	TimestampTz until = sagaz_column_is_null(receipt, receipt_until) ? 0 :
 		DatumGetTimestampTz(sagaz_column(receipt, receipt_until));
 
 	if (kind == RECEIPT_EVENTS_SENT)
-		add_acked(holder, receipt);
+		add_acked_to_link(holder, receipt);
 	else if (kind == RECEIPT_EXTENDED)
 		holder->until = holder->closed_by ? holder->until :
 			Max(holder->until, until);
@@ -79,7 +79,7 @@ add_receipt(SagazHolder *holder, TupleTableSlot *receipt)
 }
 
 static void
-read_receipts(SagazStates *states, SagazHolder *holder)
+read_chain_receipts(SagazStates *states, SagazChainLink *holder)
 {
 	static const char *const indexes[] = {
 		"outbox_receipt_closing", "outbox_receipt_other"
@@ -94,19 +94,19 @@ read_receipts(SagazStates *states, SagazHolder *holder)
 											ForwardScanDirection);
 
 		while (sagaz_scan_next(scan))
-			add_receipt(holder, scan->slot);
+			add_receipt_to_chain(holder, scan->slot);
 		sagaz_scan_end(scan);
 	}
 	if (holder->nacked > 1)
 		qsort(holder->acked, holder->nacked, sizeof(SagazAckedPlace),
-			  compare_acked);
+			  compare_chain_acked);
 }
 
 /* What a row of outbox_batch handed out of the chain's root. */
 static void
-add_holder(SagazStates *states, SagazChain *chain, TupleTableSlot *row)
+add_chain_link(SagazStates *states, SagazChain *chain, TupleTableSlot *row)
 {
-	SagazHolder *holder = palloc0(sizeof(SagazHolder));
+	SagazChainLink *holder = palloc0(sizeof(SagazChainLink));
 	SagazOwedBase base;
 	ListCell   *cell;
 
@@ -124,22 +124,22 @@ add_holder(SagazStates *states, SagazChain *chain, TupleTableSlot *row)
 			owed->root == chain->root)
 			holder->entries = lappend(holder->entries, owed);
 	}
-	read_receipts(states, holder);
+	read_chain_receipts(states, holder);
 	chain->holders = lappend(chain->holders, holder);
 }
 
 static int
-compare_holders(const ListCell *a, const ListCell *b)
+compare_chain_links(const ListCell *a, const ListCell *b)
 {
-	int64		x = ((const SagazHolder *) lfirst(a))->batch_id;
-	int64		y = ((const SagazHolder *) lfirst(b))->batch_id;
+	int64		x = ((const SagazChainLink *) lfirst(a))->batch_id;
+	int64		y = ((const SagazChainLink *) lfirst(b))->batch_id;
 
 	return (x > y) - (x < y);
 }
 
 /* Add those who handed out again what the root handed out in this lane. */
 static void
-add_later_holders(SagazStates *states, SagazChain *chain)
+add_later_links_to_chain(SagazStates *states, SagazChain *chain)
 {
 	ScanKeyData key;
 	SagazScan  *scan;
@@ -149,9 +149,9 @@ add_later_holders(SagazStates *states, SagazChain *chain)
 							states->snapshot, &key, 1, ForwardScanDirection);
 	while (sagaz_scan_next(scan))
 		if (DatumGetInt16(sagaz_column(scan->slot, batch_lane)) == chain->lane)
-			add_holder(states, chain, scan->slot);
+			add_chain_link(states, chain, scan->slot);
 	sagaz_scan_end(scan);
-	list_sort(chain->holders, compare_holders);
+	list_sort(chain->holders, compare_chain_links);
 }
 
 /* The chain of a root batch; valid until another one is asked for. */
@@ -174,10 +174,10 @@ sagaz_states_chain(SagazStates *states, int16 lane, int64 root)
 	row = sagaz_states_batch_from(states, lane, root);
 	if (row && DatumGetInt64(sagaz_column(row, batch_batch_id)) == root)
 	{
-		add_holder(states, chain, row);
-		closed_by = ((SagazHolder *) linitial(chain->holders))->closed_by;
+		add_chain_link(states, chain, row);
+		closed_by = ((SagazChainLink *) linitial(chain->holders))->closed_by;
 		if (closed_by != 0 && closed_by != RECEIPT_SENT)
-			add_later_holders(states, chain);
+			add_later_links_to_chain(states, chain);
 	}
 	MemoryContextSwitchTo(outer);
 	states->chain = chain;
@@ -185,7 +185,7 @@ sagaz_states_chain(SagazStates *states, int16 lane, int64 root)
 }
 
 static const BatchWindow *
-window_of(SagazStates *states, SagazChain *chain, int64 batch_id)
+chain_window_of(SagazStates *states, SagazChain *chain, int64 batch_id)
 {
 	BatchWindow *window;
 	ListCell   *cell;
@@ -200,8 +200,8 @@ window_of(SagazStates *states, SagazChain *chain, int64 batch_id)
 	outer = MemoryContextSwitchTo(states->chain_context);
 	window = palloc0(sizeof(BatchWindow));
 	window->batch_id = batch_id;
-	window->found = sagaz_batch_window(states->group.no, chain->lane, batch_id,
-									   states->snapshot, &window->window);
+	window->found = sagaz_cursor_window(states->group.no, chain->lane, batch_id,
+										states->snapshot, &window->window);
 	chain->windows = lappend(chain->windows, window);
 	MemoryContextSwitchTo(outer);
 	return window;
@@ -213,7 +213,7 @@ window_of(SagazStates *states, SagazChain *chain, int64 batch_id)
  */
 bool
 sagaz_chain_covers(SagazStates *states, SagazChain *chain,
-				   const SagazHolder *holder, uint64 pos, int64 seq,
+				   const SagazChainLink *holder, uint64 pos, int64 seq,
 				   bool first)
 {
 	ListCell   *cell;
@@ -226,7 +226,7 @@ sagaz_chain_covers(SagazStates *states, SagazChain *chain,
 		if (seq <= owed->lo || seq > owed->hi ||
 			(first && owed->root != holder->batch_id))
 			continue;
-		window = window_of(states, chain, owed->window_batch);
+		window = chain_window_of(states, chain, owed->window_batch);
 		if (window->found &&
 			sagaz_window_has(&window->window, states->cluster, pos, seq))
 			return true;
@@ -236,12 +236,12 @@ sagaz_chain_covers(SagazStates *states, SagazChain *chain,
 
 /* What a receipt of the holder says of a single place, or NULL. */
 const SagazAckedPlace *
-sagaz_holder_acked(const SagazHolder *holder, int64 seq)
+sagaz_chain_acked(const SagazChainLink *holder, int64 seq)
 {
 	SagazAckedPlace key = {seq, 0};
 
 	if (holder->nacked == 0)
 		return NULL;
 	return bsearch(&key, holder->acked, holder->nacked,
-				   sizeof(SagazAckedPlace), compare_acked);
+				   sizeof(SagazAckedPlace), compare_chain_acked);
 }

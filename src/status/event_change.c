@@ -33,8 +33,8 @@ sagaz_event_change_look(SagazEventChange *change)
 {
 	sagaz_event_change_end(change);
 	change->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	change->event = sagaz_event_fetch(&change->log, change->event_id,
-									  change->snapshot);
+	change->event = sagaz_place_fetch_event(&change->log, change->event_id,
+											change->snapshot);
 	if (change->event)
 		sagaz_place_find(&change->group, change->event, change->snapshot,
 						 &change->place);
@@ -103,7 +103,7 @@ sagaz_event_change_retry(const SagazEventChange *change, SagazScan **scan)
 
 /* Who claimed the batch, or NULL. */
 static char *
-batch_worker(const SagazEventChange *change, int64 batch_id)
+change_batch_worker(const SagazEventChange *change, int64 batch_id)
 {
 	ScanKeyData keys[3];
 	SagazScan  *scan;
@@ -122,8 +122,8 @@ batch_worker(const SagazEventChange *change, int64 batch_id)
 
 /* Start the retry row of an event that has none. */
 static void
-start_row(const SagazEventChange *change, SagazWriter *writer,
-		  const SagazLease *lease)
+start_changed_row(const SagazEventChange *change, SagazWriter *writer,
+				  const SagazLease *lease)
 {
 	char	   *worker_id;
 
@@ -133,15 +133,15 @@ start_row(const SagazEventChange *change, SagazWriter *writer,
 		return;
 	sagaz_writer_set(writer, retry_claimed_at,
 					 TimestampTzGetDatum(lease->claimed_at));
-	worker_id = batch_worker(change, lease->batch_id);
+	worker_id = change_batch_worker(change, lease->batch_id);
 	if (worker_id)
 		sagaz_writer_set(writer, retry_worker_id,
 						 CStringGetTextDatum(worker_id));
 }
 
 static void
-write_row(const SagazEventChange *change, const SagazLease *lease,
-		  SagazSetRetry set, void *arg)
+write_changed_row(const SagazEventChange *change, const SagazLease *lease,
+				  SagazSetRetry set, void *arg)
 {
 	SagazWriter *writer = sagaz_writer_begin("outbox_retry");
 	SagazScan  *scan;
@@ -157,7 +157,7 @@ write_row(const SagazEventChange *change, const SagazLease *lease,
 	}
 	else
 	{
-		start_row(change, writer, lease);
+		start_changed_row(change, writer, lease);
 		set(change, writer, arg);
 		sagaz_writer_insert(writer);
 	}
@@ -174,20 +174,20 @@ change_in_batch(const SagazEventChange *change, SagazEventEnd end,
 	int64		seq = change->place.seq;
 	int			held = 0;
 
-	sagaz_lease_open(change->place.holder, NULL, &lease);
+	sagaz_batch_lease_open(change->place.holder, NULL, &lease);
 	if (change->place.state == PLACE_RETRY || end != EVENT_IS_SENT || needs_row)
-		write_row(change, &lease, set, arg);
+		write_changed_row(change, &lease, set, arg);
 	sagaz_receipt_events(lease.batch_id,
 						 end == EVENT_IS_SENT ?
 						 RECEIPT_EVENTS_SENT : RECEIPT_EVENTS_MOVED,
 						 change->now, &seq, 1);
 	CommandCounterIncrement();
 	if (end == EVENT_IS_SENT)
-		sagaz_retry_let_go_of(&change->group, seq);
+		sagaz_hold_let_go_of(&change->group, seq);
 	else if (change->group.ordered)
 		held = sagaz_hold_back(&lease, change->place.lane, seq, change->now);
-	sagaz_lease_close_if_done(&lease, 1 + held, change->now);
-	sagaz_lease_done(&lease);
+	sagaz_batch_close_if_done(&lease, 1 + held, change->now);
+	sagaz_batch_lease_done(&lease);
 }
 
 /*
@@ -202,9 +202,9 @@ sagaz_event_change(SagazEventChange *change, SagazEventEnd end, bool needs_row,
 		change_in_batch(change, end, needs_row, set, arg);
 	else
 	{
-		write_row(change, NULL, set, arg);
+		write_changed_row(change, NULL, set, arg);
 		if (end != EVENT_GOES_ON)
-			sagaz_retry_let_go_of(&change->group, change->place.seq);
+			sagaz_hold_let_go_of(&change->group, change->place.seq);
 	}
 	sagaz_wake_at_commit();
 }

@@ -15,13 +15,13 @@
 #include "lib/tuples.h"
 
 static char *
-text_of(const Datum *values, const bool *nulls, int column)
+record_text_at(const Datum *values, const bool *nulls, int column)
 {
 	return nulls[column] ? NULL : TextDatumGetCString(values[column]);
 }
 
 static TimestampTz
-time_of(const Datum *values, const bool *nulls, int column)
+record_time_at(const Datum *values, const bool *nulls, int column)
 {
 	return nulls[column] ? 0 :
 		sagaz_record_time(DatumGetTimestampTz(values[column]));
@@ -33,23 +33,23 @@ sagaz_event_of_columns(const Datum *values, const bool *nulls, SagazEvent *event
 {
 	event->event_id =
 		DatumGetCString(DirectFunctionCall1(uuid_out, values[event_event_id]));
-	event->saga_id = text_of(values, nulls, event_saga_id);
-	event->aggregate_type = text_of(values, nulls, event_aggregate_type);
-	event->aggregate_id = text_of(values, nulls, event_aggregate_id);
-	event->event_type = text_of(values, nulls, event_event_type);
+	event->saga_id = record_text_at(values, nulls, event_saga_id);
+	event->aggregate_type = record_text_at(values, nulls, event_aggregate_type);
+	event->aggregate_id = record_text_at(values, nulls, event_aggregate_id);
+	event->event_type = record_text_at(values, nulls, event_event_type);
 	event->payload = DatumGetJsonbPCopy(values[event_payload]);
 	event->headers = DatumGetJsonbPCopy(values[event_headers]);
 	if (!nulls[event_status])
 		event->status = unconstify(char *, saga_status_word(DatumGetObjectId(values[event_status])));
-	event->created_at = time_of(values, nulls, event_created_at);
-	event->claimed_at = time_of(values, nulls, event_claimed_at);
-	event->sent_at = time_of(values, nulls, event_sent_at);
+	event->created_at = record_time_at(values, nulls, event_created_at);
+	event->claimed_at = record_time_at(values, nulls, event_claimed_at);
+	event->sent_at = record_time_at(values, nulls, event_sent_at);
 	event->retry_count = nulls[event_retry_count] ? 0 :
 		DatumGetInt32(values[event_retry_count]);
-	event->last_error = text_of(values, nulls, event_last_error);
-	event->worker_id = text_of(values, nulls, event_worker_id);
-	event->routing_key = text_of(values, nulls, event_routing_key);
-	event->partition_key = text_of(values, nulls, event_partition_key);
+	event->last_error = record_text_at(values, nulls, event_last_error);
+	event->worker_id = record_text_at(values, nulls, event_worker_id);
+	event->routing_key = record_text_at(values, nulls, event_routing_key);
+	event->partition_key = record_text_at(values, nulls, event_partition_key);
 }
 
 /* From a row of the log, as if nobody had claimed it. */

@@ -12,14 +12,14 @@
 #include "outbox/outbox.h"
 
 static void
-copy_column(Datum *values, bool *nulls, int to, TupleTableSlot *slot, int from)
+copy_row_column(Datum *values, bool *nulls, int to, TupleTableSlot *slot, int from)
 {
 	values[to] = sagaz_column(slot, from);
 	nulls[to] = sagaz_column_is_null(slot, from);
 }
 
 static void
-set_text(Datum *values, bool *nulls, int to, const char *value)
+set_row_text(Datum *values, bool *nulls, int to, const char *value)
 {
 	nulls[to] = value == NULL;
 	if (value)
@@ -27,14 +27,14 @@ set_text(Datum *values, bool *nulls, int to, const char *value)
 }
 
 static void
-set_time(Datum *values, bool *nulls, int to, TimestampTz value)
+set_row_time(Datum *values, bool *nulls, int to, TimestampTz value)
 {
 	nulls[to] = value == 0;
 	values[to] = TimestampTzGetDatum(sagaz_real_time(value));
 }
 
 static void
-fill_from_log(TupleTableSlot *slot, Datum *values, bool *nulls)
+fill_row_from_log(TupleTableSlot *slot, Datum *values, bool *nulls)
 {
 	static const int columns[][2] = {
 		{event_event_id, outbox_event_id},
@@ -50,21 +50,21 @@ fill_from_log(TupleTableSlot *slot, Datum *values, bool *nulls)
 	};
 
 	for (int i = 0; i < (int) lengthof(columns); i++)
-		copy_column(values, nulls, columns[i][0], slot, columns[i][1]);
+		copy_row_column(values, nulls, columns[i][0], slot, columns[i][1]);
 	if (nulls[event_aggregate_id])
-		copy_column(values, nulls, event_aggregate_id, slot, outbox_saga_id);
+		copy_row_column(values, nulls, event_aggregate_id, slot, outbox_saga_id);
 }
 
 static void
-fill_from_state(const SagazStates *states, const SagazEventState *state,
-				Datum *values, bool *nulls)
+fill_row_from_state(const SagazStates *states, const SagazEventState *state,
+					Datum *values, bool *nulls)
 {
 	values[event_status] = states->status_datum[state->status];
-	set_time(values, nulls, event_claimed_at, state->claimed_at);
-	set_time(values, nulls, event_sent_at, state->sent_at);
+	set_row_time(values, nulls, event_claimed_at, state->claimed_at);
+	set_row_time(values, nulls, event_sent_at, state->sent_at);
 	values[event_retry_count] = Int32GetDatum(state->retry_count);
-	set_text(values, nulls, event_last_error, state->last_error);
-	set_text(values, nulls, event_worker_id, state->worker_id);
+	set_row_text(values, nulls, event_last_error, state->last_error);
+	set_row_text(values, nulls, event_worker_id, state->worker_id);
 	values[event_batch_id] = Int64GetDatum(state->batch_id);
 	nulls[event_batch_id] = state->batch_id == 0 ||
 		(state->status != STATUS_CLAIMED && state->status != STATUS_SENT);
@@ -72,10 +72,10 @@ fill_from_state(const SagazStates *states, const SagazEventState *state,
 
 /* The columns of outbox_archive begin with those of the record. */
 static void
-fill_from_archive(TupleTableSlot *slot, Datum *values, bool *nulls)
+fill_row_from_archive(TupleTableSlot *slot, Datum *values, bool *nulls)
 {
 	for (int i = 0; i < event_record_columns; i++)
-		copy_column(values, nulls, i, slot, i + 1);
+		copy_row_column(values, nulls, i, slot, i + 1);
 	nulls[event_batch_id] = true;
 }
 
@@ -89,11 +89,11 @@ sagaz_event_row(const SagazStates *states, const SagazFoundEvent *event,
 {
 	memset(nulls, 0, event_columns * sizeof(bool));
 	if (event->archived)
-		fill_from_archive(event->slot, values, nulls);
+		fill_row_from_archive(event->slot, values, nulls);
 	else
 	{
-		fill_from_log(event->slot, values, nulls);
-		fill_from_state(states, &event->state, values, nulls);
+		fill_row_from_log(event->slot, values, nulls);
+		fill_row_from_state(states, &event->state, values, nulls);
 	}
-	set_text(values, nulls, event_consumer_group, states->group.name);
+	set_row_text(values, nulls, event_consumer_group, states->group.name);
 }

@@ -50,7 +50,7 @@ struct SagazEventScan
 	SagazScan  *archive;
 	SagazSagaWalk *saga;
 	SagazHandedOutWalk *handed_out;
-	SagazAheadWalk *ahead;
+	SagazUnreadWalk *ahead;
 
 	MemoryContext context;
 	MemoryContext row_context;	/* reset with each event */
@@ -93,7 +93,7 @@ static const struct
 #define WHOLE_TABLE ((int) lengthof(retry_indexes) - 1)
 
 static SagazEventScan *
-begin_scan(SagazStates *states, int statuses, Phase phase)
+begin_event_scan(SagazStates *states, int statuses, Phase phase)
 {
 	SagazEventScan *scan = palloc0(sizeof(SagazEventScan));
 
@@ -110,7 +110,7 @@ begin_scan(SagazStates *states, int statuses, Phase phase)
 SagazEventScan *
 sagaz_scan_by_status(SagazStates *states, int statuses)
 {
-	SagazEventScan *scan = begin_scan(states, statuses, PHASE_RETRIES);
+	SagazEventScan *scan = begin_event_scan(states, statuses, PHASE_RETRIES);
 
 	scan->retry_index = statuses & status_bit(STATUS_SENT) ? WHOLE_TABLE : 0;
 	if (!states->has_group)
@@ -122,7 +122,7 @@ SagazEventScan *
 sagaz_scan_by_ids(SagazStates *states, int statuses, Datum *event_ids,
 				  int count)
 {
-	SagazEventScan *scan = begin_scan(states, statuses, PHASE_IDS);
+	SagazEventScan *scan = begin_event_scan(states, statuses, PHASE_IDS);
 
 	scan->event_ids = event_ids;
 	scan->nevent_ids = count;
@@ -133,7 +133,7 @@ sagaz_scan_by_ids(SagazStates *states, int statuses, Datum *event_ids,
 SagazEventScan *
 sagaz_scan_by_saga(SagazStates *states, int statuses, Datum saga_id)
 {
-	SagazEventScan *scan = begin_scan(states, statuses, PHASE_SAGA_ARCHIVE);
+	SagazEventScan *scan = begin_event_scan(states, statuses, PHASE_SAGA_ARCHIVE);
 
 	scan->saga_id = saga_id;
 	return scan;
@@ -141,13 +141,13 @@ sagaz_scan_by_saga(SagazStates *states, int statuses, Datum saga_id)
 
 /* The archive keeps the final state in the default group. */
 static bool
-archive_tells(const SagazEventScan *scan)
+scan_archive_tells(const SagazEventScan *scan)
 {
 	return strcmp(scan->states->group.name, SAGAZ_DEFAULT_GROUP) == 0;
 }
 
 static bool
-found_in_log(SagazEventScan *scan, TupleTableSlot *slot)
+scan_found_in_log(SagazEventScan *scan, TupleTableSlot *slot)
 {
 	scan->found.slot = slot;
 	scan->found.archived = false;
@@ -156,7 +156,7 @@ found_in_log(SagazEventScan *scan, TupleTableSlot *slot)
 }
 
 static SagazStatus
-archived_status(const SagazStates *states, TupleTableSlot *slot)
+scan_archived_status(const SagazStates *states, TupleTableSlot *slot)
 {
 	for (int status = 0; status < SAGAZ_STATUSES; status++)
 		if (states->status_datum[status] == sagaz_column(slot, event_status + 1))
@@ -165,18 +165,18 @@ archived_status(const SagazStates *states, TupleTableSlot *slot)
 }
 
 static bool
-found_in_archive(SagazEventScan *scan, TupleTableSlot *slot)
+scan_found_in_archive(SagazEventScan *scan, TupleTableSlot *slot)
 {
 	scan->found.slot = slot;
 	scan->found.archived = true;
-	scan->found.state.status = archived_status(scan->states, slot);
+	scan->found.state.status = scan_archived_status(scan->states, slot);
 	return (scan->statuses & status_bit(scan->found.state.status)) != 0;
 }
 
 /* Begin or repeat a probe with one key. */
 static void
-probe(SagazEventScan *scan, SagazScan **rows, const char *table,
-	  const char *index, ScanKey key)
+scan_probe(SagazEventScan *scan, SagazScan **rows, const char *table,
+		   const char *index, ScanKey key)
 {
 	MemoryContext outer = MemoryContextSwitchTo(scan->context);
 
@@ -189,19 +189,19 @@ probe(SagazEventScan *scan, SagazScan **rows, const char *table,
 }
 
 static TupleTableSlot *
-log_row(SagazEventScan *scan, Datum event_id)
+scan_log_row(SagazEventScan *scan, Datum event_id)
 {
 	ScanKeyData key;
 
 	sagaz_key_uuid(&key, 1, event_id);
-	probe(scan, &scan->log, "outbox", "outbox_event_id", &key);
+	scan_probe(scan, &scan->log, "outbox", "outbox_event_id", &key);
 	return sagaz_scan_next(scan->log) ? scan->log->slot : NULL;
 }
 
 /* Each of these looks at one row; false if it is not what is wanted. */
 
 static bool
-next_id(SagazEventScan *scan)
+scan_next_id(SagazEventScan *scan)
 {
 	ScanKeyData key;
 	TupleTableSlot *slot;
@@ -213,32 +213,32 @@ next_id(SagazEventScan *scan)
 		return false;
 	}
 	event_id = scan->event_ids[scan->next_event_id++];
-	slot = log_row(scan, event_id);
+	slot = scan_log_row(scan, event_id);
 	if (slot)
 	{
 		sagaz_state_of(scan->states, slot, &scan->found.state);
-		return found_in_log(scan, slot);
+		return scan_found_in_log(scan, slot);
 	}
-	if (!archive_tells(scan))
+	if (!scan_archive_tells(scan))
 		return false;
 	sagaz_key_uuid(&key, 1, event_id);
-	probe(scan, &scan->archive, "outbox_archive", "outbox_archive_pkey", &key);
+	scan_probe(scan, &scan->archive, "outbox_archive", "outbox_archive_pkey", &key);
 	return sagaz_scan_next(scan->archive) &&
-		found_in_archive(scan, scan->archive->slot);
+		scan_found_in_archive(scan, scan->archive->slot);
 }
 
 static bool
-next_archived_of_saga(SagazEventScan *scan)
+scan_next_archived_of_saga(SagazEventScan *scan)
 {
 	if (scan->rows == NULL)
 	{
 		ScanKeyData key;
 
 		sagaz_key_text(&key, 1, scan->saga_id);
-		probe(scan, &scan->rows, "outbox_archive", "outbox_archive_saga", &key);
+		scan_probe(scan, &scan->rows, "outbox_archive", "outbox_archive_saga", &key);
 	}
-	if (archive_tells(scan) && sagaz_scan_next(scan->rows))
-		return found_in_archive(scan, scan->rows->slot);
+	if (scan_archive_tells(scan) && sagaz_scan_next(scan->rows))
+		return scan_found_in_archive(scan, scan->rows->slot);
 	sagaz_scan_end(scan->rows);
 	scan->rows = NULL;
 	scan->phase = PHASE_SAGA;
@@ -246,7 +246,7 @@ next_archived_of_saga(SagazEventScan *scan)
 }
 
 static bool
-next_of_saga(SagazEventScan *scan)
+scan_next_of_saga(SagazEventScan *scan)
 {
 	TupleTableSlot *slot;
 
@@ -265,12 +265,12 @@ next_of_saga(SagazEventScan *scan)
 		return false;
 	}
 	sagaz_state_of(scan->states, slot, &scan->found.state);
-	return found_in_log(scan, slot);
+	return scan_found_in_log(scan, slot);
 }
 
 /* Open the next index of outbox_retry that has rows wanted. */
 static void
-open_retries(SagazEventScan *scan)
+open_retry_scan(SagazEventScan *scan)
 {
 	ScanKeyData key;
 	MemoryContext outer;
@@ -294,14 +294,14 @@ open_retries(SagazEventScan *scan)
 }
 
 static bool
-next_retry(SagazEventScan *scan)
+scan_next_retry(SagazEventScan *scan)
 {
 	TupleTableSlot *retry;
 	TupleTableSlot *slot;
 
 	if (scan->rows == NULL)
 	{
-		open_retries(scan);
+		open_retry_scan(scan);
 		return false;
 	}
 	if (!sagaz_scan_next(scan->rows))
@@ -319,12 +319,12 @@ next_retry(SagazEventScan *scan)
 	sagaz_state_of_retry(retry, &scan->found.state);
 	if (!(scan->statuses & status_bit(scan->found.state.status)))
 		return false;
-	slot = log_row(scan, sagaz_column(retry, retry_event_id));
-	return slot != NULL && found_in_log(scan, slot);
+	slot = scan_log_row(scan, sagaz_column(retry, retry_event_id));
+	return slot != NULL && scan_found_in_log(scan, slot);
 }
 
 static bool
-next_handed_out(SagazEventScan *scan)
+scan_next_handed_out(SagazEventScan *scan)
 {
 	static const int possible =
 		status_bit(STATUS_PENDING) | status_bit(STATUS_CLAIMED) | status_bit(STATUS_SENT);
@@ -340,13 +340,13 @@ next_handed_out(SagazEventScan *scan)
 	if (scan->handed_out)
 		slot = sagaz_handed_out_next(scan->handed_out, &scan->found.state);
 	if (slot)
-		return found_in_log(scan, slot);
+		return scan_found_in_log(scan, slot);
 	scan->phase = PHASE_AHEAD;
 	return false;
 }
 
 static bool
-next_ahead(SagazEventScan *scan)
+scan_next_unread(SagazEventScan *scan)
 {
 	TupleTableSlot *slot = NULL;
 
@@ -354,15 +354,15 @@ next_ahead(SagazEventScan *scan)
 	{
 		MemoryContext outer = MemoryContextSwitchTo(scan->context);
 
-		scan->ahead = sagaz_ahead_begin(scan->states, 0, SAGAZ_LANES - 1);
+		scan->ahead = sagaz_unread_begin(scan->states, 0, SAGAZ_LANES - 1);
 		MemoryContextSwitchTo(outer);
 	}
 	if (scan->ahead)
-		slot = sagaz_ahead_next(scan->ahead);
+		slot = sagaz_unread_next(scan->ahead);
 	if (slot)
 	{
-		sagaz_state_ahead(slot, &scan->found.state);
-		return found_in_log(scan, slot);
+		sagaz_state_unread(slot, &scan->found.state);
+		return scan_found_in_log(scan, slot);
 	}
 	scan->phase = PHASE_ARCHIVE;
 	return false;
@@ -370,9 +370,9 @@ next_ahead(SagazEventScan *scan)
 
 /* Archived events that are not sent are rare and have an index. */
 static bool
-next_archived(SagazEventScan *scan)
+scan_next_archived(SagazEventScan *scan)
 {
-	if (!archive_tells(scan))
+	if (!scan_archive_tells(scan))
 	{
 		scan->phase = PHASE_END;
 		return false;
@@ -389,30 +389,30 @@ next_archived(SagazEventScan *scan)
 		MemoryContextSwitchTo(outer);
 	}
 	if (sagaz_scan_next(scan->rows))
-		return found_in_archive(scan, scan->rows->slot);
+		return scan_found_in_archive(scan, scan->rows->slot);
 	scan->phase = PHASE_END;
 	return false;
 }
 
 static bool
-step(SagazEventScan *scan)
+scan_step(SagazEventScan *scan)
 {
 	switch (scan->phase)
 	{
 		case PHASE_IDS:
-			return next_id(scan);
+			return scan_next_id(scan);
 		case PHASE_SAGA_ARCHIVE:
-			return next_archived_of_saga(scan);
+			return scan_next_archived_of_saga(scan);
 		case PHASE_SAGA:
-			return next_of_saga(scan);
+			return scan_next_of_saga(scan);
 		case PHASE_RETRIES:
-			return next_retry(scan);
+			return scan_next_retry(scan);
 		case PHASE_HANDED_OUT:
-			return next_handed_out(scan);
+			return scan_next_handed_out(scan);
 		case PHASE_AHEAD:
-			return next_ahead(scan);
+			return scan_next_unread(scan);
 		case PHASE_ARCHIVE:
-			return next_archived(scan);
+			return scan_next_archived(scan);
 		case PHASE_END:
 			break;
 	}
@@ -431,7 +431,7 @@ sagaz_event_scan_next(SagazEventScan *scan)
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(scan->row_context);
-		found = step(scan);
+		found = scan_step(scan);
 	}
 	MemoryContextSwitchTo(outer);
 	return found ? &scan->found : NULL;
@@ -451,7 +451,7 @@ sagaz_event_scan_end(SagazEventScan *scan)
 	if (scan->handed_out)
 		sagaz_handed_out_end(scan->handed_out);
 	if (scan->ahead)
-		sagaz_ahead_end(scan->ahead);
+		sagaz_unread_end(scan->ahead);
 	MemoryContextDelete(scan->row_context);
 	pfree(scan);
 }

@@ -27,7 +27,7 @@
  * cursor does.  Later ones all do, so the ids can be bisected.
  */
 static int64
-find_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+find_state_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 {
 	int64		low = 0;
 	int64		root = sagaz_states_cursor(states, lane)->batch_id;
@@ -61,9 +61,9 @@ find_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 }
 
 static void
-state_by_holder(const SagazHolder *holder, int64 seq, SagazEventState *state)
+state_by_holder(const SagazChainLink *holder, int64 seq, SagazEventState *state)
 {
-	const SagazAckedPlace *acked = sagaz_holder_acked(holder, seq);
+	const SagazAckedPlace *acked = sagaz_chain_acked(holder, seq);
 
 	state->batch_id = holder->batch_id;
 	state->claimed_at = holder->claimed_at;
@@ -80,7 +80,7 @@ state_by_holder(const SagazHolder *holder, int64 seq, SagazEventState *state)
 	{
 		state->status = STATUS_CLAIMED;
 		state->where = WHERE_OUT;
-		state->lease_end = sagaz_lease_end(holder->claimed_at, holder->until);
+		state->lease_end = sagaz_batch_lease_end(holder->claimed_at, holder->until);
 		state->last_error = NULL;
 		return;
 	}
@@ -108,7 +108,7 @@ sagaz_state_by_chain(SagazStates *states, SagazChain *chain, uint64 pos,
 	state->where = WHERE_NOT_ITS;
 	foreach(cell, chain->holders)
 	{
-		const SagazHolder *holder = lfirst(cell);
+		const SagazChainLink *holder = lfirst(cell);
 
 		if (!sagaz_chain_covers(states, chain, holder, pos, seq, false))
 			continue;
@@ -143,7 +143,7 @@ record_time_column(TupleTableSlot *slot, int attnum)
  * an operator or the end of a hold sent back forgets that.
  */
 static SagazStatus
-status_of_retry(TupleTableSlot *retry)
+state_status_of_retry(TupleTableSlot *retry)
 {
 	switch (DatumGetInt16(sagaz_column(retry, retry_state)))
 	{
@@ -172,7 +172,7 @@ sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 	state->last_error = sagaz_column_text(retry, retry_last_error);
 	state->next_attempt_at = time_column(retry, retry_next_attempt_at);
 	state->failed_at = record_time_column(retry, retry_failed_at);
-	state->status = status_of_retry(retry);
+	state->status = state_status_of_retry(retry);
 	if (state->retry_state == RETRY_HELD)
 		return;
 	state->claimed_at = record_time_column(retry, retry_claimed_at);
@@ -185,17 +185,17 @@ sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 
 /* The state of an event that the group has still to come to. */
 void
-sagaz_state_ahead(TupleTableSlot *event, SagazEventState *state)
+sagaz_state_unread(TupleTableSlot *event, SagazEventState *state)
 {
 	memset(state, 0, sizeof(SagazEventState));
 	state->status = STATUS_PENDING;
-	state->where = WHERE_AHEAD;
+	state->where = WHERE_UNREAD;
 	state->next_attempt_at = time_column(event, outbox_available_at);
 }
 
 /* The chain of an event; neighbours in the log mostly share it. */
 static SagazChain *
-chain_of(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+state_chain_of(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 {
 	SagazChain *chain = states->chain;
 
@@ -203,7 +203,7 @@ chain_of(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 		sagaz_chain_covers(states, chain, linitial(chain->holders), pos, seq,
 						   true))
 		return chain;
-	return sagaz_states_chain(states, lane, find_root(states, lane, pos, seq));
+	return sagaz_states_chain(states, lane, find_state_root(states, lane, pos, seq));
 }
 
 /* The state of any event of the log. */
@@ -224,9 +224,9 @@ sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 		state->status = STATUS_NONE;
 		state->where = WHERE_NOT_ITS;
 	}
-	else if (sagaz_states_ahead(states, lane, pos, seq))
-		sagaz_state_ahead(event, state);
+	else if (sagaz_states_unread(states, lane, pos, seq))
+		sagaz_state_unread(event, state);
 	else
-		sagaz_state_by_chain(states, chain_of(states, lane, pos, seq), pos, seq,
+		sagaz_state_by_chain(states, state_chain_of(states, lane, pos, seq), pos, seq,
 							 state);
 }

@@ -39,7 +39,7 @@ typedef enum SagazStatus
 typedef enum SagazWhere
 {
 	WHERE_NOT_ITS,				/* the group never gets it */
-	WHERE_AHEAD,				/* the group has not come to it */
+	WHERE_UNREAD,				/* the group has not come to it */
 	WHERE_OUT,					/* in an open batch */
 	WHERE_RETURNED,				/* in a batch that ended without it */
 	WHERE_DONE,					/* sent off the log */
@@ -72,7 +72,7 @@ typedef struct SagazAckedPlace
 } SagazAckedPlace;
 
 /* One handing-out of the events of a root batch in one lane. */
-typedef struct SagazHolder
+typedef struct SagazChainLink
 {
 	int64		batch_id;
 	TimestampTz claimed_at;
@@ -84,7 +84,7 @@ typedef struct SagazHolder
 	const char *error;			/* of a release */
 	int			nacked;
 	SagazAckedPlace *acked;		/* sorted */
-} SagazHolder;
+} SagazChainLink;
 
 /*
  * All the handings-out of what a batch handed out first in one lane, oldest
@@ -94,7 +94,7 @@ typedef struct SagazChain
 {
 	int64		root;
 	int16		lane;
-	List	   *holders;		/* of SagazHolder */
+	List	   *holders;		/* of SagazChainLink */
 	List	   *windows;		/* of BatchWindow, as far as they were needed */
 } SagazChain;
 
@@ -124,8 +124,8 @@ extern SagazStates *sagaz_states_open(const char *group, Snapshot snapshot);
 extern void sagaz_states_close(SagazStates *states);
 extern const SagazCursor *sagaz_states_cursor(SagazStates *states, int16 lane);
 extern TupleTableSlot *sagaz_states_retry_row(SagazStates *states, int64 seq);
-extern bool sagaz_states_ahead(SagazStates *states, int16 lane, uint64 pos,
-							   int64 seq);
+extern bool sagaz_states_unread(SagazStates *states, int16 lane, uint64 pos,
+								int64 seq);
 extern bool sagaz_states_is_its(const SagazStates *states,
 								TupleTableSlot *event);
 extern TupleTableSlot *sagaz_states_batch_from(SagazStates *states, int16 lane,
@@ -139,7 +139,7 @@ extern void sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 						   SagazEventState *state);
 extern void sagaz_state_of_retry(TupleTableSlot *retry,
 								 SagazEventState *state);
-extern void sagaz_state_ahead(TupleTableSlot *event, SagazEventState *state);
+extern void sagaz_state_unread(TupleTableSlot *event, SagazEventState *state);
 extern void sagaz_state_by_chain(SagazStates *states, SagazChain *chain,
 								 uint64 pos, int64 seq,
 								 SagazEventState *state);
@@ -148,9 +148,9 @@ extern void sagaz_state_by_chain(SagazStates *states, SagazChain *chain,
 extern SagazChain *sagaz_states_chain(SagazStates *states, int16 lane,
 									  int64 root);
 extern bool sagaz_chain_covers(SagazStates *states, SagazChain *chain,
-							   const SagazHolder *holder, uint64 pos,
+							   const SagazChainLink *holder, uint64 pos,
 							   int64 seq, bool first);
-extern const SagazAckedPlace *sagaz_holder_acked(const SagazHolder *holder,
-												 int64 seq);
+extern const SagazAckedPlace *sagaz_chain_acked(const SagazChainLink *holder,
+												int64 seq);
 
 #endif							/* SAGAZ_EVENT_STATE_H */

@@ -58,7 +58,7 @@ static const bool allowed[lengthof(status_names)][lengthof(status_names)] = {
 };
 
 static EventStatus
-read_status(const char *name)
+read_status_to_update(const char *name)
 {
 	for (int i = 0; i < (int) lengthof(status_names); i++)
 		if (strcmp(name, status_names[i]) == 0)
@@ -70,19 +70,19 @@ read_status(const char *name)
 }
 
 static char *
-uuid_text(Datum event_id)
+updated_id_text(Datum event_id)
 {
 	return DatumGetCString(DirectFunctionCall1(uuid_out, event_id));
 }
 
 static void
-refuse(const Change *change, const char *from, const char *detail,
-	   const char *hint)
+refuse_update(const Change *change, const char *from, const char *detail,
+			  const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_TRANSITION),
 			 errmsg("event %s cannot go from %s to %s",
-					uuid_text(change->base.event_id), from,
+					updated_id_text(change->base.event_id), from,
 					status_names[change->to]),
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0));
@@ -90,7 +90,7 @@ refuse(const Change *change, const char *from, const char *detail,
 
 /* An event that is not in the log may be in the archive; there it stays. */
 static void
-refuse_archived(const Change *change)
+refuse_archived_event(const Change *change)
 {
 	ScanKeyData key;
 	SagazScan  *scan;
@@ -99,16 +99,16 @@ refuse_archived(const Change *change)
 	scan = sagaz_scan_begin("outbox_archive", "outbox_archive_pkey",
 							change->base.snapshot, &key, 1, ForwardScanDirection);
 	if (sagaz_scan_next(scan))
-		refuse(change,
-			   DatumGetCString(DirectFunctionCall1(enum_out,
-												   sagaz_column(scan->slot, ARCHIVE_STATUS))),
-			   "It is in the archive.", NULL);
+		refuse_update(change,
+					  DatumGetCString(DirectFunctionCall1(enum_out,
+														  sagaz_column(scan->slot, ARCHIVE_STATUS))),
+					  "It is in the archive.", NULL);
 	sagaz_scan_end(scan);
-	sagaz_no_such_event(change->base.event_id);
+	sagaz_mark_no_such_event(change->base.event_id);
 }
 
 static EventStatus
-status_of_retry(const Change *change)
+event_status_of_retry(const Change *change)
 {
 	SagazScan  *scan;
 	bool		failed;
@@ -132,7 +132,7 @@ status_of_retry(const Change *change)
 
 /* Was the event ever meant for the group? */
 static bool
-is_of_group(const Change *change)
+event_is_of_group(const Change *change)
 {
 	return change->base.place.state == PLACE_RETRY ||
 		(DatumGetUInt64(sagaz_column(change->base.event, outbox_pos)) >= SAGAZ_FIRST_POS &&
@@ -142,13 +142,13 @@ is_of_group(const Change *change)
 }
 
 static EventStatus
-present_status(const Change *change)
+event_present_status(const Change *change)
 {
-	if (!is_of_group(change))
+	if (!event_is_of_group(change))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("event %s is none of consumer group \"%s\"",
-						uuid_text(change->base.event_id), change->base.group.name)));
+						updated_id_text(change->base.event_id), change->base.group.name)));
 	switch (change->base.place.state)
 	{
 		case PLACE_HELD_OUT:
@@ -156,32 +156,32 @@ present_status(const Change *change)
 		case PLACE_FINISHED:
 			return EVENT_SENT;
 		case PLACE_RETRY:
-			return status_of_retry(change);
+			return event_status_of_retry(change);
 		default:
 			return EVENT_PENDING;
 	}
 }
 
 static void
-check_transition(const Change *change)
+check_update(const Change *change)
 {
 	const char *from = status_names[change->from];
 
 	if (change->to == EVENT_CLAIMED)
-		refuse(change, from, NULL, "Events are handed out by claim_batch().");
+		refuse_update(change, from, NULL, "Events are handed out by claim_batch().");
 	if (!allowed[change->from][change->to])
-		refuse(change, from, NULL, change->from == EVENT_DEAD_LETTER ?
-			   "A dead letter can only be pending again." : NULL);
-	if (change->base.group.ordered && change->base.place.state == PLACE_AHEAD &&
+		refuse_update(change, from, NULL, change->from == EVENT_DEAD_LETTER ?
+					  "A dead letter can only be pending again." : NULL);
+	if (change->base.group.ordered && change->base.place.state == PLACE_UNREAD &&
 		change->to == EVENT_FAILED)
-		refuse(change, from,
-			   "In a group with ordering \"saga\" only an event that was handed out can fail.",
-			   NULL);
+		refuse_update(change, from,
+					  "In a group with ordering \"saga\" only an event that was handed out can fail.",
+					  NULL);
 }
 
 /* Bring the new status into the writer's row. */
 static void
-set_status(const SagazEventChange *base, SagazWriter *writer, void *arg)
+update_status(const SagazEventChange *base, SagazWriter *writer, void *arg)
 {
 	const Change *change = arg;
 	Datum		now = TimestampTzGetDatum(base->now);
@@ -214,15 +214,15 @@ set_status(const SagazEventChange *base, SagazWriter *writer, void *arg)
 }
 
 static void
-read_arguments(FunctionCallInfo fcinfo, Change *change)
+read_update_arguments(FunctionCallInfo fcinfo, Change *change)
 {
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("event_id must not be null")));
 	change->base.event_id = PG_GETARG_DATUM(0);
-	change->to = read_status(sagaz_text_argument(fcinfo, 1, "status"));
-	change->error = sagaz_optional_text(fcinfo, 2);
+	change->to = read_status_to_update(sagaz_text_argument(fcinfo, 1, "status"));
+	change->error = sagaz_text_argument_or_null(fcinfo, 2);
 	if (change->error && change->to == EVENT_SENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -238,16 +238,16 @@ sagaz_change_event_status(PG_FUNCTION_ARGS)
 {
 	Change		change = {0};
 
-	read_arguments(fcinfo, &change);
+	read_update_arguments(fcinfo, &change);
 	if (!sagaz_event_change_look(&change.base) ||
 		!sagaz_event_change_lock(&change.base))
-		refuse_archived(&change);
-	change.from = present_status(&change);
-	check_transition(&change);
+		refuse_archived_event(&change);
+	change.from = event_present_status(&change);
+	check_update(&change);
 	sagaz_event_change(&change.base,
 					   change.to == EVENT_SENT ? EVENT_IS_SENT :
 					   change.to == EVENT_DEAD_LETTER ? EVENT_IS_DEAD : EVENT_GOES_ON,
-					   false, set_status, &change);
+					   false, update_status, &change);
 	sagaz_event_change_end(&change.base);
 	PG_RETURN_VOID();
 }

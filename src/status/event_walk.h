@@ -12,13 +12,13 @@
 
 #include "status/event_state.h"
 
-/* ahead.c: events that the group has still to come to */
-typedef struct SagazAheadWalk SagazAheadWalk;
+/* unread.c: events that the group has still to come to */
+typedef struct SagazUnreadWalk SagazUnreadWalk;
 
-extern SagazAheadWalk *sagaz_ahead_begin(SagazStates *states, int16 first_lane,
-										 int16 last_lane);
-extern TupleTableSlot *sagaz_ahead_next(SagazAheadWalk *walk);
-extern void sagaz_ahead_end(SagazAheadWalk *walk);
+extern SagazUnreadWalk *sagaz_unread_begin(SagazStates *states, int16 first_lane,
+										   int16 last_lane);
+extern TupleTableSlot *sagaz_unread_next(SagazUnreadWalk *walk);
+extern void sagaz_unread_end(SagazUnreadWalk *walk);
 
 /* handed_out.c: events that were handed out, in some of the statuses */
 typedef struct SagazHandedOutWalk SagazHandedOutWalk;

@@ -84,7 +84,7 @@ typedef struct EventsScan
 } EventsScan;
 
 static bool
-is_column(Node *node, Index relid, int column)
+is_events_column(Node *node, Index relid, int column)
 {
 	return IsA(node, Var) && ((Var *) node)->varno == (int) relid &&
 		((Var *) node)->varlevelsup == 0 &&
@@ -93,7 +93,7 @@ is_column(Node *node, Index relid, int column)
 
 /* A value that is the same for all rows of the scan. */
 static bool
-is_fixed(Node *node)
+is_fixed_for_events(Node *node)
 {
 	return !contain_var_clause(node) && !contain_volatile_functions(node) &&
 		!contain_subplans(node);
@@ -101,7 +101,7 @@ is_fixed(Node *node)
 
 /* The other side of "column = value", if the clause is one. */
 static Expr *
-equal_to(Expr *clause, Index relid, int column, RegProcedure equal)
+events_equal_to(Expr *clause, Index relid, int column, RegProcedure equal)
 {
 	OpExpr	   *op = (OpExpr *) clause;
 	Node	   *left;
@@ -114,30 +114,30 @@ equal_to(Expr *clause, Index relid, int column, RegProcedure equal)
 		return NULL;
 	left = linitial(op->args);
 	right = lsecond(op->args);
-	if (is_column(left, relid, column) && is_fixed(right))
+	if (is_events_column(left, relid, column) && is_fixed_for_events(right))
 		return (Expr *) right;
-	if (is_column(right, relid, column) && is_fixed(left))
+	if (is_events_column(right, relid, column) && is_fixed_for_events(left))
 		return (Expr *) left;
 	return NULL;
 }
 
 /* The array of "event_id = ANY (array)", if the clause is one. */
 static Expr *
-any_of_ids(Expr *clause, Index relid)
+events_any_of_ids(Expr *clause, Index relid)
 {
 	ScalarArrayOpExpr *op = (ScalarArrayOpExpr *) clause;
 
 	if (!IsA(clause, ScalarArrayOpExpr) || !op->useOr ||
 		get_opcode(op->opno) != F_UUID_EQ ||
-		!is_column(linitial(op->args), relid, event_event_id) ||
-		!is_fixed(lsecond(op->args)))
+		!is_events_column(linitial(op->args), relid, event_event_id) ||
+		!is_fixed_for_events(lsecond(op->args)))
 		return NULL;
 	return lsecond(op->args);
 }
 
 /* Does the clause depend on the status and on no other column? */
 static bool
-is_about_status(Expr *clause, Index relid)
+events_clause_is_about_status(Expr *clause, Index relid)
 {
 	Bitmapset  *columns = NULL;
 
@@ -151,29 +151,29 @@ is_about_status(Expr *clause, Index relid)
 }
 
 static void
-read_clause(EventsPlan *plan, Expr *clause, Index relid)
+read_events_clause(EventsPlan *plan, Expr *clause, Index relid)
 {
 	Expr	   *key;
 
-	if ((key = equal_to(clause, relid, event_event_id, F_UUID_EQ)) != NULL ||
-		(key = any_of_ids(clause, relid)) != NULL)
+	if ((key = events_equal_to(clause, relid, event_event_id, F_UUID_EQ)) != NULL ||
+		(key = events_any_of_ids(clause, relid)) != NULL)
 	{
 		plan->way = WAY_ID;
 		plan->key = key;
 	}
 	else if (plan->way != WAY_ID &&
-			 (key = equal_to(clause, relid, event_saga_id, F_TEXTEQ)) != NULL)
+			 (key = events_equal_to(clause, relid, event_saga_id, F_TEXTEQ)) != NULL)
 	{
 		plan->way = WAY_SAGA;
 		plan->key = key;
 	}
-	else if (is_about_status(clause, relid))
+	else if (events_clause_is_about_status(clause, relid))
 		plan->status_clauses = lappend(plan->status_clauses, clause);
 }
 
 /* As many as the log has rows, by the last ANALYZE or VACUUM. */
 static double
-log_rows(void)
+events_log_rows(void)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID,
 										ObjectIdGetDatum(sagaz_relation_id("outbox")));
@@ -187,20 +187,20 @@ log_rows(void)
 }
 
 static void
-get_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
+get_events_rel_size(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
 {
 	EventsPlan *plan = palloc0(sizeof(EventsPlan));
 	ListCell   *cell;
 
 	foreach(cell, rel->baserestrictinfo)
-		read_clause(plan, ((RestrictInfo *) lfirst(cell))->clause, rel->relid);
+		read_events_clause(plan, ((RestrictInfo *) lfirst(cell))->clause, rel->relid);
 	rel->fdw_private = plan;
 	rel->rows = plan->way == WAY_ID ? 1 : plan->way == WAY_SAGA ? 10 :
-		plan->status_clauses ? log_rows() / 5 : log_rows();
+		plan->status_clauses ? events_log_rows() / 5 : events_log_rows();
 }
 
 static void
-get_paths(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
+get_events_paths(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
 {
 	EventsPlan *plan = rel->fdw_private;
 	double		startup = plan->way == WAY_SAGA ? 100 : 10;
@@ -210,8 +210,8 @@ get_paths(PlannerInfo *root, RelOptInfo *rel, Oid table_id)
 }
 
 static ForeignScan *
-get_plan(PlannerInfo *root, RelOptInfo *rel, Oid table_id, ForeignPath *path,
-		 List *target_list, List *clauses, Plan *outer_plan)
+get_events_plan(PlannerInfo *root, RelOptInfo *rel, Oid table_id, ForeignPath *path,
+				List *target_list, List *clauses, Plan *outer_plan)
 {
 	EventsPlan *plan = rel->fdw_private;
 	List	   *expressions = NIL;
@@ -226,7 +226,7 @@ get_plan(PlannerInfo *root, RelOptInfo *rel, Oid table_id, ForeignPath *path,
 }
 
 static void
-begin_foreign_scan(ForeignScanState *node, int flags)
+begin_events_scan(ForeignScanState *node, int flags)
 {
 	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
 	EventsScan *events = palloc0(sizeof(EventsScan));
@@ -247,7 +247,7 @@ begin_foreign_scan(ForeignScanState *node, int flags)
 
 /* The statuses that the conditions leave. */
 static int
-possible_statuses(ForeignScanState *node, EventsScan *events)
+possible_events_statuses(ForeignScanState *node, EventsScan *events)
 {
 	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
 	ExprContext *context = node->ss.ps.ps_ExprContext;
@@ -271,7 +271,7 @@ possible_statuses(ForeignScanState *node, EventsScan *events)
 }
 
 static int
-compare_ids(const void *a, const void *b)
+compare_event_ids(const void *a, const void *b)
 {
 	return memcmp(DatumGetUUIDP(*(const Datum *) a),
 				  DatumGetUUIDP(*(const Datum *) b), UUID_LEN);
@@ -279,7 +279,7 @@ compare_ids(const void *a, const void *b)
 
 /* The ids in an array, none twice, no nulls; returns how many. */
 static int
-read_ids(Datum array, Datum **ids)
+read_events_ids(Datum array, Datum **ids)
 {
 	bool	   *nulls;
 	int			count;
@@ -291,16 +291,16 @@ read_ids(Datum array, Datum **ids)
 	for (int i = 0; i < count; i++)
 		if (!nulls[i])
 			(*ids)[kept++] = (*ids)[i];
-	qsort(*ids, kept, sizeof(Datum), compare_ids);
+	qsort(*ids, kept, sizeof(Datum), compare_event_ids);
 	for (int i = 0; i < kept; i++)
-		if (unique == 0 || compare_ids(&(*ids)[unique - 1], &(*ids)[i]) != 0)
+		if (unique == 0 || compare_event_ids(&(*ids)[unique - 1], &(*ids)[i]) != 0)
 			(*ids)[unique++] = (*ids)[i];
 	return unique;
 }
 
 static SagazEventScan *
-begin_by_key(EventsScan *events, int statuses, ExprContext *context,
-			 Oid key_type)
+begin_events_by_key(EventsScan *events, int statuses, ExprContext *context,
+					Oid key_type)
 {
 	bool		isnull;
 	Datum		key = ExecEvalExpr(events->key, context, &isnull);
@@ -313,7 +313,7 @@ begin_by_key(EventsScan *events, int statuses, ExprContext *context,
 								  PointerGetDatum(PG_DETOAST_DATUM_COPY(key)));
 	if (key_type != UUIDOID)
 	{
-		int			count = read_ids(key, &ids);
+		int			count = read_events_ids(key, &ids);
 
 		return sagaz_scan_by_ids(events->states, statuses, ids, count);
 	}
@@ -324,7 +324,7 @@ begin_by_key(EventsScan *events, int statuses, ExprContext *context,
 
 /* Parameters are known by now. */
 static void
-start(ForeignScanState *node, EventsScan *events)
+start_events(ForeignScanState *node, EventsScan *events)
 {
 	ForeignScan *plan = (ForeignScan *) node->ss.ps.plan;
 	MemoryContext outer = MemoryContextSwitchTo(events->context);
@@ -332,20 +332,20 @@ start(ForeignScanState *node, EventsScan *events)
 
 	events->states = sagaz_states_open(SAGAZ_DEFAULT_GROUP,
 									   node->ss.ps.state->es_snapshot);
-	statuses = possible_statuses(node, events);
+	statuses = possible_events_statuses(node, events);
 	if (events->way == WAY_STATUS)
 		events->scan = statuses == 0 ? NULL :
 			sagaz_scan_by_status(events->states, statuses);
 	else
-		events->scan = begin_by_key(events, statuses,
-									node->ss.ps.ps_ExprContext,
-									exprType(linitial(plan->fdw_exprs)));
+		events->scan = begin_events_by_key(events, statuses,
+										   node->ss.ps.ps_ExprContext,
+										   exprType(linitial(plan->fdw_exprs)));
 	events->done = events->scan == NULL;
 	MemoryContextSwitchTo(outer);
 }
 
 static TupleTableSlot *
-iterate_foreign_scan(ForeignScanState *node)
+iterate_events_scan(ForeignScanState *node)
 {
 	EventsScan *events = node->fdw_state;
 	TupleTableSlot *slot = node->ss.ss_ScanTupleSlot;
@@ -354,7 +354,7 @@ iterate_foreign_scan(ForeignScanState *node)
 	bool		nulls[event_columns];
 
 	if (events->states == NULL)
-		start(node, events);
+		start_events(node, events);
 	ExecClearTuple(slot);
 	event = events->done ? NULL : sagaz_event_scan_next(events->scan);
 	if (event == NULL)
@@ -371,7 +371,7 @@ iterate_foreign_scan(ForeignScanState *node)
 }
 
 static void
-stop(EventsScan *events)
+stop_events(EventsScan *events)
 {
 	if (events->scan)
 		sagaz_event_scan_end(events->scan);
@@ -383,20 +383,20 @@ stop(EventsScan *events)
 }
 
 static void
-rescan_foreign_scan(ForeignScanState *node)
+rescan_events(ForeignScanState *node)
 {
-	stop(node->fdw_state);
+	stop_events(node->fdw_state);
 }
 
 static void
-end_foreign_scan(ForeignScanState *node)
+end_events_scan(ForeignScanState *node)
 {
 	if (node->fdw_state)
-		stop(node->fdw_state);
+		stop_events(node->fdw_state);
 }
 
 static void
-explain_foreign_scan(ForeignScanState *node, ExplainState *es)
+explain_events_scan(ForeignScanState *node, ExplainState *es)
 {
 	static const char *const ways[] = {"status", "saga_id", "event_id"};
 	EventsScan *events = node->fdw_state;
@@ -409,13 +409,13 @@ sagaz_events_fdw(PG_FUNCTION_ARGS)
 {
 	FdwRoutine *routine = makeNode(FdwRoutine);
 
-	routine->GetForeignRelSize = get_rel_size;
-	routine->GetForeignPaths = get_paths;
-	routine->GetForeignPlan = get_plan;
-	routine->BeginForeignScan = begin_foreign_scan;
-	routine->IterateForeignScan = iterate_foreign_scan;
-	routine->ReScanForeignScan = rescan_foreign_scan;
-	routine->EndForeignScan = end_foreign_scan;
-	routine->ExplainForeignScan = explain_foreign_scan;
+	routine->GetForeignRelSize = get_events_rel_size;
+	routine->GetForeignPaths = get_events_paths;
+	routine->GetForeignPlan = get_events_plan;
+	routine->BeginForeignScan = begin_events_scan;
+	routine->IterateForeignScan = iterate_events_scan;
+	routine->ReScanForeignScan = rescan_events;
+	routine->EndForeignScan = end_events_scan;
+	routine->ExplainForeignScan = explain_events_scan;
 	PG_RETURN_POINTER(routine);
 }

@@ -55,7 +55,7 @@ typedef struct Explanation
 } Explanation;
 
 static const char *
-time_text(TimestampTz at)
+explain_time(TimestampTz at)
 {
 	char	   *text = palloc(SAGAZ_TIME_SIZE);
 
@@ -67,7 +67,7 @@ time_text(TimestampTz at)
 }
 
 static int64
-place_of(TupleTableSlot *event)
+explained_place_of(TupleTableSlot *event)
 {
 	return DatumGetInt64(sagaz_column(event, outbox_seq));
 }
@@ -77,7 +77,7 @@ place_of(TupleTableSlot *event)
  * behind it, if it is before the event.
  */
 static bool
-find_blocker(Explanation *e)
+explain_blocker(Explanation *e)
 {
 	SagazScan  *scan;
 	bool		found;
@@ -88,7 +88,7 @@ find_blocker(Explanation *e)
 								 sagaz_column(e->event, outbox_saga_id), 0,
 								 e->states->snapshot);
 	found = sagaz_scan_next(scan) &&
-		DatumGetInt64(sagaz_column(scan->slot, retry_seq)) < place_of(e->event);
+		DatumGetInt64(sagaz_column(scan->slot, retry_seq)) < explained_place_of(e->event);
 	if (found)
 		appendStringInfo(&e->reason, "held back behind event %s of its saga",
 						 DatumGetCString(DirectFunctionCall1(uuid_out,
@@ -99,22 +99,22 @@ find_blocker(Explanation *e)
 
 /* How many events of the lane the group gets before this one. */
 static int
-count_before(Explanation *e, int16 lane)
+explain_count_before(Explanation *e, int16 lane)
 {
-	SagazAheadWalk *walk = sagaz_ahead_begin(e->states, lane, lane);
+	SagazUnreadWalk *walk = sagaz_unread_begin(e->states, lane, lane);
 	TupleTableSlot *event;
 	int			count = 0;
 
-	while (count < MAX_COUNTED && (event = sagaz_ahead_next(walk)) != NULL)
-		if (place_of(event) < place_of(e->event))
+	while (count < MAX_COUNTED && (event = sagaz_unread_next(walk)) != NULL)
+		if (explained_place_of(event) < explained_place_of(e->event))
 			count++;
-	sagaz_ahead_end(walk);
+	sagaz_unread_end(walk);
 	return count;
 }
 
 /* In an ordered group a batch that is out keeps its lane to itself. */
 static void
-add_lane_holder(Explanation *e, int16 lane)
+explain_lane_holder(Explanation *e, int16 lane)
 {
 	ListCell   *cell;
 
@@ -142,17 +142,17 @@ explain_ahead(Explanation *e)
 	if (e->state.next_attempt_at > e->now)
 	{
 		appendStringInfo(&e->reason, "scheduled for %s",
-						 time_text(e->state.next_attempt_at));
+						 explain_time(e->state.next_attempt_at));
 		return;
 	}
-	if (find_blocker(e))
+	if (explain_blocker(e))
 		return;
-	before = count_before(e, lane);
+	before = explain_count_before(e, lane);
 	appendStringInfo(&e->reason,
 					 "not handed out yet: %s%d %s before it in lane %d",
 					 before == MAX_COUNTED ? "at least " : "", before,
 					 before == 1 ? "event" : "events", lane);
-	add_lane_holder(e, lane);
+	explain_lane_holder(e, lane);
 }
 
 static void
@@ -164,14 +164,14 @@ explain_out(Explanation *e)
 	if (e->state.batch_id != 0)
 		appendStringInfo(&e->reason, " in batch " INT64_FORMAT, e->state.batch_id);
 	if (e->state.claimed_at != 0)
-		appendStringInfo(&e->reason, " at %s", time_text(e->state.claimed_at));
+		appendStringInfo(&e->reason, " at %s", explain_time(e->state.claimed_at));
 	if (e->state.lease_end <= e->now)
 		appendStringInfo(&e->reason,
 						 "; the lease ran out at %s, the next claim takes it over",
-						 time_text(e->state.lease_end));
+						 explain_time(e->state.lease_end));
 	else
 		appendStringInfo(&e->reason, "; the lease runs out at %s",
-						 time_text(e->state.lease_end));
+						 explain_time(e->state.lease_end));
 }
 
 static void
@@ -186,7 +186,7 @@ explain_returned(Explanation *e)
 						 e->state.last_error ? e->state.last_error : "");
 	if (e->state.next_attempt_at > e->now)
 		appendStringInfo(&e->reason, "; not handed out again before %s",
-						 time_text(e->state.next_attempt_at));
+						 explain_time(e->state.next_attempt_at));
 	else
 		appendStringInfoString(&e->reason,
 							   "; the next claim hands it out again");
@@ -195,7 +195,7 @@ explain_returned(Explanation *e)
 static void
 explain_done(Explanation *e)
 {
-	appendStringInfo(&e->reason, "sent at %s", time_text(e->state.sent_at));
+	appendStringInfo(&e->reason, "sent at %s", explain_time(e->state.sent_at));
 	if (e->state.worker_id)
 		appendStringInfo(&e->reason, " by worker \"%s\"", e->state.worker_id);
 	if (e->state.batch_id != 0)
@@ -213,7 +213,7 @@ explain_waiting(Explanation *e)
 	else
 		appendStringInfoString(&e->reason, "to be tried again");
 	if (e->state.next_attempt_at > e->now)
-		appendStringInfo(&e->reason, " at %s", time_text(e->state.next_attempt_at));
+		appendStringInfo(&e->reason, " at %s", explain_time(e->state.next_attempt_at));
 	else
 		appendStringInfoString(&e->reason, ", which is due");
 	if (e->state.last_error)
@@ -223,13 +223,13 @@ explain_waiting(Explanation *e)
 
 /* The lease of the batch that a retry is out in. */
 static void
-find_lease(Explanation *e)
+explain_lease(Explanation *e)
 {
 	SagazReceipts receipts;
 
 	sagaz_receipts_read(e->state.batch_id, e->states->snapshot, &receipts);
-	e->state.lease_end = sagaz_lease_end(sagaz_real_time(e->state.claimed_at),
-										 receipts.until);
+	e->state.lease_end = sagaz_batch_lease_end(sagaz_real_time(e->state.claimed_at),
+											   receipts.until);
 }
 
 static void
@@ -241,25 +241,25 @@ explain_retry(Explanation *e)
 			explain_waiting(e);
 			break;
 		case RETRY_HELD:
-			if (!find_blocker(e))
+			if (!explain_blocker(e))
 				appendStringInfoString(&e->reason,
 									   "held back behind an earlier event of its saga");
 			break;
 		case RETRY_SCHEDULED:
 			if (e->state.next_attempt_at > e->now)
 				appendStringInfo(&e->reason, "scheduled for %s",
-								 time_text(e->state.next_attempt_at));
+								 explain_time(e->state.next_attempt_at));
 			else
 				appendStringInfo(&e->reason, "scheduled for %s, which is due",
-								 time_text(e->state.next_attempt_at));
+								 explain_time(e->state.next_attempt_at));
 			break;
 		case RETRY_OUT:
-			find_lease(e);
+			explain_lease(e);
 			explain_out(e);
 			break;
 		case RETRY_DEAD:
 			appendStringInfo(&e->reason, "dead letter since %s: %s",
-							 e->state.failed_at ? time_text(e->state.failed_at) : "it was taken over",
+							 e->state.failed_at ? explain_time(e->state.failed_at) : "it was taken over",
 							 e->state.last_error ? e->state.last_error : "no error was given");
 			break;
 		default:
@@ -280,7 +280,7 @@ explain_not_its(Explanation *e)
 
 /* What keeps a whole group from getting anything. */
 static void
-add_obstacles(Explanation *e)
+explain_obstacles(Explanation *e)
 {
 	const SagazCluster *cluster = e->states->cluster;
 
@@ -302,7 +302,7 @@ explain(Explanation *e)
 {
 	switch (e->state.where)
 	{
-		case WHERE_AHEAD:
+		case WHERE_UNREAD:
 			explain_ahead(e);
 			break;
 		case WHERE_OUT:
@@ -321,18 +321,18 @@ explain(Explanation *e)
 			explain_not_its(e);
 			break;
 	}
-	add_obstacles(e);
+	explain_obstacles(e);
 }
 
 static void
-put_time(Datum *values, bool *nulls, int column, TimestampTz at)
+put_explain_time(Datum *values, bool *nulls, int column, TimestampTz at)
 {
 	values[column] = TimestampTzGetDatum(sagaz_real_time(at));
 	nulls[column] = at == 0;
 }
 
 static void
-put_text(Datum *values, bool *nulls, int column, const char *value)
+put_explain_text(Datum *values, bool *nulls, int column, const char *value)
 {
 	nulls[column] = value == NULL;
 	if (value)
@@ -340,8 +340,8 @@ put_text(Datum *values, bool *nulls, int column, const char *value)
 }
 
 static void
-put_row(ReturnSetInfo *result, const SagazStates *states,
-		const SagazEventState *state, const char *reason)
+put_explain_row(ReturnSetInfo *result, const SagazStates *states,
+				const SagazEventState *state, const char *reason)
 {
 	Datum		values[explain_columns] = {0};
 	bool		nulls[explain_columns] = {false};
@@ -351,17 +351,17 @@ put_row(ReturnSetInfo *result, const SagazStates *states,
 	if (state->status != STATUS_NONE)
 		values[explain_status] = states->status_datum[state->status];
 	values[explain_reason] = CStringGetTextDatum(reason);
-	put_time(values, nulls, explain_next_attempt_at,
-			 state->status == STATUS_PENDING || state->status == STATUS_FAILED ?
-			 state->next_attempt_at : 0);
+	put_explain_time(values, nulls, explain_next_attempt_at,
+					 state->status == STATUS_PENDING || state->status == STATUS_FAILED ?
+					 state->next_attempt_at : 0);
 	values[explain_batch_id] = Int64GetDatum(state->batch_id);
 	nulls[explain_batch_id] = state->batch_id == 0;
-	put_text(values, nulls, explain_worker_id, state->worker_id);
-	put_time(values, nulls, explain_claimed_at, state->claimed_at);
-	put_time(values, nulls, explain_sent_at, state->sent_at);
+	put_explain_text(values, nulls, explain_worker_id, state->worker_id);
+	put_explain_time(values, nulls, explain_claimed_at, state->claimed_at);
+	put_explain_time(values, nulls, explain_sent_at, state->sent_at);
 	values[explain_retry_count] = Int32GetDatum(state->retry_count);
 	nulls[explain_retry_count] = state->status == STATUS_NONE;
-	put_text(values, nulls, explain_last_error, state->last_error);
+	put_explain_text(values, nulls, explain_last_error, state->last_error);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
@@ -377,7 +377,7 @@ explain_for_group(ReturnSetInfo *result, const char *group,
 	initStringInfo(&e.reason);
 	sagaz_state_of(e.states, event, &e.state);
 	explain(&e);
-	put_row(result, e.states, &e.state, e.reason.data);
+	put_explain_row(result, e.states, &e.state, e.reason.data);
 	sagaz_states_close(e.states);
 }
 
@@ -432,9 +432,9 @@ explain_archived(ReturnSetInfo *result, Datum event_id, Snapshot snapshot)
 		state.retry_count = DatumGetInt32(values[event_retry_count]);
 		initStringInfo(&reason);
 		appendStringInfo(&reason, "in the archive since %s",
-						 time_text(DatumGetTimestampTz(sagaz_column(event->slot,
-																	event_record_columns + 1))));
-		put_row(result, states, &state, reason.data);
+						 explain_time(DatumGetTimestampTz(sagaz_column(event->slot,
+																	   event_record_columns + 1))));
+		put_explain_row(result, states, &state, reason.data);
 	}
 	sagaz_event_scan_end(scan);
 	sagaz_states_close(states);
@@ -457,7 +457,7 @@ sagaz_explain_event(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("event_id must not be null")));
 	event_id = PG_GETARG_DATUM(0);
-	event = sagaz_event_fetch(&log, event_id, snapshot);
+	event = sagaz_place_fetch_event(&log, event_id, snapshot);
 	if (event)
 		explain_for_groups(result, event, snapshot);
 	else if (!explain_archived(result, event_id, snapshot))

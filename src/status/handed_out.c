@@ -61,7 +61,7 @@ sagaz_handed_out_begin(SagazStates *states, int statuses)
 
 /* Can the range hold an event in one of the statuses wanted? */
 static bool
-is_of_use(const SagazHandedOutWalk *walk, const SagazOwed *owed)
+handed_out_is_of_use(const SagazHandedOutWalk *walk, const SagazOwed *owed)
 {
 	TimestampTz until;
 
@@ -77,7 +77,7 @@ is_of_use(const SagazHandedOutWalk *walk, const SagazOwed *owed)
 }
 
 static void
-load_owed_ranges(SagazHandedOutWalk *walk)
+load_handed_owed_ranges(SagazHandedOutWalk *walk)
 {
 	const SagazCursor *cursor = sagaz_states_cursor(walk->states, walk->lane);
 	ListCell   *cell;
@@ -86,14 +86,14 @@ load_owed_ranges(SagazHandedOutWalk *walk)
 	{
 		SagazOwed  *owed = lfirst(cell);
 
-		if (owed->range && is_of_use(walk, owed))
+		if (owed->range && handed_out_is_of_use(walk, owed))
 			walk->ranges = lappend(walk->ranges, owed);
 	}
 }
 
 /* The ranges that the present batch handed out first. */
 static void
-load_batch_ranges(SagazHandedOutWalk *walk)
+load_handed_batch_ranges(SagazHandedOutWalk *walk)
 {
 	TupleTableSlot *row = walk->batches->slot;
 	SagazOwedBase base;
@@ -115,7 +115,7 @@ load_batch_ranges(SagazHandedOutWalk *walk)
 }
 
 static void
-begin_batches(SagazHandedOutWalk *walk)
+begin_handed_batches(SagazHandedOutWalk *walk)
 {
 	ScanKeyData keys[2];
 
@@ -136,7 +136,7 @@ begin_batches(SagazHandedOutWalk *walk)
 
 /* Load the next list of ranges, which may be empty; false at the end. */
 static bool
-load_ranges(SagazHandedOutWalk *walk)
+load_handed_ranges(SagazHandedOutWalk *walk)
 {
 	bool		sent = (walk->statuses & status_bit(STATUS_SENT)) != 0;
 	MemoryContext outer;
@@ -151,28 +151,28 @@ load_ranges(SagazHandedOutWalk *walk)
 		walk->lane++;
 		if (sent)
 		{
-			begin_batches(walk);
+			begin_handed_batches(walk);
 			return true;
 		}
 	}
 	outer = MemoryContextSwitchTo(walk->ranges_context);
 	if (sent)
-		load_batch_ranges(walk);
+		load_handed_batch_ranges(walk);
 	else
-		load_owed_ranges(walk);
+		load_handed_owed_ranges(walk);
 	MemoryContextSwitchTo(outer);
 	return true;
 }
 
 static void
-begin_range(SagazHandedOutWalk *walk, const SagazOwed *owed)
+begin_handed_range(SagazHandedOutWalk *walk, const SagazOwed *owed)
 {
 	SagazStates *states = walk->states;
 	MemoryContext outer = MemoryContextSwitchTo(walk->range_context);
 
 	walk->chain = sagaz_states_chain(states, walk->lane, owed->root);
-	if (sagaz_batch_window(states->group.no, walk->lane, owed->window_batch,
-						   states->snapshot, &walk->window))
+	if (sagaz_cursor_window(states->group.no, walk->lane, owed->window_batch,
+							states->snapshot, &walk->window))
 	{
 		walk->events = sagaz_window_scan_begin(&walk->window, states->cluster,
 											   walk->lane, owed->lo, owed->hi,
@@ -184,7 +184,7 @@ begin_range(SagazHandedOutWalk *walk, const SagazOwed *owed)
 }
 
 static void
-end_range(SagazHandedOutWalk *walk)
+end_handed_range(SagazHandedOutWalk *walk)
 {
 	if (walk->events)
 	{
@@ -197,7 +197,7 @@ end_range(SagazHandedOutWalk *walk)
 
 /* The next event of the range in a status wanted, or NULL. */
 static TupleTableSlot *
-next_of_range(SagazHandedOutWalk *walk, SagazEventState *state)
+next_of_handed_range(SagazHandedOutWalk *walk, SagazEventState *state)
 {
 	TupleTableSlot *event;
 
@@ -231,15 +231,15 @@ sagaz_handed_out_next(SagazHandedOutWalk *walk, SagazEventState *state)
 		{
 			MemoryContext outer = MemoryContextSwitchTo(walk->range_context);
 
-			event = next_of_range(walk, state);
+			event = next_of_handed_range(walk, state);
 			MemoryContextSwitchTo(outer);
 			if (event)
 				return event;
-			end_range(walk);
+			end_handed_range(walk);
 		}
 		else if (walk->next_range < list_length(walk->ranges))
-			begin_range(walk, list_nth(walk->ranges, walk->next_range++));
-		else if (!load_ranges(walk))
+			begin_handed_range(walk, list_nth(walk->ranges, walk->next_range++));
+		else if (!load_handed_ranges(walk))
 			return NULL;
 	}
 }
@@ -247,7 +247,7 @@ sagaz_handed_out_next(SagazHandedOutWalk *walk, SagazEventState *state)
 void
 sagaz_handed_out_end(SagazHandedOutWalk *walk)
 {
-	end_range(walk);
+	end_handed_range(walk);
 	if (walk->batches)
 		sagaz_scan_end(walk->batches);
 	MemoryContextDelete(walk->range_context);

@@ -64,7 +64,7 @@ struct SagazSagaWalk
 
 /* The next block that the bitmap names; false at the end. */
 static bool
-next_block(Blocks *blocks, BlockNumber *block)
+next_events_block(Blocks *blocks, BlockNumber *block)
 {
 #if PG_VERSION_NUM >= 180000
 	TBMIterateResult result;
@@ -97,7 +97,7 @@ is_of_saga(const SagazSagaWalk *walk, TupleTableSlot *slot)
 }
 
 static void
-note_place(SagazSagaWalk *walk, TupleTableSlot *slot)
+note_event_place(SagazSagaWalk *walk, TupleTableSlot *slot)
 {
 	EventPlace *place;
 	bool		isnull;
@@ -116,7 +116,7 @@ note_place(SagazSagaWalk *walk, TupleTableSlot *slot)
 
 /* Read the pages from one to another. */
 static void
-read_pages(SagazSagaWalk *walk, BlockNumber first, BlockNumber last)
+read_events_pages(SagazSagaWalk *walk, BlockNumber first, BlockNumber last)
 {
 	ItemPointerData min;
 	ItemPointerData max;
@@ -132,34 +132,34 @@ read_pages(SagazSagaWalk *walk, BlockNumber first, BlockNumber last)
 	while (table_scan_getnextslot_tidrange(walk->pages, ForwardScanDirection,
 										   walk->slot))
 		if (is_of_saga(walk, walk->slot))
-			note_place(walk, walk->slot);
+			note_event_place(walk, walk->slot);
 }
 
 /* Read all pages that the bitmap names, neighbours in one go. */
 static void
-read_bitmap(SagazSagaWalk *walk, TIDBitmap *bitmap)
+read_events_bitmap(SagazSagaWalk *walk, TIDBitmap *bitmap)
 {
 	Blocks	   *blocks = begin_blocks(bitmap);
 	BlockNumber block;
 	BlockNumber first = InvalidBlockNumber;
 	BlockNumber last = InvalidBlockNumber;
 
-	while (next_block(blocks, &block))
+	while (next_events_block(blocks, &block))
 	{
 		if (first != InvalidBlockNumber && block != last + 1)
-			read_pages(walk, first, last);
+			read_events_pages(walk, first, last);
 		if (first == InvalidBlockNumber || block != last + 1)
 			first = block;
 		last = block;
 	}
 	if (first != InvalidBlockNumber)
-		read_pages(walk, first, last);
+		read_events_pages(walk, first, last);
 	end_blocks(blocks);
 }
 
 /* Read all events of the saga's lane, by the index on (lane, seq). */
 static void
-read_lane(SagazSagaWalk *walk)
+read_events_lane(SagazSagaWalk *walk)
 {
 	ScanKeyData key;
 	SagazScan  *scan;
@@ -174,13 +174,13 @@ read_lane(SagazSagaWalk *walk)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (is_of_saga(walk, scan->slot))
-			note_place(walk, scan->slot);
+			note_event_place(walk, scan->slot);
 	}
 	sagaz_scan_end(scan);
 }
 
 static int
-compare_places(const void *a, const void *b)
+compare_event_places(const void *a, const void *b)
 {
 	int64		x = ((const EventPlace *) a)->seq;
 	int64		y = ((const EventPlace *) b)->seq;
@@ -199,7 +199,7 @@ sagaz_saga_events_begin(Datum saga_id, Snapshot snapshot)
 	IndexScanDesc scan;
 	int64		pages;
 
-	walk->rel = sagaz_open("outbox", AccessShareLock);
+	walk->rel = sagaz_relation_open("outbox", AccessShareLock);
 	walk->snapshot = snapshot;
 	walk->slot = table_slot_create(walk->rel, NULL);
 	walk->saga_id = DatumGetTextPP(saga_id);
@@ -212,15 +212,15 @@ sagaz_saga_events_begin(Datum saga_id, Snapshot snapshot)
 	index_close(index, AccessShareLock);
 
 	if (pages > MANY_PAGES)
-		read_lane(walk);
+		read_events_lane(walk);
 	else
-		read_bitmap(walk, bitmap);
+		read_events_bitmap(walk, bitmap);
 	tbm_free(bitmap);
 	if (walk->pages)
 		table_endscan(walk->pages);
 	walk->pages = NULL;
 	if (walk->nplaces > 1)
-		qsort(walk->places, walk->nplaces, sizeof(EventPlace), compare_places);
+		qsort(walk->places, walk->nplaces, sizeof(EventPlace), compare_event_places);
 	return walk;
 }
 

@@ -15,12 +15,12 @@
 #include "status/event_state.h"
 
 static void
-find_status_datums(SagazStates *states)
+find_states_datums(SagazStates *states)
 {
 	for (int status = 0; status < SAGAZ_STATUSES; status++)
 		states->status_datum[status] =
-			ObjectIdGetDatum(saga_status_oid(&event_statuses,
-											 event_statuses.words[status]));
+			ObjectIdGetDatum(saga_status_word_oid(&event_statuses,
+												  event_statuses.words[status]));
 }
 
 /*
@@ -40,7 +40,7 @@ sagaz_states_open(const char *group, Snapshot snapshot)
 	if (!states->has_group)
 		states->group.name = pstrdup(group);
 	states->cluster = sagaz_cluster_read(snapshot);
-	find_status_datums(states);
+	find_states_datums(states);
 	states->chain_context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sagaz chain",
 												  ALLOCSET_SMALL_SIZES);
@@ -74,8 +74,8 @@ sagaz_states_cursor(SagazStates *states, int16 lane)
 							  &states->cursor[lane]);
 		else
 		{
-			sagaz_end_zero(&states->cursor[lane].window.from);
-			sagaz_end_zero(&states->cursor[lane].window.to);
+			sagaz_window_end_zero(&states->cursor[lane].window.from);
+			sagaz_window_end_zero(&states->cursor[lane].window.to);
 		}
 		states->cursor_read[lane] = true;
 		MemoryContextSwitchTo(outer);
@@ -112,14 +112,14 @@ bool
 sagaz_states_counts(const SagazStates *states, const SagazWindow *window,
 					int64 last_seq, uint64 pos, int64 seq)
 {
-	return sagaz_end_saw(&window->from, states->cluster, pos, seq) ||
+	return sagaz_window_end_saw(&window->from, states->cluster, pos, seq) ||
 		(seq <= last_seq &&
-		 sagaz_end_saw(&window->to, states->cluster, pos, seq));
+		 sagaz_window_end_saw(&window->to, states->cluster, pos, seq));
 }
 
 /* Has the group still to come to the place? */
 bool
-sagaz_states_ahead(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+sagaz_states_unread(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 {
 	const SagazCursor *cursor = sagaz_states_cursor(states, lane);
 

@@ -42,7 +42,7 @@ typedef struct Statistics
 static int64
 count_rows(const char *table, Snapshot snapshot, bool *estimated)
 {
-	Relation	rel = sagaz_open(table, AccessShareLock);
+	Relation	rel = sagaz_relation_open(table, AccessShareLock);
 	int64		count = 0;
 	BlockNumber pages;
 	double		tuples;
@@ -73,7 +73,7 @@ count_rows(const char *table, Snapshot snapshot, bool *estimated)
 
 /* Count the group's events in some statuses, one by one; the log's only. */
 static void
-count_events(SagazStates *states, int statuses, Statistics *statistics)
+count_statistics_events(SagazStates *states, int statuses, Statistics *statistics)
 {
 	SagazEventScan *scan = sagaz_scan_by_status(states, statuses);
 	const SagazFoundEvent *event;
@@ -98,7 +98,7 @@ count_events(SagazStates *states, int statuses, Statistics *statistics)
 
 /* Events that no group reads off the log and that are not the group's. */
 static int64
-count_adopted_by_others(SagazStates *states)
+count_statistics_adopted(SagazStates *states)
 {
 	ScanKeyData key;
 	SagazScan  *scan;
@@ -166,17 +166,17 @@ gets_a_part(SagazStates *states)
 }
 
 static void
-count_sent(SagazStates *states, Statistics *statistics)
+count_statistics_sent(SagazStates *states, Statistics *statistics)
 {
 	int64		rest;
 
 	if (gets_a_part(states))
 	{
-		count_events(states, status_bit(STATUS_SENT), statistics);
+		count_statistics_events(states, status_bit(STATUS_SENT), statistics);
 		return;
 	}
 	rest = count_rows("outbox", states->snapshot, &statistics->estimated) -
-		count_adopted_by_others(states);
+		count_statistics_adopted(states);
 	for (int status = 0; status < SAGAZ_STATUSES; status++)
 		rest -= statistics->count[status];
 	statistics->count[STATUS_SENT] = Max(rest, 0);
@@ -209,7 +209,7 @@ count_open_batches(SagazStates *states)
 		}
 	}
 	if (nopen > 1)
-		qsort(open, nopen, sizeof(int64), sagaz_compare_seqs);
+		qsort(open, nopen, sizeof(int64), sagaz_receipt_compare_seqs);
 	for (int i = 0; i < nopen; i++)
 		if (i == 0 || open[i] != open[i - 1])
 			count++;
@@ -226,10 +226,10 @@ age_of(TimestampTz then)
 }
 
 static void
-gather(SagazStates *states, Statistics *statistics)
+gather_statistics(SagazStates *states, Statistics *statistics)
 {
-	count_events(states, ALL_STATUSES & ~status_bit(STATUS_SENT), statistics);
-	count_sent(states, statistics);
+	count_statistics_events(states, ALL_STATUSES & ~status_bit(STATUS_SENT), statistics);
+	count_statistics_sent(states, statistics);
 	statistics->open_batches = count_open_batches(states);
 	statistics->archived = count_rows("outbox_archive", states->snapshot,
 									  &statistics->estimated);
@@ -251,7 +251,7 @@ sagaz_get_outbox_statistics(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	states = sagaz_states_open(group, GetActiveSnapshot());
-	gather(states, &statistics);
+	gather_statistics(states, &statistics);
 	for (int status = 0; status < SAGAZ_STATUSES; status++)
 		total += statistics.count[status];
 

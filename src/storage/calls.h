@@ -1,10 +1,10 @@
 /*
- * foreign.h
+ * calls.h
  *		The functions of sagas and events on storages other than the native
  *		tables.  Arguments are those of the SQL functions.
  */
-#ifndef SAGAZ_FOREIGN_H
-#define SAGAZ_FOREIGN_H
+#ifndef SAGAZ_CALLS_H
+#define SAGAZ_CALLS_H
 
 #include "fmgr.h"
 
@@ -25,16 +25,16 @@
 	f(archive_sent_events) f(get_outbox_statistics)
 
 #define DECLARE(name) \
-	extern Datum sagaz_foreign_##name(FunctionCallInfo fcinfo, SagazStore *store);
+	extern Datum sagaz_call_##name(FunctionCallInfo fcinfo, SagazStore *store);
 SAGAZ_SAGA_FUNCTIONS(DECLARE)
 SAGAZ_EVENT_FUNCTIONS(DECLARE)
 #undef DECLARE
 
 /* foreign_call.c */
-extern bool sagaz_call_there(FunctionCallInfo fcinfo, SagazStore *store,
-							 Datum *value);
+extern bool sagaz_remote_call(FunctionCallInfo fcinfo, SagazStore *store,
+							  Datum *value);
 
-extern void sagaz_check_readable(const SagazStore *store,
-								 const SagazRecord *record);
+extern void sagaz_call_check_readable(const SagazStore *store,
+									  const SagazRecord *record);
 
-#endif							/* SAGAZ_FOREIGN_H */
+#endif							/* SAGAZ_CALLS_H */

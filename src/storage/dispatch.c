@@ -21,14 +21,14 @@
 	static Datum \
 	dispatch_##name(PG_FUNCTION_ARGS) \
 	{ \
-		SagazStore *store = sagaz_store_of(fcinfo, kind); \
+		SagazStore *store = sagaz_storage_argument(fcinfo, kind); \
 		Datum		value; \
 		\
-		if (store && sagaz_foreign_##name == sagaz_foreign_claim_batch) \
-			sagaz_store_check_open(store); \
-		if (store && sagaz_call_there(fcinfo, store, &value)) \
+		if (store && sagaz_call_##name == sagaz_call_claim_batch) \
+			sagaz_storage_check_open(store); \
+		if (store && sagaz_remote_call(fcinfo, store, &value)) \
 			return value; \
-		return store ? sagaz_foreign_##name(fcinfo, store) : \
+		return store ? sagaz_call_##name(fcinfo, store) : \
 			sagaz_##name(fcinfo); \
 	} \
 	\

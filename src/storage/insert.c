@@ -31,7 +31,7 @@ PG_FUNCTION_INFO_V1(sagaz_insert_events);
 PG_FUNCTION_INFO_V1(sagaz_is_event);
 
 /* An event to insert; NULL and 0 stand for what was left out. */
-typedef struct NewEvent
+typedef struct InsertedEvent
 {
 	text	   *saga_id;
 	text	   *event_type;
@@ -43,7 +43,7 @@ typedef struct NewEvent
 	text	   *partition_key;
 	pg_uuid_t  *event_id;
 	TimestampTz available_at;
-} NewEvent;
+} InsertedEvent;
 
 /* Where events go: the log, or records for another storage. */
 typedef struct Sink
@@ -74,7 +74,7 @@ not_empty(const text *value, const char *field)
 
 /* What neither NOT NULL nor the type of a column says. */
 static void
-check_values(const NewEvent *event)
+check_values_to_insert(const InsertedEvent *event)
 {
 	not_empty(event->event_type, "event_type");
 	not_empty(event->aggregate_type, "aggregate_type");
@@ -89,13 +89,13 @@ check_values(const NewEvent *event)
 }
 
 static void
-check_event(const NewEvent *event)
+check_event_to_insert(const InsertedEvent *event)
 {
 	required(event->saga_id != NULL, "saga_id");
 	required(event->event_type != NULL, "event_type");
 	required(event->payload != NULL, "payload");
 	not_empty(event->saga_id, "saga_id");
-	check_values(event);
+	check_values_to_insert(event);
 }
 
 static Datum
@@ -113,7 +113,7 @@ empty_object(void)
 }
 
 static void
-set_optional(SagazWriter *writer, int attnum, const void *value)
+insert_optional(SagazWriter *writer, int attnum, const void *value)
 {
 	if (value)
 		sagaz_writer_set(writer, attnum, PointerGetDatum(value));
@@ -121,7 +121,7 @@ set_optional(SagazWriter *writer, int attnum, const void *value)
 
 /* Make the writer's next row of a checked event and return its id. */
 static pg_uuid_t *
-make_row(SagazWriter *writer, NewEvent *event)
+make_row_to_insert(SagazWriter *writer, InsertedEvent *event)
 {
 	int64		seq;
 
@@ -131,7 +131,7 @@ make_row(SagazWriter *writer, NewEvent *event)
 		sagaz_make_uuidv7(event->event_id);
 	}
 	sagaz_writer_row(writer);
-	seq = sagaz_draw_seq();
+	seq = sagaz_draw_place_number();
 	sagaz_writer_set(writer, outbox_pos,
 					 UInt64GetDatum(U64FromFullTransactionId(GetTopFullTransactionId())));
 	sagaz_writer_set(writer, outbox_seq, Int64GetDatum(seq));
@@ -141,19 +141,19 @@ make_row(SagazWriter *writer, NewEvent *event)
 	sagaz_writer_set(writer, outbox_lane,
 					 Int16GetDatum(sagaz_lane_of(VARDATA_ANY(event->saga_id),
 												 VARSIZE_ANY_EXHDR(event->saga_id))));
-	set_optional(writer, outbox_saga_id, event->saga_id);
+	insert_optional(writer, outbox_saga_id, event->saga_id);
 	sagaz_writer_set(writer, outbox_aggregate_type,
 					 event->aggregate_type ?
 					 PointerGetDatum(event->aggregate_type) :
 					 CStringGetTextDatum("saga"));
-	set_optional(writer, outbox_aggregate_id, event->aggregate_id);
-	set_optional(writer, outbox_event_type, event->event_type);
-	set_optional(writer, outbox_payload, event->payload);
+	insert_optional(writer, outbox_aggregate_id, event->aggregate_id);
+	insert_optional(writer, outbox_event_type, event->event_type);
+	insert_optional(writer, outbox_payload, event->payload);
 	sagaz_writer_set(writer, outbox_headers,
 					 event->headers ? JsonbPGetDatum(event->headers) :
 					 empty_object());
-	set_optional(writer, outbox_routing_key, event->routing_key);
-	set_optional(writer, outbox_partition_key, event->partition_key);
+	insert_optional(writer, outbox_routing_key, event->routing_key);
+	insert_optional(writer, outbox_partition_key, event->partition_key);
 	if (event->available_at != 0)
 		sagaz_writer_set(writer, outbox_available_at,
 						 TimestampTzGetDatum(event->available_at));
@@ -181,7 +181,7 @@ copy_json(const Jsonb *json)
  * followed.
  */
 static TimestampTz
-next_emission_time(void)
+next_insert_time(void)
 {
 	static TimestampTz last = 0;
 	TimestampTz now = GetCurrentTimestamp();
@@ -192,7 +192,7 @@ next_emission_time(void)
 
 /* Make the sink's next record of a checked event and return its id. */
 static pg_uuid_t *
-make_record(Sink *sink, NewEvent *event)
+make_record_to_insert(Sink *sink, InsertedEvent *event)
 {
 	SagazRecord *record = &sink->records[sink->nrecords++];
 
@@ -214,7 +214,7 @@ make_record(Sink *sink, NewEvent *event)
 	record->event.headers = event->headers ? copy_json(event->headers) :
 		DatumGetJsonbP(empty_object());
 	record->event.status = "pending";
-	record->event.created_at = next_emission_time();
+	record->event.created_at = next_insert_time();
 	record->event.routing_key = cstring_of(event->routing_key);
 	record->event.partition_key = cstring_of(event->partition_key);
 	record->event.next_attempt_at = event->available_at;
@@ -222,11 +222,11 @@ make_record(Sink *sink, NewEvent *event)
 }
 
 static Sink
-open_sink(FunctionCallInfo fcinfo, int max_events)
+open_insert_sink(FunctionCallInfo fcinfo, int max_events)
 {
 	Sink		sink = {0};
 
-	sink.store = sagaz_store_of(fcinfo, SAGAZ_EVENT);
+	sink.store = sagaz_storage_argument(fcinfo, SAGAZ_EVENT);
 	if (sink.store)
 		sink.records = palloc(max_events * sizeof(SagazRecord));
 	else
@@ -235,7 +235,7 @@ open_sink(FunctionCallInfo fcinfo, int max_events)
 }
 
 static void
-close_sink(Sink *sink)
+close_insert_sink(Sink *sink)
 {
 	if (sink->store)
 		(void) sagaz_put(sink->store, sink->records, sink->nrecords,
@@ -254,20 +254,20 @@ text_at(FunctionCallInfo fcinfo, int argno)
 Datum
 sagaz_is_event(PG_FUNCTION_ARGS)
 {
-	NewEvent	event = {0};
+	InsertedEvent	event = {0};
 
 	event.event_type = text_at(fcinfo, 0);
 	event.aggregate_type = text_at(fcinfo, 1);
 	event.headers = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
 	event.available_at = PG_ARGISNULL(3) ? 0 : PG_GETARG_TIMESTAMPTZ(3);
-	check_values(&event);
+	check_values_to_insert(&event);
 	PG_RETURN_BOOL(true);
 }
 
 static Datum
 insert_event(FunctionCallInfo fcinfo)
 {
-	NewEvent	event = {0};
+	InsertedEvent	event = {0};
 	Sink		sink;
 	Datum		value;
 
@@ -281,19 +281,19 @@ insert_event(FunctionCallInfo fcinfo)
 	event.partition_key = text_at(fcinfo, 7);
 	event.event_id = PG_ARGISNULL(8) ? NULL : PG_GETARG_UUID_P(8);
 	event.available_at = PG_ARGISNULL(9) ? 0 : PG_GETARG_TIMESTAMPTZ(9);
-	check_event(&event);
+	check_event_to_insert(&event);
 
-	sink = open_sink(fcinfo, 1);
-	if (sink.store && sagaz_call_there(fcinfo, sink.store, &value))
+	sink = open_insert_sink(fcinfo, 1);
+	if (sink.store && sagaz_remote_call(fcinfo, sink.store, &value))
 		return value;
 	if (sink.store)
-		(void) make_record(&sink, &event);
+		(void) make_record_to_insert(&sink, &event);
 	else
 	{
-		(void) make_row(sink.writer, &event);
+		(void) make_row_to_insert(sink.writer, &event);
 		sagaz_writer_insert(sink.writer);
 	}
-	close_sink(&sink);
+	close_insert_sink(&sink);
 	PG_RETURN_UUID_P(event.event_id);
 }
 
@@ -366,7 +366,7 @@ json_time(JsonbValue *value)
 
 /* Put one key of an object of insert_events() where it belongs. */
 static void
-read_key(NewEvent *event, const char *key, JsonbValue *value)
+read_insert_key(InsertedEvent *event, const char *key, JsonbValue *value)
 {
 	static const struct
 	{
@@ -374,12 +374,12 @@ read_key(NewEvent *event, const char *key, JsonbValue *value)
 		size_t		offset;
 	}			texts[] =
 	{
-		{"saga_id", offsetof(NewEvent, saga_id)},
-		{"event_type", offsetof(NewEvent, event_type)},
-		{"aggregate_type", offsetof(NewEvent, aggregate_type)},
-		{"aggregate_id", offsetof(NewEvent, aggregate_id)},
-		{"routing_key", offsetof(NewEvent, routing_key)},
-		{"partition_key", offsetof(NewEvent, partition_key)},
+		{"saga_id", offsetof(InsertedEvent, saga_id)},
+		{"event_type", offsetof(InsertedEvent, event_type)},
+		{"aggregate_type", offsetof(InsertedEvent, aggregate_type)},
+		{"aggregate_id", offsetof(InsertedEvent, aggregate_id)},
+		{"routing_key", offsetof(InsertedEvent, routing_key)},
+		{"partition_key", offsetof(InsertedEvent, partition_key)},
 	};
 
 	for (int i = 0; i < (int) lengthof(texts); i++)
@@ -405,18 +405,18 @@ read_key(NewEvent *event, const char *key, JsonbValue *value)
 
 /* Read the object that the iterator has just entered, up to its end. */
 static void
-read_object(JsonbIterator **iterator, NewEvent *event)
+read_insert_object(JsonbIterator **iterator, InsertedEvent *event)
 {
 	JsonbIteratorToken token;
 	JsonbValue	key;
 	JsonbValue	value;
 
-	memset(event, 0, sizeof(NewEvent));
+	memset(event, 0, sizeof(InsertedEvent));
 	while ((token = JsonbIteratorNext(iterator, &key, false)) == WJB_KEY)
 	{
 		(void) JsonbIteratorNext(iterator, &value, true);
-		read_key(event, pnstrdup(key.val.string.val, key.val.string.len),
-				 &value);
+		read_insert_key(event, pnstrdup(key.val.string.val, key.val.string.len),
+						&value);
 	}
 }
 
@@ -424,7 +424,7 @@ read_object(JsonbIterator **iterator, NewEvent *event)
 static int	event_number_context;
 
 static void
-say_which_event(void *arg)
+say_which_insert(void *arg)
 {
 	if (*(int *) arg > 0)
 		errcontext("element %d of events", *(int *) arg);
@@ -432,7 +432,7 @@ say_which_event(void *arg)
 
 /* Write what is queued; a repeated event_id is named by the error itself. */
 static void
-write_rows(SagazWriter *writer)
+write_inserted_rows(SagazWriter *writer)
 {
 	event_number_context = 0;
 	sagaz_writer_flush(writer);
@@ -453,7 +453,7 @@ insert_array(Jsonb *events, Sink *sink, Datum *ids)
 	(void) JsonbIteratorNext(&iterator, &value, false);
 	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_END_ARRAY)
 	{
-		NewEvent	event;
+		InsertedEvent	event;
 		MemoryContext outer;
 		pg_uuid_t  *id = palloc(sizeof(pg_uuid_t));
 
@@ -465,23 +465,23 @@ insert_array(Jsonb *events, Sink *sink, Datum *ids)
 		ids[count++] = UUIDPGetDatum(id);
 		if (sink->store)
 		{
-			read_object(&iterator, &event);
-			check_event(&event);
-			*id = *make_record(sink, &event);
+			read_insert_object(&iterator, &event);
+			check_event_to_insert(&event);
+			*id = *make_record_to_insert(sink, &event);
 			continue;
 		}
 		outer = MemoryContextSwitchTo(row_context);
-		read_object(&iterator, &event);
-		check_event(&event);
-		*id = *make_row(sink->writer, &event);
+		read_insert_object(&iterator, &event);
+		check_event_to_insert(&event);
+		*id = *make_row_to_insert(sink->writer, &event);
 		sagaz_writer_queue(sink->writer);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(row_context);
 		if (sink->writer->queued == SAGAZ_WRITER_QUEUE)
-			write_rows(sink->writer);
+			write_inserted_rows(sink->writer);
 	}
 	if (sink->writer)
-		write_rows(sink->writer);
+		write_inserted_rows(sink->writer);
 	MemoryContextDelete(row_context);
 	return count;
 }
@@ -506,17 +506,17 @@ insert_events(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("events must be an array of JSON objects")));
 	ids = palloc((JB_ROOT_COUNT(events) + 1) * sizeof(Datum));
-	sink = open_sink(fcinfo, JB_ROOT_COUNT(events) + 1);
-	if (sink.store && sagaz_call_there(fcinfo, sink.store, &value))
+	sink = open_insert_sink(fcinfo, JB_ROOT_COUNT(events) + 1);
+	if (sink.store && sagaz_remote_call(fcinfo, sink.store, &value))
 		return value;
 	event_number_context = 1;
-	context.callback = say_which_event;
+	context.callback = say_which_insert;
 	context.arg = &event_number_context;
 	context.previous = error_context_stack;
 	error_context_stack = &context;
 	count = insert_array(events, &sink, ids);
 	error_context_stack = context.previous;
-	close_sink(&sink);
+	close_insert_sink(&sink);
 	PG_RETURN_ARRAYTYPE_P(construct_array(ids, count, UUIDOID, UUID_LEN, false,
 										  TYPALIGN_CHAR));
 }

@@ -25,7 +25,7 @@ static const char *const pending_word[] = {"pending"};
 static const char *const dead_word[] = {"dead_letter"};
 
 static void
-set_text(Datum *values, bool *nulls, int column, const char *text)
+set_asked_text(Datum *values, bool *nulls, int column, const char *text)
 {
 	nulls[column] = text == NULL;
 	if (text)
@@ -33,7 +33,7 @@ set_text(Datum *values, bool *nulls, int column, const char *text)
 }
 
 static void
-set_time(Datum *values, bool *nulls, int column, TimestampTz time)
+set_asked_time(Datum *values, bool *nulls, int column, TimestampTz time)
 {
 	nulls[column] = time == 0;
 	values[column] = TimestampTzGetDatum(sagaz_real_time(time));
@@ -41,9 +41,9 @@ set_time(Datum *values, bool *nulls, int column, TimestampTz time)
 
 /* A row needs a UUID, though a record may have another id. */
 static Datum
-uuid_of(const SagazStore *store, const char *event_id)
+asked_uuid_of(const SagazStore *store, const char *event_id)
 {
-	if (!sagaz_is_uuid(event_id))
+	if (!sagaz_filter_is_uuid(event_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
 				 errmsg("event \"%s\" of storage \"%s\" has an id that is no UUID",
@@ -54,8 +54,8 @@ uuid_of(const SagazStore *store, const char *event_id)
 
 /* Return an event as a row of type outbox_event. */
 void
-sagaz_foreign_put_row(FunctionCallInfo fcinfo, const SagazStore *store,
-					  const SagazRecord *record)
+sagaz_put_asked_row(FunctionCallInfo fcinfo, const SagazStore *store,
+					const SagazRecord *record)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const SagazEvent *event = &record->event;
@@ -63,51 +63,51 @@ sagaz_foreign_put_row(FunctionCallInfo fcinfo, const SagazStore *store,
 	Datum		values[event_columns];
 	bool		nulls[event_columns] = {false};
 
-	sagaz_check_readable(store, record);
-	values[event_event_id] = uuid_of(store, event->event_id);
-	set_text(values, nulls, event_saga_id, event->saga_id);
-	set_text(values, nulls, event_aggregate_type, event->aggregate_type);
-	set_text(values, nulls, event_aggregate_id,
-			 event->aggregate_id ? event->aggregate_id : event->saga_id);
-	set_text(values, nulls, event_event_type, event->event_type);
+	sagaz_call_check_readable(store, record);
+	values[event_event_id] = asked_uuid_of(store, event->event_id);
+	set_asked_text(values, nulls, event_saga_id, event->saga_id);
+	set_asked_text(values, nulls, event_aggregate_type, event->aggregate_type);
+	set_asked_text(values, nulls, event_aggregate_id,
+				   event->aggregate_id ? event->aggregate_id : event->saga_id);
+	set_asked_text(values, nulls, event_event_type, event->event_type);
 	values[event_payload] = JsonbPGetDatum(event->payload);
 	values[event_headers] = JsonbPGetDatum(event->headers);
 	values[event_status] = DirectFunctionCall2(enum_in, CStringGetDatum(event->status),
 											   ObjectIdGetDatum(status_type));
-	set_time(values, nulls, event_created_at, event->created_at);
-	set_time(values, nulls, event_claimed_at, event->claimed_at);
-	set_time(values, nulls, event_sent_at, event->sent_at);
+	set_asked_time(values, nulls, event_created_at, event->created_at);
+	set_asked_time(values, nulls, event_claimed_at, event->claimed_at);
+	set_asked_time(values, nulls, event_sent_at, event->sent_at);
 	values[event_retry_count] = Int32GetDatum(event->retry_count);
-	set_text(values, nulls, event_last_error, event->last_error);
-	set_text(values, nulls, event_worker_id, event->worker_id);
-	set_text(values, nulls, event_routing_key, event->routing_key);
-	set_text(values, nulls, event_partition_key, event->partition_key);
+	set_asked_text(values, nulls, event_last_error, event->last_error);
+	set_asked_text(values, nulls, event_worker_id, event->worker_id);
+	set_asked_text(values, nulls, event_routing_key, event->routing_key);
+	set_asked_text(values, nulls, event_partition_key, event->partition_key);
 	nulls[event_batch_id] = event->batch_id == 0;
 	values[event_batch_id] = Int64GetDatum(event->batch_id);
-	set_text(values, nulls, event_consumer_group, store->consumer_group);
+	set_asked_text(values, nulls, event_consumer_group, store->consumer_group);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
 static void
-put_rows(FunctionCallInfo fcinfo, SagazStore *store, const SagazFilter *filter)
+put_asked_rows(FunctionCallInfo fcinfo, SagazStore *store, const SagazFilter *filter)
 {
-	SagazReader *reader = sagaz_read_begin(store, SAGAZ_EVENT, filter);
+	SagazReader *reader = sagaz_store_read_begin(store, SAGAZ_EVENT, filter);
 	SagazRecord record;
 
-	while (sagaz_read_next(reader, &record))
-		sagaz_foreign_put_row(fcinfo, store, &record);
-	sagaz_read_end(reader);
+	while (sagaz_store_read_next(reader, &record))
+		sagaz_put_asked_row(fcinfo, store, &record);
+	sagaz_store_read_end(reader);
 }
 
 static void
-check_group(FunctionCallInfo fcinfo, int argno, const SagazStore *store)
+check_asked_group(FunctionCallInfo fcinfo, int argno, const SagazStore *store)
 {
-	sagaz_store_check_group(store, sagaz_text_argument(fcinfo, argno, "consumer_group"));
+	sagaz_storage_check_group(store, sagaz_text_argument(fcinfo, argno, "consumer_group"));
 }
 
 /* get_event(event_id, consumer_group) */
 Datum
-sagaz_foreign_get_event(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_get_event(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {0};
 
@@ -117,42 +117,42 @@ sagaz_foreign_get_event(FunctionCallInfo fcinfo, SagazStore *store)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("event_id must not be null")));
 	filter.key = DatumGetCString(DirectFunctionCall1(uuid_out, PG_GETARG_DATUM(0)));
-	check_group(fcinfo, 1, store);
-	put_rows(fcinfo, store, &filter);
+	check_asked_group(fcinfo, 1, store);
+	put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
 }
 
 /* get_events_by_saga(saga_id, consumer_group) */
 Datum
-sagaz_foreign_get_events_by_saga(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_get_events_by_saga(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {.order = SAGAZ_OLDEST_FIRST};
 
 	sagaz_rows_begin(fcinfo);
 	filter.saga_id = sagaz_text_argument(fcinfo, 0, "saga_id");
-	check_group(fcinfo, 1, store);
-	put_rows(fcinfo, store, &filter);
+	check_asked_group(fcinfo, 1, store);
+	put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
 }
 
 /* get_stuck_events(claimed_older_than, consumer_group) */
 Datum
-sagaz_foreign_get_stuck_events(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_get_stuck_events(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {.statuses = claimed_word,.nstatuses = 1,
 	.order = SAGAZ_OLDEST_FIRST};
 
 	sagaz_rows_begin(fcinfo);
 	filter.claimed_before = GetCurrentTimestamp() -
-		sagaz_interval_us(fcinfo, 0, "claimed_older_than") + 1;
-	check_group(fcinfo, 1, store);
-	put_rows(fcinfo, store, &filter);
+		sagaz_interval_argument(fcinfo, 0, "claimed_older_than") + 1;
+	check_asked_group(fcinfo, 1, store);
+	put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
 }
 
 /* get_dead_letter_events(max_rows, consumer_group) */
 Datum
-sagaz_foreign_get_dead_letter_events(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_get_dead_letter_events(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {.statuses = dead_word,.nstatuses = 1,
 	.order = SAGAZ_OLDEST_FIRST};
@@ -164,19 +164,19 @@ sagaz_foreign_get_dead_letter_events(FunctionCallInfo fcinfo, SagazStore *store)
 				 errmsg("max_rows must not be %s",
 						PG_ARGISNULL(0) ? "null" : "negative")));
 	filter.limit = PG_GETARG_INT32(0);
-	check_group(fcinfo, 1, store);
+	check_asked_group(fcinfo, 1, store);
 	if (filter.limit > 0)
-		put_rows(fcinfo, store, &filter);
+		put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
 }
 
 /* get_pending_count(consumer_group) */
 Datum
-sagaz_foreign_get_pending_count(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_get_pending_count(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {.statuses = pending_word,.nstatuses = 1};
 
-	check_group(fcinfo, 0, store);
+	check_asked_group(fcinfo, 0, store);
 	PG_RETURN_INT64(sagaz_count(store, SAGAZ_EVENT, &filter));
 }
 
@@ -192,7 +192,7 @@ typedef struct EventTally
 } EventTally;
 
 static void
-tally_event(EventTally *tally, const SagazEvent *event)
+tally_outbox_event(EventTally *tally, const SagazEvent *event)
 {
 	for (int i = 0; sagaz_event_words[i]; i++)
 		if (strcmp(sagaz_event_words[i], event->status) == 0)
@@ -204,7 +204,7 @@ tally_event(EventTally *tally, const SagazEvent *event)
 }
 
 static int
-compare_ids(const ListCell *a, const ListCell *b)
+compare_batch_ids(const ListCell *a, const ListCell *b)
 {
 	int64		x = *(int64 *) lfirst(a);
 	int64		y = *(int64 *) lfirst(b);
@@ -214,25 +214,25 @@ compare_ids(const ListCell *a, const ListCell *b)
 
 /* Batches that are out; there are few of them. */
 static int64
-count_batches(SagazStore *store)
+count_outbox_batches(SagazStore *store)
 {
 	SagazFilter filter = {.statuses = claimed_word,.nstatuses = 1};
-	SagazReader *reader = sagaz_read_begin(store, SAGAZ_EVENT, &filter);
+	SagazReader *reader = sagaz_store_read_begin(store, SAGAZ_EVENT, &filter);
 	SagazRecord record;
 	List	   *ids = NIL;
 	ListCell   *cell;
 	int64		count = 0;
 	int64		last = 0;
 
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		int64	   *id = palloc(sizeof(int64));
 
 		*id = record.event.batch_id;
 		ids = lappend(ids, id);
 	}
-	sagaz_read_end(reader);
-	list_sort(ids, compare_ids);
+	sagaz_store_read_end(reader);
+	list_sort(ids, compare_batch_ids);
 	foreach(cell, ids)
 	{
 		int64		id = *(int64 *) lfirst(cell);
@@ -245,30 +245,30 @@ count_batches(SagazStore *store)
 }
 
 static void
-tally_events(SagazStore *store, EventTally *tally)
+tally_outbox_events(SagazStore *store, EventTally *tally)
 {
 	SagazFilter filter = {0};
-	SagazReader *reader = sagaz_read_begin(store, SAGAZ_EVENT, &filter);
+	SagazReader *reader = sagaz_store_read_begin(store, SAGAZ_EVENT, &filter);
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz tally", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(part);
 	SagazRecord record;
 
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		if (record.problem == NULL)
-			tally_event(tally, &record.event);
+			tally_outbox_event(tally, &record.event);
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(part);
-	sagaz_read_end(reader);
-	tally->batches = count_batches(store);
+	sagaz_store_read_end(reader);
+	tally->batches = count_outbox_batches(store);
 }
 
 /* get_outbox_statistics(consumer_group) */
 Datum
-sagaz_foreign_get_outbox_statistics(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_get_outbox_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	EventTally	tally = {0};
 	Interval   *age = palloc0(sizeof(Interval));
@@ -279,8 +279,8 @@ sagaz_foreign_get_outbox_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	check_group(fcinfo, 0, store);
-	tally_events(store, &tally);
+	check_asked_group(fcinfo, 0, store);
+	tally_outbox_events(store, &tally);
 	age->time = Max(GetCurrentTimestamp() - sagaz_real_time(tally.oldest_pending), 0);
 	values[column++] = CStringGetTextDatum(store->consumer_group);
 	values[column++] = Int64GetDatum(tally.total);

@@ -1,5 +1,5 @@
 /*
- * foreign_outbox.c
+ * outbox_calls.c
  *		Claims, leases and what becomes of events on storages other than the
  *		native tables.
  *
@@ -31,7 +31,7 @@ group_argument(FunctionCallInfo fcinfo, int argno, const SagazStore *store)
 {
 	char	   *group = sagaz_text_argument(fcinfo, argno, "consumer_group");
 
-	sagaz_store_check_group(store, group);
+	sagaz_storage_check_group(store, group);
 	return group;
 }
 
@@ -57,7 +57,7 @@ random_batch_id(void)
 
 /* claim_batch(worker_id, batch_size, older_than, consumer_group) */
 Datum
-sagaz_foreign_claim_batch(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_claim_batch(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazClaimOrder order;
 	ListCell   *cell;
@@ -70,12 +70,12 @@ sagaz_foreign_claim_batch(FunctionCallInfo fcinfo, SagazStore *store)
 				 errmsg("batch_size must be at least 1")));
 	order.limit = PG_GETARG_INT32(1);
 	order.now = GetCurrentTimestamp();
-	order.created_before = order.now - sagaz_interval_us(fcinfo, 2, "older_than");
+	order.created_before = order.now - sagaz_interval_argument(fcinfo, 2, "older_than");
 	order.lease_us = sagaz_claim_timeout * INT64CONST(1000);
 	order.batch_id = random_batch_id();
 	(void) group_argument(fcinfo, 3, store);
 	foreach(cell, store->backend->claim(store, &order))
-		sagaz_foreign_put_row(fcinfo, store, lfirst(cell));
+		sagaz_put_asked_row(fcinfo, store, lfirst(cell));
 	return (Datum) 0;
 }
 
@@ -119,7 +119,7 @@ lease_edit(SagazRecord *record, bool exists, void *arg)
 
 	if (strcmp(event->status, "claimed") != 0)
 		return SAGAZ_KEEP;
-	sagaz_check_holder(event, lease->batch_id, lease->worker_id);
+	sagaz_check_claimed_by(event, lease->batch_id, lease->worker_id);
 	switch (lease->how)
 	{
 		case LEASE_RELEASE:
@@ -150,7 +150,7 @@ batch_argument(FunctionCallInfo fcinfo)
 static void
 no_event_in(int64 batch_id)
 {
-	sagaz_lost_lease(batch_id, "No event is in it now.");
+	sagaz_batch_lost(batch_id, "No event is in it now.");
 }
 
 static void
@@ -168,7 +168,7 @@ change_lease(FunctionCallInfo fcinfo, SagazStore *store, Lease *lease)
 
 /* finish_batch(batch_id, worker_id) */
 Datum
-sagaz_foreign_finish_batch(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_finish_batch(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	int64		batch_id = batch_argument(fcinfo);
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
@@ -182,23 +182,23 @@ sagaz_foreign_finish_batch(FunctionCallInfo fcinfo, SagazStore *store)
 
 /* release_batch(batch_id, worker_id, error, delay) */
 Datum
-sagaz_foreign_release_batch(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_release_batch(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	Lease		lease = {.how = LEASE_RELEASE,.now = GetCurrentTimestamp()};
 
-	lease.error = sagaz_optional_text(fcinfo, 2);
-	lease.until = lease.now + sagaz_interval_us(fcinfo, 3, "delay");
+	lease.error = sagaz_text_argument_or_null(fcinfo, 2);
+	lease.until = lease.now + sagaz_interval_argument(fcinfo, 3, "delay");
 	change_lease(fcinfo, store, &lease);
 	PG_RETURN_INT32((int32) lease.events);
 }
 
 /* extend_batch(batch_id, worker_id, by) */
 Datum
-sagaz_foreign_extend_batch(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_extend_batch(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	Lease		lease = {.how = LEASE_EXTEND,.now = GetCurrentTimestamp()};
 
-	lease.until = lease.now + sagaz_interval_us(fcinfo, 2, "by");
+	lease.until = lease.now + sagaz_interval_argument(fcinfo, 2, "by");
 	change_lease(fcinfo, store, &lease);
 	PG_RETURN_TIMESTAMPTZ(lease.until);
 }
@@ -206,13 +206,13 @@ sagaz_foreign_extend_batch(FunctionCallInfo fcinfo, SagazStore *store)
 /* ---------------------------------------------------------------------- */
 /* Single events */
 
-typedef struct Mark
+typedef struct MarkCall
 {
 	const char *worker_id;
 	const char *error;
 	bool		failed;
 	TimestampTz now;
-} Mark;
+} MarkCall;
 
 static void
 no_such_event(const char *event_id)
@@ -224,7 +224,7 @@ no_such_event(const char *event_id)
 
 /* One more failure: a retry later, or a dead letter. */
 static void
-set_failed(SagazEvent *event, TimestampTz now, const char *error)
+fail_event(SagazEvent *event, TimestampTz now, const char *error)
 {
 	event->retry_count++;
 	event->last_error = unconstify(char *, error);
@@ -237,13 +237,13 @@ set_failed(SagazEvent *event, TimestampTz now, const char *error)
 		return;
 	}
 	event->status = "failed";
-	event->next_attempt_at = sagaz_next_attempt(now, event->retry_count);
+	event->next_attempt_at = sagaz_retry_next_attempt(now, event->retry_count);
 }
 
 static SagazVerdict
 mark_edit(SagazRecord *record, bool exists, void *arg)
 {
-	Mark	   *mark = arg;
+	MarkCall	   *mark = arg;
 	SagazEvent *event = &record->event;
 
 	if (strcmp(event->status, "sent") == 0)
@@ -258,7 +258,7 @@ mark_edit(SagazRecord *record, bool exists, void *arg)
 						event->event_id, mark->worker_id),
 				 errhint("Only events of a batch that the worker holds can be marked.")));
 	if (mark->failed)
-		set_failed(event, mark->now, mark->error);
+		fail_event(event, mark->now, mark->error);
 	else
 		sagaz_event_sent(event, mark->now);
 	return SAGAZ_CHANGE;
@@ -303,7 +303,7 @@ check_all_there(SagazStore *store, const char **ids, int count)
 }
 
 static Datum
-mark_events(FunctionCallInfo fcinfo, SagazStore *store, Mark *mark, int group)
+mark_by_call(FunctionCallInfo fcinfo, SagazStore *store, MarkCall *mark, int group)
 {
 	SagazFilter filter = {0};
 
@@ -323,32 +323,32 @@ mark_events(FunctionCallInfo fcinfo, SagazStore *store, Mark *mark, int group)
 
 /* mark_sent(event_ids, worker_id, consumer_group) */
 Datum
-sagaz_foreign_mark_sent(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_mark_sent(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	Mark		mark = {0};
+	MarkCall		mark = {0};
 
-	return mark_events(fcinfo, store, &mark, 2);
+	return mark_by_call(fcinfo, store, &mark, 2);
 }
 
 /* mark_failed(event_ids, worker_id, error, consumer_group) */
 Datum
-sagaz_foreign_mark_failed(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_mark_failed(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	Mark		mark = {.failed = true,.error = sagaz_optional_text(fcinfo, 2)};
+	MarkCall		mark = {.failed = true,.error = sagaz_text_argument_or_null(fcinfo, 2)};
 
-	return mark_events(fcinfo, store, &mark, 3);
+	return mark_by_call(fcinfo, store, &mark, 3);
 }
 
 /* ---------------------------------------------------------------------- */
 /* An operator's change */
 
-typedef struct Change
+typedef struct ChangeCall
 {
 	const char *status;
 	const char *error;
 	TimestampTz now;
 	bool		found;
-} Change;
+} ChangeCall;
 
 /* The changes that are allowed, beside those that only a claim makes. */
 static bool
@@ -364,7 +364,7 @@ is_allowed(const char *from, const char *to)
 static SagazVerdict
 change_edit(SagazRecord *record, bool exists, void *arg)
 {
-	Change	   *change = arg;
+	ChangeCall	   *change = arg;
 	SagazEvent *event = &record->event;
 
 	change->found = true;
@@ -376,7 +376,7 @@ change_edit(SagazRecord *record, bool exists, void *arg)
 	if (strcmp(change->status, "sent") == 0)
 		sagaz_event_sent(event, change->now);
 	else if (strcmp(change->status, "failed") == 0)
-		set_failed(event, change->now, change->error);
+		fail_event(event, change->now, change->error);
 	else if (strcmp(change->status, "dead_letter") == 0)
 	{
 		event->status = "dead_letter";
@@ -397,9 +397,9 @@ change_edit(SagazRecord *record, bool exists, void *arg)
 
 /* change_event_status(event_id, status, error, consumer_group) */
 Datum
-sagaz_foreign_change_event_status(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_change_event_status(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	Change		change = {.now = GetCurrentTimestamp()};
+	ChangeCall		change = {.now = GetCurrentTimestamp()};
 	SagazFilter filter = {0};
 	char	   *event_id;
 
@@ -409,7 +409,7 @@ sagaz_foreign_change_event_status(FunctionCallInfo fcinfo, SagazStore *store)
 				 errmsg("event_id must not be null")));
 	filter.key = event_id = DatumGetCString(DirectFunctionCall1(uuid_out, PG_GETARG_DATUM(0)));
 	change.status = sagaz_text_argument(fcinfo, 1, "status");
-	change.error = sagaz_optional_text(fcinfo, 2);
+	change.error = sagaz_text_argument_or_null(fcinfo, 2);
 	if (strcmp(change.status, "pending") != 0 && strcmp(change.status, "sent") != 0 &&
 		strcmp(change.status, "failed") != 0 && strcmp(change.status, "dead_letter") != 0)
 		ereport(ERROR,
@@ -453,28 +453,28 @@ static const char *const sent_word[] = {"sent"};
 
 /* release_stuck_events(claimed_older_than, consumer_group) */
 Datum
-sagaz_foreign_release_stuck_events(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_release_stuck_events(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	StuckRelease release = {GetCurrentTimestamp()};
 	SagazFilter filter = {.statuses = claimed_word,.nstatuses = 1};
 
 	filter.claimed_before = release.now -
-		sagaz_interval_us(fcinfo, 0, "claimed_older_than") + 1;
+		sagaz_interval_argument(fcinfo, 0, "claimed_older_than") + 1;
 	(void) group_argument(fcinfo, 1, store);
 	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_EVENT, &filter, false, stuck_edit,
 							   &release));
 }
 
-typedef struct Requeue
+typedef struct RequeueCall
 {
 	TimestampTz now;
 	int64		spread;
-} Requeue;
+} RequeueCall;
 
 static SagazVerdict
 requeue_edit(SagazRecord *record, bool exists, void *arg)
 {
-	const Requeue *requeue = arg;
+	const RequeueCall *requeue = arg;
 	SagazEvent *event = &record->event;
 	uint32		chance;
 
@@ -488,9 +488,9 @@ requeue_edit(SagazRecord *record, bool exists, void *arg)
 
 /* requeue_dead_letters(event_ids, event_type, saga_id, max_rows, spread, reason, consumer_group) */
 Datum
-sagaz_foreign_requeue_dead_letters(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_requeue_dead_letters(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	Requeue		requeue = {.now = GetCurrentTimestamp()};
+	RequeueCall		requeue = {.now = GetCurrentTimestamp()};
 	SagazFilter filter = {.statuses = dead_word,.nstatuses = 1,
 	.order = SAGAZ_OLDEST_FIRST};
 
@@ -500,33 +500,33 @@ sagaz_foreign_requeue_dead_letters(FunctionCallInfo fcinfo, SagazStore *store)
 		if (filter.nkeys == 0)
 			PG_RETURN_INT64(0);
 	}
-	filter.event_type = sagaz_optional_text(fcinfo, 1);
-	filter.saga_id = sagaz_optional_text(fcinfo, 2);
+	filter.event_type = sagaz_text_argument_or_null(fcinfo, 1);
+	filter.saga_id = sagaz_text_argument_or_null(fcinfo, 2);
 	if (!PG_ARGISNULL(3) && PG_GETARG_INT32(3) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("max_rows must be at least 1")));
 	filter.limit = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
-	requeue.spread = sagaz_interval_us(fcinfo, 4, "spread");
+	requeue.spread = sagaz_interval_argument(fcinfo, 4, "spread");
 	(void) group_argument(fcinfo, 6, store);
 	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_EVENT, &filter, false, requeue_edit,
 							   &requeue));
 }
 
 static SagazVerdict
-remove_edit(SagazRecord *record, bool exists, void *arg)
+remove_event_edit(SagazRecord *record, bool exists, void *arg)
 {
 	return SAGAZ_REMOVE;
 }
 
 /* archive_sent_events(older_than, max_rows, keep): there is no archive here */
 Datum
-sagaz_foreign_archive_sent_events(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_archive_sent_events(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {.statuses = sent_word,.nstatuses = 1};
 
 	filter.sent_before = GetCurrentTimestamp() -
-		sagaz_interval_us(fcinfo, 0, "older_than") + 1;
+		sagaz_interval_argument(fcinfo, 0, "older_than") + 1;
 	if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -537,6 +537,6 @@ sagaz_foreign_archive_sent_events(FunctionCallInfo fcinfo, SagazStore *store)
 				(errcode(ERRCODE_SAGAZ_STORAGE),
 				 errmsg("storage \"%s\" has no archive", store->name),
 				 errhint("Say keep => false to remove the events.")));
-	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_EVENT, &filter, false, remove_edit,
+	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_EVENT, &filter, false, remove_event_edit,
 							   NULL));
 }

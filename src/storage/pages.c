@@ -1,5 +1,5 @@
 /*
- * exchange_page.c
+ * pages.c
  *		What another sagaz calls for copies: export_page(), merge_records()
  *		and remove_records(), one or a few calls a batch.
  */
@@ -26,7 +26,7 @@ PG_FUNCTION_INFO_V1(sagaz_remove_records);
 
 /* Keys, none of which may be null. */
 static const char **
-keys_argument(FunctionCallInfo fcinfo, int argno, int *count)
+page_keys_argument(FunctionCallInfo fcinfo, int argno, int *count)
 {
 	Datum	   *values;
 	bool	   *nulls;
@@ -47,7 +47,7 @@ keys_argument(FunctionCallInfo fcinfo, int argno, int *count)
 }
 
 static int
-count_argument(FunctionCallInfo fcinfo, int argno, const char *field)
+page_count_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 {
 	if (PG_ARGISNULL(argno) || PG_GETARG_INT32(argno) <= 0)
 		ereport(ERROR,
@@ -57,8 +57,8 @@ count_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 }
 
 static void
-put_row(ReturnSetInfo *result, SagazReader *reader, const SagazRecord *record,
-		StringInfo text)
+put_page_row(ReturnSetInfo *result, SagazReader *reader, const SagazRecord *record,
+			 StringInfo text)
 {
 	const char *position = reader->filter.order == SAGAZ_FOR_COPY ?
 		reader->store->backend->read_position(reader) : sagaz_record_key(record);
@@ -74,7 +74,7 @@ put_row(ReturnSetInfo *result, SagazReader *reader, const SagazRecord *record,
 
 /* Return records of the native tables until the page is full. */
 static void
-read_page(FunctionCallInfo fcinfo, SagazReader *reader, int max_rows)
+read_page_to_export(FunctionCallInfo fcinfo, SagazReader *reader, int max_rows)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
@@ -88,9 +88,9 @@ read_page(FunctionCallInfo fcinfo, SagazReader *reader, int max_rows)
 	outer = MemoryContextSwitchTo(part);
 	for (int i = 0; i < max_rows && bytes < SAGAZ_PAGE_BYTES; i++)
 	{
-		if (!sagaz_read_next(reader, &record))
+		if (!sagaz_store_read_next(reader, &record))
 			break;
-		put_row(result, reader, &record, &text);
+		put_page_row(result, reader, &record, &text);
 		bytes += text.len;
 		MemoryContextReset(part);
 	}
@@ -105,24 +105,24 @@ Datum
 sagaz_export_page(PG_FUNCTION_ARGS)
 {
 	SagazFilter filter = {0};
-	SagazKind	kind = sagaz_kind_of(sagaz_text_argument(fcinfo, 0, "type"));
-	int			max_rows = count_argument(fcinfo, 2, "max_rows");
+	SagazKind	kind = sagaz_record_kind(sagaz_text_argument(fcinfo, 0, "type"));
+	int			max_rows = page_count_argument(fcinfo, 2, "max_rows");
 	SagazReader *reader;
 
 	if (PG_ARGISNULL(3))
 	{
 		filter.order = SAGAZ_FOR_COPY;
-		filter.position = sagaz_optional_text(fcinfo, 1);
+		filter.position = sagaz_text_argument_or_null(fcinfo, 1);
 	}
 	else
-		filter.keys = keys_argument(fcinfo, 3, &filter.nkeys);
+		filter.keys = page_keys_argument(fcinfo, 3, &filter.nkeys);
 	sagaz_rows_begin(fcinfo);
 	/* of no keys there are no records */
 	if (!PG_ARGISNULL(3) && filter.nkeys == 0)
 		return (Datum) 0;
-	reader = sagaz_read_begin(sagaz_native_store(), kind, &filter);
-	read_page(fcinfo, reader, max_rows);
-	sagaz_read_end(reader);
+	reader = sagaz_store_read_begin(sagaz_storage_native(), kind, &filter);
+	read_page_to_export(fcinfo, reader, max_rows);
+	sagaz_store_read_end(reader);
 	return (Datum) 0;
 }
 
@@ -131,7 +131,7 @@ static Datum
 merge_records(FunctionCallInfo fcinfo)
 {
 	SagazKind	kind;
-	SagazStore *store = sagaz_exchange_store(fcinfo, 1, &kind);
+	SagazStore *store = sagaz_records_store(fcinfo, 1, &kind);
 	SagazMerged merged = {0};
 	int			count;
 	SagazRecord *records = sagaz_read_records(fcinfo, 0, kind,
@@ -167,7 +167,7 @@ static Datum
 remove_records(FunctionCallInfo fcinfo)
 {
 	SagazKind	kind;
-	SagazStore *store = sagaz_exchange_store(fcinfo, 1, &kind);
+	SagazStore *store = sagaz_records_store(fcinfo, 1, &kind);
 	const char **keys;
 	int			count;
 
@@ -175,7 +175,7 @@ remove_records(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("keys must not be null")));
-	keys = keys_argument(fcinfo, 0, &count);
+	keys = page_keys_argument(fcinfo, 0, &count);
 	PG_RETURN_INT64(count == 0 ? 0 :
 					store->backend->remove(store, kind, keys, count));
 }

@@ -1,5 +1,5 @@
 /*
- * exchange.c
+ * records.c
  *		Records out of and into any storage: export_all(), import_record(),
  *		count_records() and checksum(), in the normal form.
  */
@@ -29,18 +29,18 @@ PG_FUNCTION_INFO_V1(sagaz_checksum);
 
 /* The storage of the last argument, and the kind of records. */
 SagazStore *
-sagaz_exchange_store(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
+sagaz_records_store(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
 {
 	SagazStore *store;
 
-	*kind = sagaz_kind_of(sagaz_text_argument(fcinfo, type_argno, "type"));
-	store = sagaz_store_of(fcinfo, *kind);
-	return store ? store : sagaz_native_store();
+	*kind = sagaz_record_kind(sagaz_text_argument(fcinfo, type_argno, "type"));
+	store = sagaz_storage_argument(fcinfo, *kind);
+	return store ? store : sagaz_storage_native();
 }
 
 /* One that cannot be read is left out, with a word of why. */
 static void
-warn_refused(const SagazStore *store, const SagazRecord *record)
+warn_of_refused_record(const SagazStore *store, const SagazRecord *record)
 {
 	const char *key = sagaz_record_key(record);
 
@@ -53,12 +53,12 @@ warn_refused(const SagazStore *store, const SagazRecord *record)
 
 /* export_all(type, storage) */
 static Datum
-export_all(FunctionCallInfo fcinfo)
+export_all_records(FunctionCallInfo fcinfo)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SagazFilter filter = {.order = SAGAZ_BY_KEY};
 	SagazKind	kind;
-	SagazStore *store = sagaz_exchange_store(fcinfo, 0, &kind);
+	SagazStore *store = sagaz_records_store(fcinfo, 0, &kind);
 	SagazReader *reader;
 	SagazRecord record;
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
@@ -66,12 +66,12 @@ export_all(FunctionCallInfo fcinfo)
 	MemoryContext outer;
 
 	sagaz_rows_begin(fcinfo);
-	reader = sagaz_read_begin(store, kind, &filter);
+	reader = sagaz_store_read_begin(store, kind, &filter);
 	outer = MemoryContextSwitchTo(part);
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		if (record.problem)
-			warn_refused(store, &record);
+			warn_of_refused_record(store, &record);
 		else
 		{
 			Datum		values[] = {JsonbPGetDatum(sagaz_record_to_json(&record))};
@@ -82,19 +82,19 @@ export_all(FunctionCallInfo fcinfo)
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(outer);
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	return (Datum) 0;
 }
 
 Datum
 sagaz_export_all(PG_FUNCTION_ARGS)
 {
-	return sagaz_with_storage(fcinfo, export_all);
+	return sagaz_with_storage(fcinfo, export_all_records);
 }
 
 /* A record that is to be put must have no problem. */
 static void
-refuse_problem(const SagazRecord *record)
+refuse_problem_record(const SagazRecord *record)
 {
 	const char *key = sagaz_record_key(record);
 
@@ -110,7 +110,7 @@ static Datum
 import_record(FunctionCallInfo fcinfo)
 {
 	SagazKind	kind;
-	SagazStore *store = sagaz_exchange_store(fcinfo, 1, &kind);
+	SagazStore *store = sagaz_records_store(fcinfo, 1, &kind);
 	SagazRecord record;
 
 	if (PG_ARGISNULL(0))
@@ -118,7 +118,7 @@ import_record(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("record must not be null")));
 	sagaz_record_from_json(kind, PG_GETARG_JSONB_P(0), &record);
-	refuse_problem(&record);
+	refuse_problem_record(&record);
 	PG_RETURN_BOOL(sagaz_put(store, &record, 1, SAGAZ_PUT_ALWAYS) > 0);
 }
 
@@ -129,7 +129,7 @@ sagaz_import_record(PG_FUNCTION_ARGS)
 }
 
 static SagazPutMode
-mode_argument(FunctionCallInfo fcinfo, int argno)
+record_mode_argument(FunctionCallInfo fcinfo, int argno)
 {
 	const char *word = sagaz_text_argument(fcinfo, argno, "if_exists");
 
@@ -146,20 +146,20 @@ mode_argument(FunctionCallInfo fcinfo, int argno)
 }
 
 static int
-compare_keys(const void *a, const void *b)
+compare_record_keys(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }
 
 /* Which of two is to be kept, nobody could say. */
 static void
-refuse_twins(const SagazRecord *records, int count)
+refuse_twin_records(const SagazRecord *records, int count)
 {
 	const char **keys = palloc((count + 1) * sizeof(char *));
 
 	for (int i = 0; i < count; i++)
 		keys[i] = sagaz_record_key(&records[i]);
-	qsort(keys, count, sizeof(char *), compare_keys);
+	qsort(keys, count, sizeof(char *), compare_record_keys);
 	for (int i = 1; i < count; i++)
 		if (strcmp(keys[i - 1], keys[i]) == 0)
 			ereport(ERROR,
@@ -187,10 +187,10 @@ sagaz_read_records(FunctionCallInfo fcinfo, int argno, SagazKind kind,
 			JsonbValueToJsonb(getIthJsonbValueFromContainer(&json->root, i));
 
 		read(kind, element, &records[i]);
-		refuse_problem(&records[i]);
+		refuse_problem_record(&records[i]);
 		pfree(element);
 	}
-	refuse_twins(records, *count);
+	refuse_twin_records(records, *count);
 	return records;
 }
 
@@ -199,8 +199,8 @@ static Datum
 import_records(FunctionCallInfo fcinfo)
 {
 	SagazKind	kind;
-	SagazStore *store = sagaz_exchange_store(fcinfo, 1, &kind);
-	SagazPutMode mode = mode_argument(fcinfo, 2);
+	SagazStore *store = sagaz_records_store(fcinfo, 1, &kind);
+	SagazPutMode mode = record_mode_argument(fcinfo, 2);
 	int			count;
 	SagazRecord *records = sagaz_read_records(fcinfo, 0, kind,
 											  sagaz_record_from_any, &count);
@@ -220,7 +220,7 @@ count_records(FunctionCallInfo fcinfo)
 {
 	SagazFilter filter = {0};
 	SagazKind	kind;
-	SagazStore *store = sagaz_exchange_store(fcinfo, 0, &kind);
+	SagazStore *store = sagaz_records_store(fcinfo, 0, &kind);
 
 	PG_RETURN_INT64(sagaz_count(store, kind, &filter));
 }
@@ -233,11 +233,11 @@ sagaz_count_records(PG_FUNCTION_ARGS)
 
 /* checksum(type, storage) */
 static Datum
-checksum(FunctionCallInfo fcinfo)
+checksum_of_records(FunctionCallInfo fcinfo)
 {
 	SagazFilter filter = {0};
 	SagazKind	kind;
-	SagazStore *store = sagaz_exchange_store(fcinfo, 0, &kind);
+	SagazStore *store = sagaz_records_store(fcinfo, 0, &kind);
 	SagazReader *reader;
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz checksum", ALLOCSET_DEFAULT_SIZES);
@@ -246,14 +246,14 @@ checksum(FunctionCallInfo fcinfo)
 	SagazRecord record;
 	Datum		value;
 
-	if (sagaz_call_there(fcinfo, store, &value))
+	if (sagaz_remote_call(fcinfo, store, &value))
 		return value;
-	reader = sagaz_read_begin(store, kind, &filter);
+	reader = sagaz_store_read_begin(store, kind, &filter);
 	outer = MemoryContextSwitchTo(part);
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		if (record.problem)
-			warn_refused(store, &record);
+			warn_of_refused_record(store, &record);
 		else
 		{
 			SagazDigest digest;
@@ -264,12 +264,12 @@ checksum(FunctionCallInfo fcinfo)
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(outer);
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	PG_RETURN_TEXT_P(cstring_to_text(sagaz_digest_text(&sum)));
 }
 
 Datum
 sagaz_checksum(PG_FUNCTION_ARGS)
 {
-	return sagaz_with_storage(fcinfo, checksum);
+	return sagaz_with_storage(fcinfo, checksum_of_records);
 }

@@ -1,5 +1,5 @@
 /*
- * foreign_call.c
+ * remote_call.c
  *		Functions that the sagaz at a storage's other end runs.
  *
  * Arguments and results travel as text, in one spelling whatever the session
@@ -29,7 +29,7 @@ typedef struct CallResult
 } CallResult;
 
 static Datum
-read_scalar(Oid type, char *text)
+read_call_scalar(Oid type, char *text)
 {
 	Oid			function;
 	Oid			parameter;
@@ -39,7 +39,7 @@ read_scalar(Oid type, char *text)
 }
 
 static void
-refuse_result(const CallResult *result)
+refuse_call_result(const CallResult *result)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_STORAGE),
@@ -49,13 +49,13 @@ refuse_result(const CallResult *result)
 
 /* Take a row of the other end. */
 static void
-take_row(void *arg, char **columns, int ncolumns)
+take_call_row(void *arg, char **columns, int ncolumns)
 {
 	CallResult *result = arg;
 	ReturnSetInfo *set = (ReturnSetInfo *) result->fcinfo->resultinfo;
 
 	if (ncolumns != (result->input ? result->input->tupdesc->natts : 1))
-		refuse_result(result);
+		refuse_call_result(result);
 	if (result->input)
 	{
 		HeapTuple	tuple = BuildTupleFromCStrings(result->input, columns);
@@ -69,14 +69,14 @@ take_row(void *arg, char **columns, int ncolumns)
 	}
 	result->isnull = columns[0] == NULL;
 	result->value = result->isnull || result->type == VOIDOID ? (Datum) 0 :
-		read_scalar(result->type, columns[0]);
+		read_call_scalar(result->type, columns[0]);
 	if (result->fcinfo->flinfo->fn_retset)
 		tuplestore_putvalues(set->setResult, set->setDesc, &result->value, &result->isnull);
 }
 
 /* The arguments but for the storage. */
 static void
-write_arguments(FunctionCallInfo fcinfo, SagazCall *call)
+write_call_arguments(FunctionCallInfo fcinfo, SagazCall *call)
 {
 	Oid		   *types;
 	int			count;
@@ -101,7 +101,7 @@ write_arguments(FunctionCallInfo fcinfo, SagazCall *call)
 
 /* The settings that text depends on, until the nest level ends. */
 static int
-fix_spelling(void)
+fix_call_spelling(void)
 {
 	static const char *const settings[][2] = {
 		{"DateStyle", "ISO"},
@@ -123,15 +123,15 @@ fix_spelling(void)
  * it did stays done when our transaction rolls back.
  */
 bool
-sagaz_call_there(FunctionCallInfo fcinfo, SagazStore *store, Datum *value)
+sagaz_remote_call(FunctionCallInfo fcinfo, SagazStore *store, Datum *value)
 {
 	CallResult	result = {.fcinfo = fcinfo,.isnull = true};
-	SagazCall	call = {.row = take_row,.arg = &result};
+	SagazCall	call = {.row = take_call_row,.arg = &result};
 	TupleDesc	row_type = NULL;
 	int			level;
 	bool		done;
 
-	if (store->backend->call == sagaz_no_call)
+	if (store->backend->call == sagaz_store_no_call)
 		return false;
 	result.class = get_call_result_type(fcinfo, &result.type, &row_type);
 	if (fcinfo->flinfo->fn_retset)
@@ -140,8 +140,8 @@ sagaz_call_there(FunctionCallInfo fcinfo, SagazStore *store, Datum *value)
 		result.input = TupleDescGetAttInMetadata(BlessTupleDesc(row_type));
 	call.schema = get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid));
 	call.function = get_func_name(fcinfo->flinfo->fn_oid);
-	level = fix_spelling();
-	write_arguments(fcinfo, &call);
+	level = fix_call_spelling();
+	write_call_arguments(fcinfo, &call);
 	done = store->backend->call(store, &call);
 	AtEOXact_GUC(true, level);
 	if (done)

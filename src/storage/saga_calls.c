@@ -1,5 +1,5 @@
 /*
- * foreign_saga.c
+ * saga_calls.c
  *		Saga functions on storages other than the native tables.
  *
  * Written once over backend.h.  A change reads and writes the saga in one
@@ -24,7 +24,7 @@
 
 /* Raise what is wrong with a stored record. */
 void
-sagaz_check_readable(const SagazStore *store, const SagazRecord *record)
+sagaz_call_check_readable(const SagazStore *store, const SagazRecord *record)
 {
 	if (record->problem == NULL)
 		return;
@@ -41,12 +41,12 @@ static bool
 get_saga(SagazStore *store, const char *saga_id, SagazRecord *record)
 {
 	SagazFilter filter = {.key = saga_id};
-	SagazReader *reader = sagaz_read_begin(store, SAGAZ_SAGA, &filter);
-	bool		found = sagaz_read_next(reader, record);
+	SagazReader *reader = sagaz_store_read_begin(store, SAGAZ_SAGA, &filter);
+	bool		found = sagaz_store_read_next(reader, record);
 
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	if (found)
-		sagaz_check_readable(store, record);
+		sagaz_call_check_readable(store, record);
 	return found;
 }
 
@@ -84,7 +84,7 @@ save_edit(SagazRecord *record, bool exists, void *arg)
 	if (!save->any_version && save->expected_version != present)
 		version_conflict(save, present);
 	save->version = present;
-	if (exists && sagaz_saga_same(saga, &save->wanted))
+	if (exists && sagaz_record_same_saga(saga, &save->wanted))
 		return SAGAZ_KEEP;
 	save->wanted.created_at = exists ? saga->created_at : now;
 	save->wanted.updated_at = now;
@@ -110,7 +110,7 @@ is_json_null(Jsonb *json)
 
 /* save_saga_state(saga_id, saga_name, status, steps, context, metadata, expected_version) */
 Datum
-sagaz_foreign_save_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_save_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	Save		save = {0};
 	SagazFilter filter = {0};
@@ -121,7 +121,7 @@ sagaz_foreign_save_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 	save.wanted.saga_name =
 		TextDatumGetCString(saga_text_argument(fcinfo, 1, "saga_name", SAGA_NAME_LENGTH));
 	save.wanted.status = sagaz_text_argument(fcinfo, 2, "status");
-	(void) saga_check_status(&saga_statuses, save.wanted.status, "status");
+	(void) saga_status_of_word(&saga_statuses, save.wanted.status, "status");
 	save.wanted.steps = json_argument(fcinfo, 3);
 	if (save.wanted.steps == NULL)
 		ereport(ERROR,
@@ -162,7 +162,7 @@ with_version(const SagazRecord *record)
 	Jsonb	   *version;
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	sagaz_push_int(&state, "version", record->saga.version);
+	sagaz_json_push_int(&state, "version", record->saga.version);
 	version = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 	return DatumGetJsonbP(DirectFunctionCall2(jsonb_concat,
 											  JsonbPGetDatum(sagaz_record_to_json(record)),
@@ -171,7 +171,7 @@ with_version(const SagazRecord *record)
 
 /* load_saga_state(saga_id) */
 Datum
-sagaz_foreign_load_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_load_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	char	   *saga_id = sagaz_text_argument(fcinfo, 0, "saga_id");
 	SagazRecord record;
@@ -182,18 +182,18 @@ sagaz_foreign_load_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 }
 
 static SagazVerdict
-remove_edit(SagazRecord *record, bool exists, void *arg)
+remove_saga_edit(SagazRecord *record, bool exists, void *arg)
 {
 	return SAGAZ_REMOVE;
 }
 
 /* delete_saga_state(saga_id) */
 Datum
-sagaz_foreign_delete_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_delete_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {.key = sagaz_text_argument(fcinfo, 0, "saga_id")};
 
-	PG_RETURN_BOOL(sagaz_edit(store, SAGAZ_SAGA, &filter, false, remove_edit,
+	PG_RETURN_BOOL(sagaz_edit(store, SAGAZ_SAGA, &filter, false, remove_saga_edit,
 							  NULL) > 0);
 }
 
@@ -234,15 +234,15 @@ update_object(const StepUpdate *update)
 
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (update->status)
-		sagaz_push_string(&state, "status", update->status);
+		sagaz_json_push_string(&state, "status", update->status);
 	if (update->result)
 		sagaz_push_json(&state, "result", update->result);
 	if (update->error)
-		sagaz_push_string(&state, "error", update->error);
+		sagaz_json_push_string(&state, "error", update->error);
 	if (update->executed_at != 0)
-		sagaz_push_time(&state, "executed_at", update->executed_at);
+		sagaz_json_push_time(&state, "executed_at", update->executed_at);
 	if (update->compensated_at != 0)
-		sagaz_push_time(&state, "compensated_at", update->compensated_at);
+		sagaz_json_push_time(&state, "compensated_at", update->compensated_at);
 	return JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 }
 
@@ -290,7 +290,7 @@ step_edit(SagazRecord *record, bool exists, void *arg)
 				 errmsg("saga \"%s\" has no step \"%s\"", update->saga_id,
 						update->step_name)));
 	update->version = saga->version;
-	if (sagaz_saga_same(saga, &before))
+	if (sagaz_record_same_saga(saga, &before))
 		return SAGAZ_KEEP;
 	saga->updated_at = GetCurrentTimestamp();
 	update->version = ++saga->version;
@@ -311,7 +311,7 @@ time_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 
 /* update_step_state(saga_id, step_name, status, result, error, executed_at, compensated_at) */
 Datum
-sagaz_foreign_update_step_state(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_update_step_state(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	StepUpdate	update = {0};
 	SagazFilter filter = {0};
@@ -322,10 +322,10 @@ sagaz_foreign_update_step_state(FunctionCallInfo fcinfo, SagazStore *store)
 	if (!PG_ARGISNULL(2))
 	{
 		update.status = sagaz_text_argument(fcinfo, 2, "status");
-		(void) saga_check_status(&step_statuses, update.status, "status");
+		(void) saga_status_of_word(&step_statuses, update.status, "status");
 	}
 	update.result = json_argument(fcinfo, 3);
-	update.error = sagaz_optional_text(fcinfo, 4);
+	update.error = sagaz_text_argument_or_null(fcinfo, 4);
 	update.executed_at = time_argument(fcinfo, 5, "executed_at");
 	update.compensated_at = time_argument(fcinfo, 6, "compensated_at");
 	filter.key = update.saga_id;
@@ -380,7 +380,7 @@ put_summary(ReturnSetInfo *result, const SagazSaga *saga)
 	Datum		values[] = {
 		CStringGetTextDatum(saga->saga_id),
 		CStringGetTextDatum(saga->saga_name),
-		ObjectIdGetDatum(saga_check_status(&saga_statuses, saga->status, "status")),
+		ObjectIdGetDatum(saga_status_of_word(&saga_statuses, saga->status, "status")),
 		TimestampTzGetDatum(sagaz_real_time(saga->created_at)),
 		TimestampTzGetDatum(sagaz_real_time(saga->updated_at)),
 		Int32GetDatum(JB_ROOT_IS_SCALAR(steps) ? 0 : JB_ROOT_COUNT(steps)),
@@ -396,20 +396,20 @@ put_summaries(FunctionCallInfo fcinfo, SagazStore *store,
 			  const SagazFilter *filter, int64 skip)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-	SagazReader *reader = sagaz_read_begin(store, SAGAZ_SAGA, filter);
+	SagazReader *reader = sagaz_store_read_begin(store, SAGAZ_SAGA, filter);
 	SagazRecord record;
 
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		/* the library takes any word, a row does not */
 		if (record.problem == NULL && !is_saga_status(record.saga.status))
 			record.problem = psprintf("status \"%s\" is unknown",
 									  record.saga.status);
-		sagaz_check_readable(store, &record);
+		sagaz_call_check_readable(store, &record);
 		if (skip-- <= 0)
 			put_summary(result, &record.saga);
 	}
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 }
 
 static int
@@ -425,9 +425,9 @@ row_number(FunctionCallInfo fcinfo, int argno, const char *field)
 
 /* list_sagas(status, saga_name, max_rows, skip_rows) */
 Datum
-sagaz_foreign_list_sagas(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_list_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	const char *status = sagaz_optional_text(fcinfo, 0);
+	const char *status = sagaz_text_argument_or_null(fcinfo, 0);
 	int			max_rows = row_number(fcinfo, 2, "max_rows");
 	int			skip_rows = row_number(fcinfo, 3, "skip_rows");
 	SagazFilter filter = {.order = SAGAZ_NEWEST_FIRST};
@@ -435,11 +435,11 @@ sagaz_foreign_list_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 	sagaz_rows_begin(fcinfo);
 	if (status)
 	{
-		(void) saga_check_status(&saga_statuses, status, "status");
+		(void) saga_status_of_word(&saga_statuses, status, "status");
 		filter.statuses = &status;
 		filter.nstatuses = 1;
 	}
-	filter.name_part = sagaz_optional_text(fcinfo, 1);
+	filter.name_part = sagaz_text_argument_or_null(fcinfo, 1);
 	filter.limit = (int64) max_rows + skip_rows;
 	if (max_rows > 0)
 		put_summaries(fcinfo, store, &filter, skip_rows);
@@ -459,7 +459,7 @@ oldest_updated_first(const ListCell *a, const ListCell *b)
 
 /* stuck_sagas(older_than) */
 Datum
-sagaz_foreign_stuck_sagas(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_stuck_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	static const char *const words[] = {
 		"pending", "executing", "compensating", "forward_recovery"
@@ -471,13 +471,13 @@ sagaz_foreign_stuck_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 	ListCell   *cell;
 
 	filter.updated_before = GetCurrentTimestamp() -
-		sagaz_interval_us(fcinfo, 0, "older_than");
+		sagaz_interval_argument(fcinfo, 0, "older_than");
 	sagaz_rows_begin(fcinfo);
-	reader = sagaz_read_begin(store, SAGAZ_SAGA, &filter);
-	while (sagaz_read_next(reader, &record))
+	reader = sagaz_store_read_begin(store, SAGAZ_SAGA, &filter);
+	while (sagaz_store_read_next(reader, &record))
 		sagas = lappend(sagas, memcpy(palloc(sizeof(SagazSaga)), &record.saga,
 									  sizeof(SagazSaga)));
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	list_sort(sagas, oldest_updated_first);
 	foreach(cell, sagas)
 		put_summary((ReturnSetInfo *) fcinfo->resultinfo, lfirst(cell));
@@ -532,27 +532,27 @@ find_tally(List **tallies, const SagazSaga *saga)
 
 /* get_saga_statistics() */
 Datum
-sagaz_foreign_get_saga_statistics(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_get_saga_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SagazFilter filter = {0};
-	SagazReader *reader = sagaz_read_begin(store, SAGAZ_SAGA, &filter);
+	SagazReader *reader = sagaz_store_read_begin(store, SAGAZ_SAGA, &filter);
 	SagazRecord record;
 	List	   *tallies = NIL;
 	ListCell   *cell;
 
 	sagaz_rows_begin(fcinfo);
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 		if (record.problem == NULL && is_saga_status(record.saga.status))
 			find_tally(&tallies, &record.saga)->count++;
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	list_sort(tallies, compare_tallies);
 	foreach(cell, tallies)
 	{
 		SagaTally  *tally = lfirst(cell);
 		Datum		values[] = {
 			CStringGetTextDatum(tally->name),
-			ObjectIdGetDatum(saga_check_status(&saga_statuses, tally->status, "status")),
+			ObjectIdGetDatum(saga_status_of_word(&saga_statuses, tally->status, "status")),
 			Int64GetDatum(tally->count),
 			BoolGetDatum(false)
 		};
@@ -565,7 +565,7 @@ sagaz_foreign_get_saga_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 
 /* cleanup_completed_sagas(older_than, statuses) */
 Datum
-sagaz_foreign_cleanup_completed_sagas(FunctionCallInfo fcinfo, SagazStore *store)
+sagaz_call_cleanup_completed_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {0};
 	Datum	   *words;
@@ -573,7 +573,7 @@ sagaz_foreign_cleanup_completed_sagas(FunctionCallInfo fcinfo, SagazStore *store
 	const char **statuses;
 
 	filter.updated_before = GetCurrentTimestamp() -
-		sagaz_interval_us(fcinfo, 0, "older_than");
+		sagaz_interval_argument(fcinfo, 0, "older_than");
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -593,5 +593,5 @@ sagaz_foreign_cleanup_completed_sagas(FunctionCallInfo fcinfo, SagazStore *store
 	if (filter.nstatuses == 0)
 		PG_RETURN_INT64(0);
 	filter.statuses = statuses;
-	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_SAGA, &filter, false, remove_edit, NULL));
+	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_SAGA, &filter, false, remove_saga_edit, NULL));
 }

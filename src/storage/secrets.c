@@ -25,7 +25,7 @@ sagaz_may_hold_secret(const char *name)
 }
 
 static void
-hide_statement(void *arg)
+hide_secret_statement(void *arg)
 {
 	errhidestmt(true);
 }
@@ -36,9 +36,9 @@ hide_statement(void *arg)
  * whoever catches an error brings them back.
  */
 Datum
-sagaz_hiding_statement(FunctionCallInfo fcinfo, PGFunction function)
+sagaz_secrets_hide_statement(FunctionCallInfo fcinfo, PGFunction function)
 {
-	ErrorContextCallback hide = {NULL, hide_statement, NULL};
+	ErrorContextCallback hide = {NULL, hide_secret_statement, NULL};
 	ErrorContextCallback *outer = error_context_stack;
 	Datum		result;
 
@@ -50,19 +50,19 @@ sagaz_hiding_statement(FunctionCallInfo fcinfo, PGFunction function)
 
 /* Call a function one of whose arguments is a storage, which may be a URL. */
 Datum
-sagaz_hiding_argument(FunctionCallInfo fcinfo, int argno, PGFunction function)
+sagaz_secrets_hide_argument(FunctionCallInfo fcinfo, int argno, PGFunction function)
 {
-	char	   *name = sagaz_optional_text(fcinfo, argno);
+	char	   *name = sagaz_text_argument_or_null(fcinfo, argno);
 
 	return name && sagaz_may_hold_secret(name) ?
-		sagaz_hiding_statement(fcinfo, function) : function(fcinfo);
+		sagaz_secrets_hide_statement(fcinfo, function) : function(fcinfo);
 }
 
 /* The same for the functions whose last argument it is. */
 Datum
 sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function)
 {
-	return sagaz_hiding_argument(fcinfo, PG_NARGS() - 1, function);
+	return sagaz_secrets_hide_argument(fcinfo, PG_NARGS() - 1, function);
 }
 
 /* Raise that there is no storage of that name. */
@@ -84,7 +84,7 @@ sagaz_storage_unknown(const char *name)
 static Datum
 refuse_unknown(FunctionCallInfo fcinfo)
 {
-	char	   *name = sagaz_optional_text(fcinfo, 0);
+	char	   *name = sagaz_text_argument_or_null(fcinfo, 0);
 
 	sagaz_storage_unknown(name ? name : "");
 	PG_RETURN_VOID();

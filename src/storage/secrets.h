@@ -9,10 +9,10 @@
 
 extern bool sagaz_may_hold_secret(const char *name);
 extern void sagaz_storage_unknown(const char *name) pg_attribute_noreturn();
-extern Datum sagaz_hiding_statement(FunctionCallInfo fcinfo,
-									PGFunction function);
-extern Datum sagaz_hiding_argument(FunctionCallInfo fcinfo, int argno,
-								   PGFunction function);
+extern Datum sagaz_secrets_hide_statement(FunctionCallInfo fcinfo,
+										  PGFunction function);
+extern Datum sagaz_secrets_hide_argument(FunctionCallInfo fcinfo, int argno,
+										 PGFunction function);
 extern Datum sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function);
 
 #endif							/* SAGAZ_SECRETS_H */

@@ -67,13 +67,13 @@ backend_names(void)
 
 /* The foreign data wrapper of its storages. */
 char *
-sagaz_wrapper_name(const SagazBackend *backend)
+sagaz_storage_wrapper(const SagazBackend *backend)
 {
 	return psprintf(WRAPPER_PREFIX "%s", backend->name);
 }
 
 bool
-sagaz_option_is_secret(const SagazBackend *backend, const char *name)
+sagaz_storage_option_is_secret(const SagazBackend *backend, const char *name)
 {
 	for (const SagazOption *option = backend->options; option->name; option++)
 		if (strcmp(option->name, name) == 0)
@@ -82,7 +82,7 @@ sagaz_option_is_secret(const SagazBackend *backend, const char *name)
 }
 
 static const SagazBackend *
-get_backend(const char *name)
+get_storage_backend(const char *name)
 {
 	const SagazBackend *backend = sagaz_backend_find(name);
 
@@ -95,7 +95,7 @@ get_backend(const char *name)
 }
 
 static bool
-has_scheme(const SagazBackend *backend, const char *scheme)
+storage_has_scheme(const SagazBackend *backend, const char *scheme)
 {
 	for (const char *const *known = backend->schemes; *known; known++)
 		if (strcmp(*known, scheme) == 0)
@@ -105,7 +105,7 @@ has_scheme(const SagazBackend *backend, const char *scheme)
 
 /* What the URLs of this build begin with, for a hint. */
 static char *
-scheme_names(void)
+storage_scheme_names(void)
 {
 	StringInfoData names;
 
@@ -129,17 +129,17 @@ sagaz_storage_read_url(const char *url, List **options)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("url has no \"://\""),
-				 errhint("This build has: %s.", scheme_names())));
+				 errhint("This build has: %s.", storage_scheme_names())));
 
 	/* what is no word may be a secret */
 	if (url + length != separator || length == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("URL of a storage must begin with a backend's name and \"://\""),
-				 errhint("This build has: %s.", scheme_names())));
+				 errhint("This build has: %s.", storage_scheme_names())));
 	scheme = pnstrdup(url, length);
 	for (int i = 0; i < sagaz_nbackends; i++)
-		if (has_scheme(sagaz_backends[i], scheme))
+		if (storage_has_scheme(sagaz_backends[i], scheme))
 		{
 			*options = sagaz_backends[i]->read_url(scheme, separator + 3);
 			return sagaz_backends[i];
@@ -147,13 +147,13 @@ sagaz_storage_read_url(const char *url, List **options)
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_STORAGE),
 			 errmsg("there is no backend for \"%s://\" in this build of sagaz", scheme),
-			 errhint("It has: %s.", scheme_names())));
+			 errhint("It has: %s.", storage_scheme_names())));
 	return NULL;				/* keep compiler quiet */
 }
 
 /* Options of the present user's mapping, or of PUBLIC's; NIL without one. */
 static List *
-mapping_options(Oid server)
+storage_mapping_options(Oid server)
 {
 	Oid			users[] = {GetUserId(), InvalidOid};
 
@@ -179,13 +179,13 @@ mapping_options(Oid server)
 }
 
 static void
-find_by_url(const char *url, SagazStorage *storage)
+find_storage_by_url(const char *url, SagazStorage *storage)
 {
 	char	   *wrapper;
 	ForeignDataWrapper *fdw;
 
 	storage->backend = sagaz_storage_read_url(url, &storage->options);
-	wrapper = sagaz_wrapper_name(storage->backend);
+	wrapper = sagaz_storage_wrapper(storage->backend);
 	fdw = GetForeignDataWrapperByName(wrapper, true);
 	if (fdw == NULL || !may_use(ForeignDataWrapperRelationId, fdw->fdwid))
 		ereport(ERROR,
@@ -200,18 +200,18 @@ find_by_url(const char *url, SagazStorage *storage)
 }
 
 static void
-take_server(ForeignServer *server, ForeignDataWrapper *fdw, SagazStorage *storage)
+take_storage_server(ForeignServer *server, ForeignDataWrapper *fdw, SagazStorage *storage)
 {
-	storage->backend = get_backend(fdw->fdwname + strlen(WRAPPER_PREFIX));
+	storage->backend = get_storage_backend(fdw->fdwname + strlen(WRAPPER_PREFIX));
 	storage->server = server->serverid;
 	storage->owner = server->owner;
 	storage->name = server->servername;
 	storage->options = list_concat(server->options,
-								   mapping_options(server->serverid));
+								   storage_mapping_options(server->serverid));
 }
 
 static void
-find_by_name(const char *name, SagazStorage *storage)
+find_storage_by_name(const char *name, SagazStorage *storage)
 {
 	ForeignServer *server = GetForeignServerByName(name, true);
 	ForeignDataWrapper *fdw = server ? GetForeignDataWrapper(server->fdwid) : NULL;
@@ -225,7 +225,7 @@ find_by_name(const char *name, SagazStorage *storage)
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for storage \"%s\"", name),
 				 errhint("It needs USAGE on the foreign server of that name.")));
-	take_server(server, fdw, storage);
+	take_storage_server(server, fdw, storage);
 }
 
 /*
@@ -245,7 +245,7 @@ is_superusers_session(void)
 }
 
 static void
-note_user(SagazStorage *storage)
+note_storage_user(SagazStorage *storage)
 {
 	storage->is_superusers = is_superusers_session() && superuser_arg(storage->owner);
 	storage->user = GetUserNameFromId(GetUserId(), false);
@@ -256,10 +256,10 @@ void
 sagaz_storage_find(const char *name, SagazStorage *storage)
 {
 	if (strstr(name, "://"))
-		find_by_url(name, storage);
+		find_storage_by_url(name, storage);
 	else
-		find_by_name(name, storage);
-	note_user(storage);
+		find_storage_by_name(name, storage);
+	note_storage_user(storage);
 }
 
 /* The storage of a foreign table, whose maker had USAGE on the server. */
@@ -268,12 +268,12 @@ sagaz_storage_of_server(Oid server, SagazStorage *storage)
 {
 	ForeignServer *found = GetForeignServer(server);
 
-	take_server(found, GetForeignDataWrapper(found->fdwid), storage);
-	note_user(storage);
+	take_storage_server(found, GetForeignDataWrapper(found->fdwid), storage);
+	note_storage_user(storage);
 }
 
 static void
-check_kind(const SagazStore *store, SagazKind kind)
+check_storage_kind(const SagazStore *store, SagazKind kind)
 {
 	const char *type = sagaz_store_option(store, "storage_type");
 	const char *word = kind == SAGAZ_SAGA ? "saga" : "outbox";
@@ -291,11 +291,11 @@ check_kind(const SagazStore *store, SagazKind kind)
 
 /* The native tables as a store; it holds nothing open. */
 SagazStore *
-sagaz_native_store(void)
+sagaz_storage_native(void)
 {
 	SagazStore *store = palloc0(sizeof(SagazStore));
 
-	store->backend = get_backend("native");
+	store->backend = get_storage_backend("native");
 	store->context = CurrentMemoryContext;
 	store->name = "native";
 	store->owner = GetUserId();
@@ -309,13 +309,13 @@ sagaz_storage_open(const SagazStorage *storage, const char *name, SagazKind kind
 {
 	SagazStore *store = sagaz_storage_connect(storage, name);
 
-	check_kind(store, kind);
+	check_storage_kind(store, kind);
 	return store;
 }
 
 /* Open a storage that is not the native one. */
 SagazStore *
-sagaz_store_open(const char *name, SagazKind kind)
+sagaz_storage_open_named(const char *name, SagazKind kind)
 {
 	SagazStorage storage;
 
@@ -362,8 +362,8 @@ open_default(SagazKind kind)
 
 	if (strcmp(name, "native") == 0)
 		return NULL;
-	find_by_name(name, &storage);
-	note_user(&storage);
+	find_storage_by_name(name, &storage);
+	note_storage_user(&storage);
 	check_default(&storage, kind);
 	return sagaz_storage_open(&storage, name, kind);
 }
@@ -373,18 +373,18 @@ open_default(SagazKind kind)
  * NULL is the native one.
  */
 SagazStore *
-sagaz_store_of(FunctionCallInfo fcinfo, SagazKind kind)
+sagaz_storage_argument(FunctionCallInfo fcinfo, SagazKind kind)
 {
-	char	   *name = sagaz_optional_text(fcinfo, PG_NARGS() - 1);
+	char	   *name = sagaz_text_argument_or_null(fcinfo, PG_NARGS() - 1);
 
 	if (name == NULL)
 		return open_default(kind);
-	return strcmp(name, "native") == 0 ? NULL : sagaz_store_open(name, kind);
+	return strcmp(name, "native") == 0 ? NULL : sagaz_storage_open_named(name, kind);
 }
 
 /* A foreign storage serves one group. */
 void
-sagaz_store_check_group(const SagazStore *store, const char *group)
+sagaz_storage_check_group(const SagazStore *store, const char *group)
 {
 	if (strcmp(store->consumer_group, group) == 0)
 		return;
@@ -397,7 +397,7 @@ sagaz_store_check_group(const SagazStore *store, const char *group)
 
 /* A storage that was migrated away from hands out no events. */
 void
-sagaz_store_check_open(const SagazStore *store)
+sagaz_storage_check_open(const SagazStore *store)
 {
 	const char *closed = sagaz_store_option(store, "closed");
 	bool		is_closed;

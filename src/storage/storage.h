@@ -32,18 +32,18 @@ extern void sagaz_storage_find(const char *name, SagazStorage *storage);
 extern bool sagaz_storage_may_be_default(const SagazStorage *storage,
 										 SagazKind kind);
 extern void sagaz_storage_of_server(Oid server, SagazStorage *storage);
-extern SagazStore *sagaz_native_store(void);
+extern SagazStore *sagaz_storage_native(void);
 extern SagazStore *sagaz_storage_open(const SagazStorage *storage,
 									  const char *name, SagazKind kind);
-extern SagazStore *sagaz_store_open(const char *name, SagazKind kind);
-extern SagazStore *sagaz_store_of(FunctionCallInfo fcinfo, SagazKind kind);
+extern SagazStore *sagaz_storage_open_named(const char *name, SagazKind kind);
+extern SagazStore *sagaz_storage_argument(FunctionCallInfo fcinfo, SagazKind kind);
 extern const SagazBackend *sagaz_storage_read_url(const char *url,
 												  List **options);
-extern char *sagaz_wrapper_name(const SagazBackend *backend);
-extern bool sagaz_option_is_secret(const SagazBackend *backend,
-								   const char *name);
-extern void sagaz_store_check_open(const SagazStore *store);
-extern void sagaz_store_check_group(const SagazStore *store, const char *group);
+extern char *sagaz_storage_wrapper(const SagazBackend *backend);
+extern bool sagaz_storage_option_is_secret(const SagazBackend *backend,
+										   const char *name);
+extern void sagaz_storage_check_open(const SagazStore *store);
+extern void sagaz_storage_check_group(const SagazStore *store, const char *group);
 
 /* backends.c */
 extern const SagazBackend *const sagaz_backends[];

@@ -21,9 +21,9 @@
 PG_FUNCTION_INFO_V1(sagaz_create_storage);
 
 static char *
-name_argument(FunctionCallInfo fcinfo)
+storage_name_argument(FunctionCallInfo fcinfo)
 {
-	char	   *name = sagaz_optional_text(fcinfo, 0);
+	char	   *name = sagaz_text_argument_or_null(fcinfo, 0);
 
 	if (name == NULL || name[0] == '\0' || strcmp(name, "native") == 0 ||
 		strstr(name, "://") != NULL)
@@ -38,14 +38,14 @@ name_argument(FunctionCallInfo fcinfo)
 }
 
 static DefElem *
-make_option(const char *name, const char *value)
+make_storage_option(const char *name, const char *value)
 {
 	return makeDefElem(pstrdup(name), (Node *) makeString(pstrdup(value)), -1);
 }
 
 /* A value of JSON as the text of an option. */
 static char *
-option_text(JsonbValue *value)
+storage_option_text(JsonbValue *value)
 {
 	Jsonb	   *json;
 
@@ -61,7 +61,7 @@ option_text(JsonbValue *value)
 
 /* The pairs of the argument "options". */
 static List *
-options_argument(FunctionCallInfo fcinfo)
+storage_options_argument(FunctionCallInfo fcinfo)
 {
 	List	   *options = NIL;
 	Jsonb	   *json = PG_ARGISNULL(3) ? NULL : PG_GETARG_JSONB_P(3);
@@ -81,15 +81,15 @@ options_argument(FunctionCallInfo fcinfo)
 			continue;
 		(void) JsonbIteratorNext(&iterator, &value, true);
 		options = lappend(options,
-						  make_option(pnstrdup(key.val.string.val, key.val.string.len),
-									  option_text(&value)));
+						  make_storage_option(pnstrdup(key.val.string.val, key.val.string.len),
+											  storage_option_text(&value)));
 	}
 	return options;
 }
 
 /* Those that are secret, or those that are not. */
 static List *
-select_options(const SagazBackend *backend, List *options, bool secret)
+select_storage_options(const SagazBackend *backend, List *options, bool secret)
 {
 	List	   *selected = NIL;
 	ListCell   *cell;
@@ -98,26 +98,26 @@ select_options(const SagazBackend *backend, List *options, bool secret)
 	{
 		DefElem    *option = lfirst(cell);
 
-		if (sagaz_option_is_secret(backend, option->defname) == secret)
+		if (sagaz_storage_option_is_secret(backend, option->defname) == secret)
 			selected = lappend(selected, option);
 	}
 	return selected;
 }
 
 static void
-make_server(char *name, const SagazBackend *backend, List *options)
+make_storage_server(char *name, const SagazBackend *backend, List *options)
 {
 	CreateForeignServerStmt *statement = makeNode(CreateForeignServerStmt);
 
 	statement->servername = name;
-	statement->fdwname = sagaz_wrapper_name(backend);
+	statement->fdwname = sagaz_storage_wrapper(backend);
 	statement->options = options;
 	(void) CreateForeignServer(statement);
 	CommandCounterIncrement();
 }
 
 static RoleSpec *
-make_role(bool is_public)
+make_storage_role(bool is_public)
 {
 	RoleSpec   *role = makeNode(RoleSpec);
 
@@ -127,11 +127,11 @@ make_role(bool is_public)
 }
 
 static void
-make_mapping(char *name, bool for_public, List *options)
+make_storage_mapping(char *name, bool for_public, List *options)
 {
 	CreateUserMappingStmt *statement = makeNode(CreateUserMappingStmt);
 
-	statement->user = make_role(for_public);
+	statement->user = make_storage_role(for_public);
 	statement->servername = name;
 	statement->options = options;
 	(void) CreateUserMapping(statement);
@@ -139,7 +139,7 @@ make_mapping(char *name, bool for_public, List *options)
 }
 
 static void
-grant_to_public(char *name)
+grant_storage_to_public(char *name)
 {
 	GrantStmt  *statement = makeNode(GrantStmt);
 	AccessPriv *privilege = makeNode(AccessPriv);
@@ -150,7 +150,7 @@ grant_to_public(char *name)
 	statement->objtype = OBJECT_FOREIGN_SERVER;
 	statement->objects = list_make1(makeString(name));
 	statement->privileges = list_make1(privilege);
-	statement->grantees = list_make1(make_role(true));
+	statement->grantees = list_make1(make_storage_role(true));
 	statement->behavior = DROP_RESTRICT;
 	ExecuteGrantStmt(statement);
 	CommandCounterIncrement();
@@ -159,10 +159,10 @@ grant_to_public(char *name)
 static Datum
 create_storage(FunctionCallInfo fcinfo)
 {
-	char	   *name = name_argument(fcinfo);
+	char	   *name = storage_name_argument(fcinfo);
 	char	   *url;
-	const char *type = sagaz_optional_text(fcinfo, 2);
-	List	   *further = options_argument(fcinfo);
+	const char *type = sagaz_text_argument_or_null(fcinfo, 2);
+	List	   *further = storage_options_argument(fcinfo);
 	List	   *options;
 	const SagazBackend *backend;
 	bool		for_public;
@@ -178,12 +178,12 @@ create_storage(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("the native storage needs no URL")));
-	options = lappend(options, make_option("storage_type", type ? type : "both"));
+	options = lappend(options, make_storage_option("storage_type", type ? type : "both"));
 	options = list_concat(options, further);
-	make_server(name, backend, select_options(backend, options, false));
-	make_mapping(name, for_public, select_options(backend, options, true));
+	make_storage_server(name, backend, select_storage_options(backend, options, false));
+	make_storage_mapping(name, for_public, select_storage_options(backend, options, true));
 	if (for_public)
-		grant_to_public(name);
+		grant_storage_to_public(name);
 	PG_RETURN_VOID();
 }
 
@@ -191,5 +191,5 @@ create_storage(FunctionCallInfo fcinfo)
 Datum
 sagaz_create_storage(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, create_storage);
+	return sagaz_secrets_hide_statement(fcinfo, create_storage);
 }

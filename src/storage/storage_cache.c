@@ -39,7 +39,7 @@ typedef struct StoreEntry
 static HTAB *stores = NULL;
 
 static void
-close_entry(StoreEntry *entry)
+close_cache_entry(StoreEntry *entry)
 {
 	SagazStore *store = entry->store;
 
@@ -50,7 +50,7 @@ close_entry(StoreEntry *entry)
 
 /* Close what was idle for too long. */
 static void
-close_idle(void)
+close_idle_storages(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	HASH_SEQ_STATUS scan;
@@ -62,14 +62,14 @@ close_idle(void)
 		if (entry->store && sagaz_idle_timeout >= 0 &&
 			(entry->store->backend->capabilities & SAGAZ_OUTLIVES_SESSION) != 0 &&
 			TimestampDifferenceExceeds(entry->used_at, now, sagaz_idle_timeout))
-			close_entry(entry);
+			close_cache_entry(entry);
 		if (entry->store == NULL)
 			(void) hash_search(stores, &entry->key, HASH_REMOVE, NULL);
 	}
 }
 
 static List *
-copy_options(List *options)
+copy_storage_options(List *options)
 {
 	List	   *copy = NIL;
 	ListCell   *cell;
@@ -81,7 +81,7 @@ copy_options(List *options)
 
 /* Open the store in a context of its own, which goes if that fails. */
 static SagazStore *
-open_store(const SagazStorage *storage)
+open_storage(const SagazStorage *storage)
 {
 	MemoryContext outer = CurrentMemoryContext;
 	MemoryContext context = AllocSetContextCreate(outer, "sagaz store",
@@ -97,7 +97,7 @@ open_store(const SagazStorage *storage)
 	store->owner = storage->owner;
 	store->is_superusers = storage->is_superusers;
 	store->user = pstrdup(storage->user);
-	store->options = copy_options(storage->options);
+	store->options = copy_storage_options(storage->options);
 	group = sagaz_store_option(store, "consumer_group");
 	store->consumer_group = pstrdup(group ? group : SAGAZ_DEFAULT_GROUP);
 	PG_TRY();
@@ -135,17 +135,17 @@ sagaz_storage_connect(const SagazStorage *storage, const char *name)
 
 		stores = hash_create("sagaz stores", 16, &control, HASH_ELEM | HASH_BLOBS);
 	}
-	close_idle();
+	close_idle_storages();
 	entry = hash_search(stores, &key, HASH_FIND, NULL);
 	if (entry && entry->store &&
 		(entry->store->broken || entry->store->owner != storage->owner ||
 		 entry->store->backend != storage->backend ||
 		 !equal(entry->store->options, storage->options)))
-		close_entry(entry);
+		close_cache_entry(entry);
 	if (entry == NULL || entry->store == NULL)
 	{
 		/* first, so that one that cannot be opened leaves no entry */
-		SagazStore *store = open_store(storage);
+		SagazStore *store = open_storage(storage);
 
 		entry = hash_search(stores, &key, HASH_ENTER, NULL);
 		entry->store = store;

@@ -26,7 +26,7 @@ text_array(const char *const *texts, int count)
 }
 
 static ArrayType *
-record_keys(const SagazTransfer *transfer)
+copied_keys(const SagazTransfer *transfer)
 {
 	const char **keys = palloc((transfer->nrecords + 1) * sizeof(char *));
 
@@ -36,7 +36,7 @@ record_keys(const SagazTransfer *transfer)
 }
 
 static ArrayType *
-record_digests(const SagazTransfer *transfer)
+copied_digests(const SagazTransfer *transfer)
 {
 	Datum	   *values = palloc((transfer->nrecords + 1) * sizeof(Datum));
 
@@ -54,7 +54,7 @@ record_digests(const SagazTransfer *transfer)
 
 /* As hashtextextended() has it. */
 static void
-see(SagazTransfer *transfer, const char *key)
+see_copied_record(SagazTransfer *transfer, const char *key)
 {
 	transfer->seen++;
 	transfer->seen_keys ^=
@@ -63,7 +63,7 @@ see(SagazTransfer *transfer, const char *key)
 
 /* Leave those of the batch that are not known like that. */
 void
-sagaz_migrate_choose(SagazTransfer *transfer)
+sagaz_copied_choose(SagazTransfer *transfer)
 {
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
 	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID, BYTEAARRAYOID};
@@ -76,16 +76,16 @@ sagaz_migrate_choose(SagazTransfer *transfer)
 		sagaz_digest(&transfer->records[i], &transfer->digests[i]);
 	values[0] = Int64GetDatum(transfer->id);
 	values[1] = CStringGetTextDatum(sagaz_type_words[transfer->kind]);
-	values[2] = PointerGetDatum(record_keys(transfer));
-	values[3] = PointerGetDatum(record_digests(transfer));
-	sagaz_as_owner("SELECT u.place::pg_catalog.int4 FROM ROWS FROM (pg_catalog.unnest($3),"
-				   " pg_catalog.unnest($4)) WITH ORDINALITY AS u (record_key, digest, place)"
-				   " JOIN sagaz.transfer_record AS r"
-				   " ON r.record_key OPERATOR(pg_catalog.=) u.record_key"
-				   " AND r.digest OPERATOR(pg_catalog.=) u.digest"
-				   " WHERE r.transfer_id OPERATOR(pg_catalog.=) $1"
-				   " AND r.record_type OPERATOR(pg_catalog.=) $2",
-				   lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	values[2] = PointerGetDatum(copied_keys(transfer));
+	values[3] = PointerGetDatum(copied_digests(transfer));
+	sagaz_transfer_as_owner("SELECT u.place::pg_catalog.int4 FROM ROWS FROM (pg_catalog.unnest($3),"
+							" pg_catalog.unnest($4)) WITH ORDINALITY AS u (record_key, digest, place)"
+							" JOIN sagaz.transfer_record AS r"
+							" ON r.record_key OPERATOR(pg_catalog.=) u.record_key"
+							" AND r.digest OPERATOR(pg_catalog.=) u.digest"
+							" WHERE r.transfer_id OPERATOR(pg_catalog.=) $1"
+							" AND r.record_type OPERATOR(pg_catalog.=) $2",
+							lengthof(types), types, values, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
@@ -96,7 +96,7 @@ sagaz_migrate_choose(SagazTransfer *transfer)
 	SPI_finish();
 	for (int i = 0; i < transfer->nrecords; i++)
 	{
-		see(transfer, sagaz_record_key(&transfer->records[i]));
+		see_copied_record(transfer, sagaz_record_key(&transfer->records[i]));
 		if (is_known[i])
 			continue;
 		transfer->records[left] = transfer->records[i];
@@ -108,7 +108,7 @@ sagaz_migrate_choose(SagazTransfer *transfer)
 
 /* Those that are left of the batch have been copied, or refused. */
 void
-sagaz_migrate_note(SagazTransfer *transfer)
+sagaz_copied_note(SagazTransfer *transfer)
 {
 	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID, BYTEAARRAYOID};
 	Datum		values[lengthof(types)];
@@ -118,21 +118,21 @@ sagaz_migrate_note(SagazTransfer *transfer)
 		return;
 	values[0] = Int64GetDatum(transfer->id);
 	values[1] = CStringGetTextDatum(sagaz_type_words[transfer->kind]);
-	values[2] = PointerGetDatum(record_keys(transfer));
-	values[3] = PointerGetDatum(record_digests(transfer));
-	sagaz_as_owner("INSERT INTO sagaz.transfer_record (transfer_id, record_type, record_key, digest)"
-				   " SELECT $1, $2, u.record_key, u.digest"
-				   " FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS u (record_key, digest)"
-				   " ON CONFLICT (transfer_id, record_type, record_key) DO UPDATE"
-				   " SET digest = excluded.digest",
-				   lengthof(types), types, values, NULL, SPI_OK_INSERT);
+	values[2] = PointerGetDatum(copied_keys(transfer));
+	values[3] = PointerGetDatum(copied_digests(transfer));
+	sagaz_transfer_as_owner("INSERT INTO sagaz.transfer_record (transfer_id, record_type, record_key, digest)"
+							" SELECT $1, $2, u.record_key, u.digest"
+							" FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS u (record_key, digest)"
+							" ON CONFLICT (transfer_id, record_type, record_key) DO UPDATE"
+							" SET digest = excluded.digest",
+							lengthof(types), types, values, NULL, SPI_OK_INSERT);
 	SPI_finish();
 }
 
 /* Forget that these were copied. */
 void
-sagaz_migrate_forget(SagazTransfer *transfer, SagazKind kind,
-					 const char *const *keys, int nkeys)
+sagaz_copied_forget(SagazTransfer *transfer, SagazKind kind,
+					const char *const *keys, int nkeys)
 {
 	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID};
 	Datum		values[] = {
@@ -141,10 +141,10 @@ sagaz_migrate_forget(SagazTransfer *transfer, SagazKind kind,
 		PointerGetDatum(text_array(keys, nkeys))
 	};
 
-	sagaz_as_owner("DELETE FROM sagaz.transfer_record"
-				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
-				   " AND record_type OPERATOR(pg_catalog.=) $2"
-				   " AND record_key OPERATOR(pg_catalog.=) ANY ($3)",
-				   lengthof(types), types, values, NULL, SPI_OK_DELETE);
+	sagaz_transfer_as_owner("DELETE FROM sagaz.transfer_record"
+							" WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+							" AND record_type OPERATOR(pg_catalog.=) $2"
+							" AND record_key OPERATOR(pg_catalog.=) ANY ($3)",
+							lengthof(types), types, values, NULL, SPI_OK_DELETE);
 	SPI_finish();
 }

@@ -38,7 +38,7 @@ forget_differing(SagazTransfer *transfer)
 		for (int i = 0; i < count; i++)
 			keys[i] = list_nth(transfer->differing[kind], i);
 		if (count > 0)
-			sagaz_migrate_forget(transfer, kind, keys, count);
+			sagaz_copied_forget(transfer, kind, keys, count);
 	}
 }
 
@@ -62,12 +62,12 @@ all_are_there(SagazTransfer *transfer)
 	bool		same;
 	bool		isnull;
 
-	sagaz_as_owner("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) $3 AND"
-				   " coalesce(pg_catalog.bit_xor(pg_catalog.hashtextextended(record_key, 0)), 0)"
-				   " OPERATOR(pg_catalog.=) $4 FROM sagaz.transfer_record"
-				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
-				   " AND record_type OPERATOR(pg_catalog.=) $2",
-				   lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	sagaz_transfer_as_owner("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.=) $3 AND"
+							" coalesce(pg_catalog.bit_xor(pg_catalog.hashtextextended(record_key, 0)), 0)"
+							" OPERATOR(pg_catalog.=) $4 FROM sagaz.transfer_record"
+							" WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+							" AND record_type OPERATOR(pg_catalog.=) $2",
+							lengthof(types), types, values, NULL, SPI_OK_SELECT);
 	same = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0],
 									  SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
@@ -76,7 +76,7 @@ all_are_there(SagazTransfer *transfer)
 
 /* The next copied keys behind the last one. */
 static char **
-next_keys(SagazTransfer *transfer, int *count)
+migrate_next_keys(SagazTransfer *transfer, int *count)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	Oid			types[] = {INT8OID, TEXTOID, TEXTOID, INT4OID};
@@ -88,12 +88,12 @@ next_keys(SagazTransfer *transfer, int *count)
 	};
 	char	  **keys;
 
-	sagaz_as_owner("SELECT record_key FROM sagaz.transfer_record"
-				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
-				   " AND record_type OPERATOR(pg_catalog.=) $2"
-				   " AND record_key OPERATOR(pg_catalog.>) $3"
-				   " ORDER BY record_key LIMIT $4",
-				   lengthof(types), types, values, NULL, SPI_OK_SELECT);
+	sagaz_transfer_as_owner("SELECT record_key FROM sagaz.transfer_record"
+							" WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+							" AND record_type OPERATOR(pg_catalog.=) $2"
+							" AND record_key OPERATOR(pg_catalog.>) $3"
+							" ORDER BY record_key LIMIT $4",
+							lengthof(types), types, values, NULL, SPI_OK_SELECT);
 	*count = (int) SPI_processed;
 	keys = MemoryContextAlloc(caller, (*count + 1) * sizeof(char *));
 	for (int i = 0; i < *count; i++)
@@ -105,7 +105,7 @@ next_keys(SagazTransfer *transfer, int *count)
 }
 
 static int
-compare_keys(const void *a, const void *b)
+compare_migrated_keys(const void *a, const void *b)
 {
 	return strcmp(*(const char *const *) a, *(const char *const *) b);
 }
@@ -123,16 +123,16 @@ leave_gone(SagazTransfer *transfer, char **keys, int nkeys)
 
 	if (transfer->source.is_native)
 		PushActiveSnapshot(GetTransactionSnapshot());
-	reader = sagaz_read_begin(store, transfer->kind, &filter);
-	while (sagaz_read_next(reader, &record))
+	reader = sagaz_store_read_begin(store, transfer->kind, &filter);
+	while (sagaz_store_read_next(reader, &record))
 	{
 		const char *key = sagaz_record_key(&record);
-		char	  **found = bsearch(&key, keys, nkeys, sizeof(char *), compare_keys);
+		char	  **found = bsearch(&key, keys, nkeys, sizeof(char *), compare_migrated_keys);
 
 		if (found)
 			is_there[found - keys] = true;
 	}
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	if (transfer->source.is_native)
 		PopActiveSnapshot();
 	for (int i = 0; i < nkeys; i++)
@@ -151,7 +151,7 @@ remove_gone(SagazTransfer *transfer)
 	char	   *last = NULL;
 
 	MemoryContextReset(transfer->batch);
-	keys = next_keys(transfer, &count);
+	keys = migrate_next_keys(transfer, &count);
 	transfer->at_end = count < transfer->batch_size;
 	if (count > 0)
 	{
@@ -164,7 +164,7 @@ remove_gone(SagazTransfer *transfer)
 
 		transfer->counts.removed +=
 			store->backend->remove(store, transfer->kind, (const char *const *) keys, count);
-		sagaz_migrate_forget(transfer, transfer->kind, (const char *const *) keys, count);
+		sagaz_copied_forget(transfer, transfer->kind, (const char *const *) keys, count);
 	}
 	transfer->last_key = last;
 	sagaz_transfer_save(transfer);
@@ -181,7 +181,7 @@ follow_gone(SagazTransfer *transfer)
 		return;
 	transfer->last_key = NULL;
 	do
-		sagaz_insist(transfer, remove_gone);
+		sagaz_transfer_insist(transfer, remove_gone);
 	while (!transfer->at_end);
 	transfer->changes += transfer->counts.removed - removed;
 }
@@ -244,7 +244,7 @@ follow_and_verify(SagazTransfer *transfer)
 			return;
 		if (transfer->pass >= last)
 			give_up_following(transfer);
-		sagaz_insist(transfer, forget_differing);
+		sagaz_transfer_insist(transfer, forget_differing);
 	}
 }
 
@@ -265,7 +265,7 @@ catch_up(SagazTransfer *transfer)
 			continue;
 		if (sagaz_transfer_verify(transfer))
 			return true;
-		sagaz_insist(transfer, forget_differing);
+		sagaz_transfer_insist(transfer, forget_differing);
 	}
 	return false;
 }
@@ -284,7 +284,7 @@ run_sql(const char *sql)
 
 /* With the rights of the caller, who must own the server. */
 static void
-set_closed(const SagazEnd *end, bool closed)
+migrate_set_closed(const SagazSide *end, bool closed)
 {
 	ListCell   *cell;
 	bool		is_set = false;
@@ -300,11 +300,11 @@ set_closed(const SagazEnd *end, bool closed)
 
 /* Wait until nobody is at work on our own tables, and let nobody begin. */
 static void
-lock_native(SagazTransfer *transfer)
+migrate_lock_native(SagazTransfer *transfer)
 {
-	sagaz_as_owner("LOCK TABLE sagaz.sagas, sagaz.saga_steps, sagaz.outbox,"
-				   " sagaz.outbox_batch, sagaz.outbox_receipt, sagaz.outbox_retry"
-				   " IN SHARE ROW EXCLUSIVE MODE", 0, NULL, NULL, NULL, SPI_OK_UTILITY);
+	sagaz_transfer_as_owner("LOCK TABLE sagaz.sagas, sagaz.saga_steps, sagaz.outbox,"
+							" sagaz.outbox_batch, sagaz.outbox_receipt, sagaz.outbox_retry"
+							" IN SHARE ROW EXCLUSIVE MODE", 0, NULL, NULL, NULL, SPI_OK_UTILITY);
 	SPI_finish();
 }
 
@@ -313,16 +313,16 @@ lock_native(SagazTransfer *transfer)
  * there either until the switch is over, so that the last pass sees all.
  */
 static void
-close_source(SagazTransfer *transfer)
+migrate_close_source(SagazTransfer *transfer)
 {
 	if (!transfer->source.is_native)
 	{
-		set_closed(&transfer->source, true);
+		migrate_set_closed(&transfer->source, true);
 		return;
 	}
-	lock_native(transfer);
-	sagaz_as_owner("SELECT sagaz.pause_consumer_group(consumer_group)"
-				   " FROM sagaz.consumer_group", 0, NULL, NULL, NULL, SPI_OK_SELECT);
+	migrate_lock_native(transfer);
+	sagaz_transfer_as_owner("SELECT sagaz.pause_consumer_group(consumer_group)"
+							" FROM sagaz.consumer_group", 0, NULL, NULL, NULL, SPI_OK_SELECT);
 	SPI_finish();
 }
 
@@ -338,7 +338,7 @@ static void
 change_default(SagazTransfer *transfer)
 {
 	if (!transfer->target.is_native)
-		set_closed(&transfer->target, false);
+		migrate_set_closed(&transfer->target, false);
 	make_default(SAGAZ_SAGA_STORAGE, transfer->target.name);
 	make_default(SAGAZ_OUTBOX_STORAGE, transfer->target.name);
 	transfer->phase = PHASE_SWITCH;
@@ -369,7 +369,7 @@ follow_closed(SagazTransfer *transfer, bool is_compared)
 		run_pass(transfer);
 		if (is_compared || sagaz_transfer_verify(transfer))
 			return;
-		sagaz_insist(transfer, forget_differing);
+		sagaz_transfer_insist(transfer, forget_differing);
 		run_pass(transfer);
 	}
 }
@@ -379,13 +379,13 @@ follow_closed(SagazTransfer *transfer, bool is_compared)
  * our own tables are quiet before that has ended.
  */
 static void
-switch_storages(SagazTransfer *transfer, bool is_compared)
+migrate_switch_storages(SagazTransfer *transfer, bool is_compared)
 {
 	transfer->phase = PHASE_SWITCH;
 	transfer->holds_commit = true;
-	sagaz_insist(transfer, close_source);
+	sagaz_transfer_insist(transfer, migrate_close_source);
 	follow_closed(transfer, is_compared);
-	sagaz_insist(transfer, change_default);
+	sagaz_transfer_insist(transfer, change_default);
 	transfer->holds_commit = false;
 	sagaz_transfer_commit(transfer);
 	use_in_session(SAGAZ_SAGA_STORAGE, transfer->target.name);
@@ -407,8 +407,8 @@ sagaz_migrate_run(SagazTransfer *transfer)
 		return;
 	}
 	if (transfer->phase != PHASE_SWITCH)
-		switch_storages(transfer, catch_up(transfer));
+		migrate_switch_storages(transfer, catch_up(transfer));
 	if (transfer->source.is_native)
-		sagaz_insist(transfer, lock_native);
+		sagaz_transfer_insist(transfer, migrate_lock_native);
 	follow(transfer);
 }

@@ -41,7 +41,7 @@ settings_problem(void)
 
 /* It is closed, or opened, with ALTER SERVER. */
 static char *
-server_problem(const SagazEnd *end)
+server_problem(const SagazSide *end)
 {
 	if (end->is_native || owns(ForeignServerRelationId, end->storage.server))
 		return NULL;
@@ -50,7 +50,7 @@ server_problem(const SagazEnd *end)
 
 /* Would others get the target by the settings? */
 static char *
-default_problem(const SagazEnd *end)
+default_problem(const SagazSide *end)
 {
 	if (end->is_native || sagaz_storage_may_be_default(&end->storage, SAGAZ_SAGA))
 		return NULL;

@@ -33,7 +33,7 @@ PG_FUNCTION_INFO_V1(sagaz_retry_transfer_errors);
 /* Arguments */
 
 static SagazOnError
-policy_argument(FunctionCallInfo fcinfo, int argno)
+transfer_policy_argument(FunctionCallInfo fcinfo, int argno)
 {
 	const char *word = sagaz_text_argument(fcinfo, argno, "on_error");
 
@@ -50,7 +50,7 @@ policy_argument(FunctionCallInfo fcinfo, int argno)
 }
 
 static int
-batch_size_argument(FunctionCallInfo fcinfo, int argno)
+transfer_batch_size_argument(FunctionCallInfo fcinfo, int argno)
 {
 	int			size = PG_ARGISNULL(argno) ? 0 : PG_GETARG_INT32(argno);
 
@@ -62,7 +62,7 @@ batch_size_argument(FunctionCallInfo fcinfo, int argno)
 }
 
 static bool
-bool_argument(FunctionCallInfo fcinfo, int argno, const char *field)
+transfer_bool_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 {
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
@@ -72,7 +72,7 @@ bool_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 }
 
 static int64
-id_argument(FunctionCallInfo fcinfo)
+transfer_id_argument(FunctionCallInfo fcinfo)
 {
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
@@ -82,18 +82,18 @@ id_argument(FunctionCallInfo fcinfo)
 }
 
 static char *
-type_argument(FunctionCallInfo fcinfo, int argno)
+transfer_type_argument(FunctionCallInfo fcinfo, int argno)
 {
 	char	   *type = sagaz_text_argument(fcinfo, argno, "type");
 
 	if (strcmp(type, "both") != 0)
-		(void) sagaz_kind_of(type);
+		(void) sagaz_record_kind(type);
 	return type;
 }
 
 /* A context that outlives the transactions of the call. */
 static MemoryContext
-call_context(void)
+transfer_context(void)
 {
 	return AllocSetContextCreate(PortalContext, "sagaz transfer",
 								 ALLOCSET_DEFAULT_SIZES);
@@ -101,7 +101,7 @@ call_context(void)
 
 /* May we commit?  In a transaction block all is one transaction, and we say so. */
 static bool
-is_atomic(FunctionCallInfo fcinfo)
+transfer_is_atomic(FunctionCallInfo fcinfo)
 {
 	CallContext *context = (CallContext *) fcinfo->context;
 	bool		atomic = context == NULL || !IsA(context, CallContext) ||
@@ -122,12 +122,12 @@ is_atomic(FunctionCallInfo fcinfo)
 static SagazTransfer *
 new_transfer(FunctionCallInfo fcinfo)
 {
-	MemoryContext context = call_context();
+	MemoryContext context = transfer_context();
 	MemoryContext outer = MemoryContextSwitchTo(context);
 	SagazTransfer *transfer = palloc0(sizeof(SagazTransfer));
 
 	transfer->context = context;
-	transfer->atomic = is_atomic(fcinfo);
+	transfer->atomic = transfer_is_atomic(fcinfo);
 	sagaz_end_find(&transfer->source, "source",
 				   sagaz_text_argument(fcinfo, 0, "source"));
 	sagaz_end_find(&transfer->target, "target",
@@ -138,7 +138,7 @@ new_transfer(FunctionCallInfo fcinfo)
 
 /* See that both ends are there, and that they are two. */
 static void
-look_at_ends(SagazTransfer *transfer)
+look_at_transfer_sides(SagazTransfer *transfer)
 {
 	MemoryContext outer = MemoryContextSwitchTo(transfer->context);
 
@@ -166,7 +166,7 @@ look_at_ends(SagazTransfer *transfer)
 
 /* How many there are to be moved. */
 static void
-count_source(SagazTransfer *transfer)
+count_transfer_source(SagazTransfer *transfer)
 {
 	SagazFilter filter = {0};
 
@@ -187,13 +187,13 @@ count_source(SagazTransfer *transfer)
 }
 
 static void
-close_completed(SagazTransfer *transfer)
+close_completed_transfer(SagazTransfer *transfer)
 {
 	sagaz_transfer_close(transfer, "completed", NULL);
 }
 
 static void
-refuse_difference(SagazTransfer *transfer)
+refuse_transfer_difference(SagazTransfer *transfer)
 {
 	ErrorData  *error = MemoryContextAllocZero(transfer->context, sizeof(ErrorData));
 	SagazKind	kind = transfer->differing[SAGAZ_SAGA] ? SAGAZ_SAGA : SAGAZ_EVENT;
@@ -220,24 +220,24 @@ run_transfer(SagazTransfer *transfer)
 		if (sagaz_transfer_has(transfer, kind) && !transfer->done[kind])
 			sagaz_copy_kind(transfer, kind);
 	if (transfer->validate && !sagaz_transfer_verify(transfer))
-		refuse_difference(transfer);
+		refuse_transfer_difference(transfer);
 }
 
 /* From counting to the end. */
 static void
-run(SagazTransfer *transfer)
+run_transfer_to_end(SagazTransfer *transfer)
 {
-	sagaz_insist(transfer, count_source);
+	sagaz_transfer_insist(transfer, count_transfer_source);
 	if (transfer->is_migration)
 		sagaz_migrate_run(transfer);
 	else
 		run_transfer(transfer);
 	transfer->phase = PHASE_DONE;
-	sagaz_insist(transfer, close_completed);
+	sagaz_transfer_insist(transfer, close_completed_transfer);
 }
 
 static Datum
-make_result(FunctionCallInfo fcinfo, int64 id)
+make_transfer_result(FunctionCallInfo fcinfo, int64 id)
 {
 	TupleDesc	row_type;
 	Datum		values[] = {Int64GetDatum(id)};
@@ -250,20 +250,20 @@ make_result(FunctionCallInfo fcinfo, int64 id)
 
 /* Write down the new transfer and run it. */
 static Datum
-start(FunctionCallInfo fcinfo, SagazTransfer *transfer)
+start_transfer(FunctionCallInfo fcinfo, SagazTransfer *transfer)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	int64		id;
 
 	SPI_connect_ext(transfer->atomic ? 0 : SPI_OPT_NONATOMIC);
-	look_at_ends(transfer);
+	look_at_transfer_sides(transfer);
 	sagaz_transfer_insert(transfer);
-	sagaz_transfer_run(transfer, run);
+	sagaz_transfer_run(transfer, run_transfer_to_end);
 	id = transfer->id;
 	SPI_finish();
 	MemoryContextDelete(transfer->context);
 	MemoryContextSwitchTo(caller);
-	return make_result(fcinfo, id);
+	return make_transfer_result(fcinfo, id);
 }
 
 /* transfer(source, target, type, batch_size, on_error, validate, INOUT transfer_id) */
@@ -273,23 +273,23 @@ transfer_records(FunctionCallInfo fcinfo)
 	SagazTransfer *transfer = new_transfer(fcinfo);
 	MemoryContext outer = MemoryContextSwitchTo(transfer->context);
 
-	transfer->type = type_argument(fcinfo, 2);
-	transfer->batch_size = batch_size_argument(fcinfo, 3);
-	transfer->on_error = policy_argument(fcinfo, 4);
-	transfer->validate = bool_argument(fcinfo, 5, "validate");
+	transfer->type = transfer_type_argument(fcinfo, 2);
+	transfer->batch_size = transfer_batch_size_argument(fcinfo, 3);
+	transfer->on_error = transfer_policy_argument(fcinfo, 4);
+	transfer->validate = transfer_bool_argument(fcinfo, 5, "validate");
 	MemoryContextSwitchTo(outer);
-	return start(fcinfo, transfer);
+	return start_transfer(fcinfo, transfer);
 }
 
 Datum
 sagaz_transfer(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, transfer_records);
+	return sagaz_secrets_hide_statement(fcinfo, transfer_records);
 }
 
 /* Before the first record is moved: can the switch be made in the end? */
 static void
-check_switch(const SagazTransfer *transfer)
+check_transfer_switch(const SagazTransfer *transfer)
 {
 	if (!transfer->switches)
 		return;
@@ -309,24 +309,24 @@ check_switch(const SagazTransfer *transfer)
 
 /* migrate(source, target, switch, batch_size, on_error, INOUT transfer_id) */
 static Datum
-migrate(FunctionCallInfo fcinfo)
+transfer_and_migrate(FunctionCallInfo fcinfo)
 {
 	SagazTransfer *transfer = new_transfer(fcinfo);
 
 	transfer->is_migration = true;
 	transfer->type = "both";
-	transfer->switches = bool_argument(fcinfo, 2, "switch");
-	transfer->batch_size = batch_size_argument(fcinfo, 3);
-	transfer->on_error = policy_argument(fcinfo, 4);
+	transfer->switches = transfer_bool_argument(fcinfo, 2, "switch");
+	transfer->batch_size = transfer_batch_size_argument(fcinfo, 3);
+	transfer->on_error = transfer_policy_argument(fcinfo, 4);
 	transfer->validate = true;
-	check_switch(transfer);
-	return start(fcinfo, transfer);
+	check_transfer_switch(transfer);
+	return start_transfer(fcinfo, transfer);
 }
 
 Datum
 sagaz_migrate(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, migrate);
+	return sagaz_secrets_hide_statement(fcinfo, transfer_and_migrate);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -334,9 +334,9 @@ sagaz_migrate(PG_FUNCTION_ARGS)
 
 /* What the row has of an end, unless it is given again. */
 static void
-find_again(FunctionCallInfo fcinfo, int argno, SagazEnd *end, const char *role)
+find_transfer_side_again(FunctionCallInfo fcinfo, int argno, SagazSide *end, const char *role)
 {
-	char	   *given = sagaz_optional_text(fcinfo, argno);
+	char	   *given = sagaz_text_argument_or_null(fcinfo, argno);
 	char	   *shown = end->shown;
 
 	if (given == NULL && strstr(shown, "://***@"))
@@ -353,25 +353,25 @@ find_again(FunctionCallInfo fcinfo, int argno, SagazEnd *end, const char *role)
 }
 
 static SagazTransfer *
-load(FunctionCallInfo fcinfo)
+load_transfer(FunctionCallInfo fcinfo)
 {
-	MemoryContext context = call_context();
-	bool		atomic = is_atomic(fcinfo);
+	MemoryContext context = transfer_context();
+	bool		atomic = transfer_is_atomic(fcinfo);
 	SagazTransfer *transfer;
 	MemoryContext outer;
 
 	SPI_connect_ext(atomic ? 0 : SPI_OPT_NONATOMIC);
-	transfer = sagaz_transfer_load(id_argument(fcinfo), context);
+	transfer = sagaz_transfer_load(transfer_id_argument(fcinfo), context);
 	outer = MemoryContextSwitchTo(context);
 	transfer->atomic = atomic;
-	find_again(fcinfo, 1, &transfer->source, "source");
-	find_again(fcinfo, 2, &transfer->target, "target");
+	find_transfer_side_again(fcinfo, 1, &transfer->source, "source");
+	find_transfer_side_again(fcinfo, 2, &transfer->target, "target");
 	MemoryContextSwitchTo(outer);
 	return transfer;
 }
 
 static void
-end_call(SagazTransfer *transfer, MemoryContext caller)
+end_transfer_call(SagazTransfer *transfer, MemoryContext caller)
 {
 	SPI_finish();
 	MemoryContextDelete(transfer->context);
@@ -383,25 +383,25 @@ static Datum
 resume_transfer(FunctionCallInfo fcinfo)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	SagazTransfer *transfer = load(fcinfo);
+	SagazTransfer *transfer = load_transfer(fcinfo);
 
 	if (transfer->phase == PHASE_DONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("transfer " INT64_FORMAT " is completed", transfer->id),
 				 errhint("Begin another with CALL %s.transfer(source, target).", SAGAZ_SCHEMA)));
-	check_switch(transfer);
-	look_at_ends(transfer);
+	check_transfer_switch(transfer);
+	look_at_transfer_sides(transfer);
 	sagaz_transfer_take(transfer);
-	sagaz_transfer_run(transfer, run);
-	end_call(transfer, caller);
+	sagaz_transfer_run(transfer, run_transfer_to_end);
+	end_transfer_call(transfer, caller);
 	return (Datum) 0;
 }
 
 Datum
 sagaz_resume_transfer(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, resume_transfer);
+	return sagaz_secrets_hide_statement(fcinfo, resume_transfer);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -409,7 +409,7 @@ sagaz_resume_transfer(PG_FUNCTION_ARGS)
 
 /* Read the refused record of that key again; none if it has gone. */
 static void
-read_refused(SagazTransfer *transfer, char *key)
+read_refused_by_transfer(SagazTransfer *transfer, char *key)
 {
 	SagazStore *store = sagaz_end_open(&transfer->source, transfer->kind);
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
@@ -419,9 +419,9 @@ read_refused(SagazTransfer *transfer, char *key)
 	transfer->records = palloc(sizeof(SagazRecord));
 	if (transfer->source.is_native)
 		PushActiveSnapshot(GetTransactionSnapshot());
-	reader = sagaz_read_begin(store, transfer->kind, &filter);
-	transfer->nrecords = sagaz_read_next(reader, transfer->records);
-	sagaz_read_end(reader);
+	reader = sagaz_store_read_begin(store, transfer->kind, &filter);
+	transfer->nrecords = sagaz_store_read_next(reader, transfer->records);
+	sagaz_store_read_end(reader);
 	if (transfer->source.is_native)
 		PopActiveSnapshot();
 	MemoryContextSwitchTo(outer);
@@ -429,16 +429,16 @@ read_refused(SagazTransfer *transfer, char *key)
 
 /* Have it as a batch of one; that it was refused is known until it is written. */
 static void
-retry_record(SagazTransfer *transfer)
+retry_transfer_record(SagazTransfer *transfer)
 {
 	const char *const *key = (const char *const *) &transfer->last_key;
 
 	MemoryContextReset(transfer->batch);
-	read_refused(transfer, transfer->last_key);
+	read_refused_by_transfer(transfer, transfer->last_key);
 	transfer->nread = 0;
 	transfer->next_position = NULL;
 	if (transfer->is_migration)
-		sagaz_migrate_forget(transfer, transfer->kind, key, 1);
+		sagaz_copied_forget(transfer, transfer->kind, key, 1);
 	if (transfer->nrecords > 0)
 		return;
 	(void) sagaz_transfer_forget_refused(transfer, transfer->kind, key, 1);
@@ -450,7 +450,7 @@ retry_record(SagazTransfer *transfer)
 
 /* Try all refused records of a kind; those refused again stay so. */
 static void
-retry_kind(SagazTransfer *transfer, SagazKind kind)
+retry_transfer_kind(SagazTransfer *transfer, SagazKind kind)
 {
 	MemoryContext outer = MemoryContextSwitchTo(transfer->context);
 	List	   *keys = sagaz_transfer_refused(transfer, kind);
@@ -461,34 +461,34 @@ retry_kind(SagazTransfer *transfer, SagazKind kind)
 	foreach(cell, keys)
 	{
 		transfer->last_key = lfirst(cell);
-		sagaz_insist(transfer, retry_record);
-		sagaz_write_batch(transfer);
+		sagaz_transfer_insist(transfer, retry_transfer_record);
+		sagaz_copy_batch(transfer);
 	}
 }
 
 static void
-close_again(SagazTransfer *transfer)
+close_transfer_again(SagazTransfer *transfer)
 {
 	sagaz_transfer_close(transfer, transfer->state, transfer->error);
 }
 
 /* All that are refused; then the row says again what it said before. */
 static void
-retry_refused(SagazTransfer *transfer)
+retry_refused_by_transfer(SagazTransfer *transfer)
 {
 	SagazKind	kind_before = transfer->kind;
 	char	   *last_key = transfer->last_key;
 
 	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 		if (sagaz_transfer_has(transfer, kind))
-			retry_kind(transfer, kind);
+			retry_transfer_kind(transfer, kind);
 	transfer->kind = kind_before;
 	transfer->last_key = last_key;
-	sagaz_insist(transfer, close_again);
+	sagaz_transfer_insist(transfer, close_transfer_again);
 }
 
 static void
-refuse_refused(SagazTransfer *transfer, int64 left)
+refuse_refused_transfer(SagazTransfer *transfer, int64 left)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_TRANSFER),
@@ -502,22 +502,22 @@ static Datum
 retry_transfer_errors(FunctionCallInfo fcinfo)
 {
 	MemoryContext caller = CurrentMemoryContext;
-	SagazTransfer *transfer = load(fcinfo);
+	SagazTransfer *transfer = load_transfer(fcinfo);
 	int64		left;
 
-	look_at_ends(transfer);
+	look_at_transfer_sides(transfer);
 	transfer->retries = true;
 	sagaz_transfer_take(transfer);
-	sagaz_transfer_run(transfer, retry_refused);
+	sagaz_transfer_run(transfer, retry_refused_by_transfer);
 	left = transfer->counts.skipped + transfer->counts.failed;
 	if (left > 0)
-		refuse_refused(transfer, left);
-	end_call(transfer, caller);
+		refuse_refused_transfer(transfer, left);
+	end_transfer_call(transfer, caller);
 	return (Datum) 0;
 }
 
 Datum
 sagaz_retry_transfer_errors(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, retry_transfer_errors);
+	return sagaz_secrets_hide_statement(fcinfo, retry_transfer_errors);
 }

@@ -43,7 +43,7 @@ typedef enum SagazPhase
 } SagazPhase;
 
 /* One of the two ends. */
-typedef struct SagazEnd
+typedef struct SagazSide
 {
 	const char *role;			/* "source" or "target" */
 	char	   *name;			/* as given; may hold a secret */
@@ -51,7 +51,7 @@ typedef struct SagazEnd
 	bool		is_native;
 	SagazStorage storage;		/* of one that is not */
 	char	   *layout;
-} SagazEnd;
+} SagazSide;
 
 /* A record that cannot be moved. */
 typedef struct SagazRefusal
@@ -62,7 +62,7 @@ typedef struct SagazRefusal
 } SagazRefusal;
 
 /* The records that come next. */
-typedef struct SagazAhead
+typedef struct SagazReadAhead
 {
 	MemoryContext context;
 	SagazRecord *records;
@@ -74,7 +74,7 @@ typedef struct SagazAhead
 	char	   *position;		/* up to where it is read; NULL: begin, or the
 								 * reader knows */
 	char	   *last_key;
-} SagazAhead;
+} SagazReadAhead;
 
 /* What sagaz.transfer counts. */
 typedef struct SagazCounts
@@ -93,8 +93,8 @@ typedef struct SagazTransfer
 {
 	int64		id;
 	bool		is_migration;
-	SagazEnd	source;
-	SagazEnd	target;
+	SagazSide	source;
+	SagazSide	target;
 	char	   *type;			/* saga, outbox or both */
 	int			batch_size;
 	SagazOnError on_error;
@@ -130,7 +130,7 @@ typedef struct SagazTransfer
 	List	   *differing[SAGAZ_EVENT + 1]; /* keys, found by comparing */
 
 	int64		totals[SAGAZ_EVENT + 1];
-	SagazEnd   *checked;		/* the one that validate_transfer() looks at */
+	SagazSide   *checked;		/* the one that validate_transfer() looks at */
 	MemoryContext context;
 
 	/* transfer_copy.c: the records between two commits */
@@ -138,7 +138,7 @@ typedef struct SagazTransfer
 	MemoryContext part;			/* while they are written */
 	SagazReader *reader;		/* NULL: none, as between batches of the native tables */
 	SagazStore *read_store;		/* of which it is a reader */
-	SagazAhead	ahead;
+	SagazReadAhead	ahead;
 	bool		at_end;			/* these are the last */
 	SagazRecord *records;
 	int			nrecords;
@@ -160,9 +160,9 @@ sagaz_transfer_has(const SagazTransfer *transfer, SagazKind kind)
 }
 
 /* transfer_end.c: the two storages */
-extern void sagaz_end_find(SagazEnd *end, const char *role, const char *name);
-extern SagazStore *sagaz_end_open(SagazEnd *end, SagazKind kind);
-extern void sagaz_end_look(SagazEnd *end, SagazKind kind);
+extern void sagaz_end_find(SagazSide *end, const char *role, const char *name);
+extern SagazStore *sagaz_end_open(SagazSide *end, SagazKind kind);
+extern void sagaz_end_look(SagazSide *end, SagazKind kind);
 extern bool sagaz_ends_are_same(SagazTransfer *transfer);
 
 /* transfer_row.c: the row in sagaz.transfer, and refused records */
@@ -179,24 +179,24 @@ extern int64 sagaz_transfer_forget_refused(SagazTransfer *transfer,
 										   SagazKind kind,
 										   const char *const *keys, int nkeys);
 extern List *sagaz_transfer_refused(SagazTransfer *transfer, SagazKind kind);
-extern void sagaz_as_owner(const char *sql, int nargs, Oid *types,
-						   Datum *values, const char *nulls, int expected);
+extern void sagaz_transfer_as_owner(const char *sql, int nargs, Oid *types,
+									Datum *values, const char *nulls, int expected);
 
 /* transfer_step.c: steps, commits, errors and waiting */
 typedef void (*SagazStep) (SagazTransfer *transfer);
-extern ErrorData *sagaz_attempt(SagazTransfer *transfer, SagazStep step);
-extern void sagaz_insist(SagazTransfer *transfer, SagazStep step);
+extern ErrorData *sagaz_transfer_attempt(SagazTransfer *transfer, SagazStep step);
+extern void sagaz_transfer_insist(SagazTransfer *transfer, SagazStep step);
 extern void sagaz_transfer_commit(SagazTransfer *transfer);
-extern bool sagaz_is_about_record(const ErrorData *error);
+extern bool sagaz_transfer_is_about_record(const ErrorData *error);
 extern void sagaz_transfer_wait(SagazTransfer *transfer, ErrorData *error);
 extern void sagaz_transfer_give_up(SagazTransfer *transfer, ErrorData *error);
 extern void sagaz_transfer_run(SagazTransfer *transfer, SagazStep run);
 
 /* transfer_copy.c: batches from the source to the target */
 extern void sagaz_copy_kind(SagazTransfer *transfer, SagazKind kind);
-extern void sagaz_write_batch(SagazTransfer *transfer);
-extern void sagaz_refuse(SagazTransfer *transfer, const SagazRecord *record,
-						 char *message, int sqlerrcode);
+extern void sagaz_copy_batch(SagazTransfer *transfer);
+extern void sagaz_copy_refuse(SagazTransfer *transfer, const SagazRecord *record,
+							  char *message, int sqlerrcode);
 
 /* transfer_verify.c: comparing both sides */
 extern bool sagaz_transfer_verify(SagazTransfer *transfer);
@@ -205,10 +205,10 @@ extern bool sagaz_transfer_verify(SagazTransfer *transfer);
 extern char *sagaz_switch_problem(const SagazTransfer *transfer);
 
 /* migrate.c: a source that changes meanwhile */
-extern void sagaz_migrate_choose(SagazTransfer *transfer);
-extern void sagaz_migrate_forget(SagazTransfer *transfer, SagazKind kind,
-								 const char *const *keys, int nkeys);
-extern void sagaz_migrate_note(SagazTransfer *transfer);
+extern void sagaz_copied_choose(SagazTransfer *transfer);
+extern void sagaz_copied_forget(SagazTransfer *transfer, SagazKind kind,
+								const char *const *keys, int nkeys);
+extern void sagaz_copied_note(SagazTransfer *transfer);
 extern void sagaz_migrate_run(SagazTransfer *transfer);
 
 #endif							/* SAGAZ_TRANSFER_H */

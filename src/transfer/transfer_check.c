@@ -34,37 +34,37 @@ typedef struct Problem
 } Problem;
 
 static void
-begin_issue(Findings *findings, const char *severity, const char *code,
-			const char *message)
+begin_check_issue(Findings *findings, const char *severity, const char *code,
+				  const char *message)
 {
 	if (strcmp(severity, "error") == 0)
 		findings->compatible = false;
 	pushJsonbValue(&findings->issues, WJB_BEGIN_OBJECT, NULL);
-	sagaz_push_string(&findings->issues, "severity", severity);
-	sagaz_push_string(&findings->issues, "code", code);
-	sagaz_push_string(&findings->issues, "message", message);
+	sagaz_json_push_string(&findings->issues, "severity", severity);
+	sagaz_json_push_string(&findings->issues, "code", code);
+	sagaz_json_push_string(&findings->issues, "message", message);
 }
 
 static void
-add_issue(Findings *findings, const char *severity, const char *code,
-		  const char *message)
+add_check_issue(Findings *findings, const char *severity, const char *code,
+				const char *message)
 {
-	begin_issue(findings, severity, code, message);
+	begin_check_issue(findings, severity, code, message);
 	pushJsonbValue(&findings->issues, WJB_END_OBJECT, NULL);
 }
 
 static void
-add_problem(Findings *findings, SagazKind kind, const char *code,
-			const Problem *problem)
+add_check_problem(Findings *findings, SagazKind kind, const char *code,
+				  const Problem *problem)
 {
 	ListCell   *cell;
 
 	if (problem->count == 0)
 		return;
-	begin_issue(findings, "error", code, problem->first);
-	sagaz_push_string(&findings->issues, "record_type", sagaz_type_words[kind]);
-	sagaz_push_int(&findings->issues, "count", problem->count);
-	sagaz_push_key(&findings->issues, "samples");
+	begin_check_issue(findings, "error", code, problem->first);
+	sagaz_json_push_string(&findings->issues, "record_type", sagaz_type_words[kind]);
+	sagaz_json_push_int(&findings->issues, "count", problem->count);
+	sagaz_json_push_key(&findings->issues, "samples");
 	pushJsonbValue(&findings->issues, WJB_BEGIN_ARRAY, NULL);
 	foreach(cell, problem->samples)
 	{
@@ -81,8 +81,8 @@ add_problem(Findings *findings, SagazKind kind, const char *code,
 
 /* The problem lasts as long as "kept". */
 static void
-count_problem(Problem *problem, const SagazRecord *record, const char *why,
-			  MemoryContext kept)
+count_check_problem(Problem *problem, const SagazRecord *record, const char *why,
+					MemoryContext kept)
 {
 	MemoryContext outer = MemoryContextSwitchTo(kept);
 	const char *key = sagaz_record_key(record);
@@ -111,26 +111,26 @@ check_records(SagazTransfer *transfer, SagazKind kind, Findings *findings)
 
 	if (transfer->source.is_native)
 		PushActiveSnapshot(GetTransactionSnapshot());
-	reader = sagaz_read_begin(source, kind, &filter);
+	reader = sagaz_store_read_begin(source, kind, &filter);
 	MemoryContextSwitchTo(part);
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		char	   *why;
 
 		CHECK_FOR_INTERRUPTS();
 		if (record.problem)
-			count_problem(&unreadable, &record, record.problem, kept);
+			count_check_problem(&unreadable, &record, record.problem, kept);
 		else if ((why = target->backend->unfit(target, &record)) != NULL)
-			count_problem(&unfit, &record, why, kept);
+			count_check_problem(&unfit, &record, why, kept);
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(kept);
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	MemoryContextDelete(part);
 	if (transfer->source.is_native)
 		PopActiveSnapshot();
-	add_problem(findings, kind, "unreadable", &unreadable);
-	add_problem(findings, kind, "unfit", &unfit);
+	add_check_problem(findings, kind, "unreadable", &unreadable);
+	add_check_problem(findings, kind, "unfit", &unfit);
 }
 
 /* Undo everything, also the tables that were made for the first record. */
@@ -190,45 +190,45 @@ step_of_looking(SagazTransfer *transfer)
 
 /* What was said of an end is a finding, but for words that name nothing. */
 static bool
-is_well(SagazTransfer *transfer, SagazEnd *end, SagazStep step, Findings *findings)
+check_is_well(SagazTransfer *transfer, SagazSide *end, SagazStep step, Findings *findings)
 {
 	ErrorData  *error;
 
 	transfer->checked = end;
 	transfer->at_end = false;
-	error = sagaz_attempt(transfer, step);
+	error = sagaz_transfer_attempt(transfer, step);
 	if (error == NULL || transfer->at_end)
 		return true;
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
 		error->sqlerrcode == ERRCODE_SAGAZ_NOT_FOUND ||
 		error->sqlerrcode == ERRCODE_SAGAZ_INPUT)
 		ReThrowError(error);
-	add_issue(findings, "error",
-			  error->sqlerrcode == ERRCODE_SAGAZ_CONNECTION ? "unreachable" :
-			  error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ? "privilege" : "storage",
-			  psprintf("%s: %s%s%s", end->role, error->message,
-					   error->detail ? ": " : "", error->detail ? error->detail : ""));
+	add_check_issue(findings, "error",
+					error->sqlerrcode == ERRCODE_SAGAZ_CONNECTION ? "unreachable" :
+					error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ? "privilege" : "storage",
+					psprintf("%s: %s%s%s", end->role, error->message,
+							 error->detail ? ": " : "", error->detail ? error->detail : ""));
 	return false;
 }
 
 static bool
-find_ends(SagazTransfer *transfer, Findings *findings)
+check_sides(SagazTransfer *transfer, Findings *findings)
 {
-	bool		source = is_well(transfer, &transfer->source, step_of_finding, findings);
-	bool		target = is_well(transfer, &transfer->target, step_of_finding, findings);
+	bool		source = check_is_well(transfer, &transfer->source, step_of_finding, findings);
+	bool		target = check_is_well(transfer, &transfer->target, step_of_finding, findings);
 
 	return source && target;
 }
 
 static void
-check_kind(SagazTransfer *transfer, SagazKind kind, Findings *findings)
+check_kind_of_records(SagazTransfer *transfer, SagazKind kind, Findings *findings)
 {
 	bool		source;
 	bool		target;
 
 	transfer->kind = kind;
-	source = is_well(transfer, &transfer->source, step_of_looking, findings);
-	target = is_well(transfer, &transfer->target, step_of_looking, findings);
+	source = check_is_well(transfer, &transfer->source, step_of_looking, findings);
+	target = check_is_well(transfer, &transfer->target, step_of_looking, findings);
 	if (source && target)
 		check_records(transfer, kind, findings);
 }
@@ -244,27 +244,27 @@ check_switch(const SagazTransfer *transfer, Findings *findings)
 		return;
 	problem = sagaz_switch_problem(transfer);
 	if (problem)
-		add_issue(findings, "warning", "switch",
-				  psprintf("migrate() could not switch: %s", problem));
+		add_check_issue(findings, "warning", "switch",
+						psprintf("migrate() could not switch: %s", problem));
 }
 
 static void
 check_transfer(SagazTransfer *transfer, Findings *findings)
 {
-	if (!find_ends(transfer, findings))
+	if (!check_sides(transfer, findings))
 		return;
 	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 		if (sagaz_transfer_has(transfer, kind))
-			check_kind(transfer, kind, findings);
+			check_kind_of_records(transfer, kind, findings);
 	if (!findings->compatible)
 		return;
 	if (sagaz_ends_are_same(transfer))
-		add_issue(findings, "error", "same_storage",
-				  "source and target are the same storage");
+		add_check_issue(findings, "error", "same_storage",
+						"source and target are the same storage");
 	if (!transfer->target.is_native &&
 		(transfer->target.storage.backend->capabilities & SAGAZ_OUTLIVES_SESSION) == 0)
-		add_issue(findings, "warning", "not_durable",
-				  "what the target holds goes with this session");
+		add_check_issue(findings, "warning", "not_durable",
+						"what the target holds goes with this session");
 	check_switch(transfer, findings);
 }
 
@@ -282,7 +282,7 @@ validate_transfer(FunctionCallInfo fcinfo)
 		elog(ERROR, "return type must be a row type");
 	transfer.type = sagaz_text_argument(fcinfo, 2, "type");
 	if (strcmp(transfer.type, "both") != 0)
-		(void) sagaz_kind_of(transfer.type);
+		(void) sagaz_record_kind(transfer.type);
 	transfer.source.role = "source";
 	transfer.source.name = sagaz_text_argument(fcinfo, 0, "source");
 	transfer.target.role = "target";
@@ -299,5 +299,5 @@ validate_transfer(FunctionCallInfo fcinfo)
 Datum
 sagaz_validate_transfer(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_statement(fcinfo, validate_transfer);
+	return sagaz_secrets_hide_statement(fcinfo, validate_transfer);
 }

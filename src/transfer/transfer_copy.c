@@ -22,7 +22,7 @@
 
 /* Read the kind from its beginning, or from the position that is noted. */
 static void
-restart(SagazTransfer *transfer)
+restart_copy(SagazTransfer *transfer)
 {
 	if (transfer->reader)
 		MemoryContextDelete(transfer->reader->context);
@@ -39,7 +39,7 @@ restart(SagazTransfer *transfer)
 }
 
 static void
-begin_reader(SagazTransfer *transfer, SagazStore *store)
+begin_copy_reader(SagazTransfer *transfer, SagazStore *store)
 {
 	SagazFilter filter = {.order = SAGAZ_FOR_COPY};
 
@@ -47,21 +47,21 @@ begin_reader(SagazTransfer *transfer, SagazStore *store)
 	filter.position = transfer->ahead.position;
 	transfer->read_store = store;
 	MemoryContextSwitchTo(transfer->context);
-	transfer->reader = sagaz_read_begin(store, transfer->kind, &filter);
+	transfer->reader = sagaz_store_read_begin(store, transfer->kind, &filter);
 	MemoryContextSwitchTo(transfer->ahead.context);
 }
 
 static void
-read_records(SagazTransfer *transfer)
+read_records_to_copy(SagazTransfer *transfer)
 {
-	SagazAhead *ahead = &transfer->ahead;
+	SagazReadAhead *ahead = &transfer->ahead;
 	Size		before;
 
 	ahead->records = palloc(transfer->batch_size * sizeof(SagazRecord));
 	before = MemoryContextMemAllocated(ahead->context, false);
 	do
 	{
-		if (!sagaz_read_next(transfer->reader, &ahead->records[ahead->nread]))
+		if (!sagaz_store_read_next(transfer->reader, &ahead->records[ahead->nread]))
 		{
 			ahead->at_end = true;
 			break;
@@ -79,9 +79,9 @@ copy_to(MemoryContext context, const char *text)
 
 /* Note where the batch ends; a reader of the native tables, its transaction. */
 static void
-note_end(SagazTransfer *transfer)
+note_end_of_copy(SagazTransfer *transfer)
 {
-	SagazAhead *ahead = &transfer->ahead;
+	SagazReadAhead *ahead = &transfer->ahead;
 	char	   *position = ahead->nread == 0 ? NULL :
 		transfer->reader->store->backend->read_position(transfer->reader);
 
@@ -92,16 +92,16 @@ note_end(SagazTransfer *transfer)
 	ahead->position = copy_to(transfer->context, position);
 	if (transfer->source.is_native || ahead->at_end)
 	{
-		sagaz_read_end(transfer->reader);
+		sagaz_store_read_end(transfer->reader);
 		transfer->reader = NULL;
 	}
 }
 
 /* Read the next records. */
 static void
-read_ahead(SagazTransfer *transfer)
+read_ahead_of_copy(SagazTransfer *transfer)
 {
-	SagazAhead *ahead = &transfer->ahead;
+	SagazReadAhead *ahead = &transfer->ahead;
 	MemoryContext outer = MemoryContextSwitchTo(ahead->context);
 	SagazStore *store;
 
@@ -112,11 +112,11 @@ read_ahead(SagazTransfer *transfer)
 	if (transfer->source.is_native)
 		PushActiveSnapshot(GetTransactionSnapshot());
 	else if (transfer->reader && transfer->read_store != store)
-		restart(transfer);
+		restart_copy(transfer);
 	if (transfer->reader == NULL)
-		begin_reader(transfer, store);
-	read_records(transfer);
-	note_end(transfer);
+		begin_copy_reader(transfer, store);
+	read_records_to_copy(transfer);
+	note_end_of_copy(transfer);
 	if (transfer->source.is_native)
 		PopActiveSnapshot();
 	ahead->is_read = true;
@@ -128,7 +128,7 @@ read_ahead(SagazTransfer *transfer)
  * again in its turn, when the present batch has been dealt with.
  */
 static void
-read_meanwhile(void *arg)
+read_while_copying(void *arg)
 {
 	SagazTransfer *transfer = arg;
 
@@ -138,15 +138,15 @@ read_meanwhile(void *arg)
 	if (transfer->reader &&
 		transfer->read_store != sagaz_end_open(&transfer->source, transfer->kind))
 		return;
-	read_ahead(transfer);
+	read_ahead_of_copy(transfer);
 	transfer->ahead.failed = false;
 }
 
 /* What was read is what is to be written now. */
 static void
-take_batch(SagazTransfer *transfer)
+take_batch_to_copy(SagazTransfer *transfer)
 {
-	SagazAhead *ahead = &transfer->ahead;
+	SagazReadAhead *ahead = &transfer->ahead;
 	MemoryContext free = transfer->batch;
 
 	transfer->batch = ahead->context;
@@ -167,20 +167,20 @@ take_batch(SagazTransfer *transfer)
  * sure of, whatever has gone wrong.
  */
 static void
-next_batch(SagazTransfer *transfer)
+next_batch_to_copy(SagazTransfer *transfer)
 {
 	ErrorData  *error;
 
 	if (transfer->ahead.failed)
-		restart(transfer);
+		restart_copy(transfer);
 	while (!transfer->ahead.is_read &&
-		   (error = sagaz_attempt(transfer, read_ahead)) != NULL)
+		   (error = sagaz_transfer_attempt(transfer, read_ahead_of_copy)) != NULL)
 	{
-		restart(transfer);
+		restart_copy(transfer);
 		sagaz_transfer_wait(transfer, error);
 	}
 	transfer->attempts = 0;
-	take_batch(transfer);
+	take_batch_to_copy(transfer);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -188,8 +188,8 @@ next_batch(SagazTransfer *transfer)
 
 /* The record stays where it is; what is done about it is the policy's. */
 void
-sagaz_refuse(SagazTransfer *transfer, const SagazRecord *record, char *message,
-			 int sqlerrcode)
+sagaz_copy_refuse(SagazTransfer *transfer, const SagazRecord *record, char *message,
+				  int sqlerrcode)
 {
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
 	SagazRefusal *refusal = palloc(sizeof(SagazRefusal));
@@ -203,7 +203,7 @@ sagaz_refuse(SagazTransfer *transfer, const SagazRecord *record, char *message,
 
 /* Sort out what cannot be read or written, before anything is. */
 static void
-sort_out(SagazTransfer *transfer)
+sort_out_before_copy(SagazTransfer *transfer)
 {
 	SagazStore *store = sagaz_end_open(&transfer->target, transfer->kind);
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
@@ -218,7 +218,7 @@ sort_out(SagazTransfer *transfer)
 
 		if (why)
 		{
-			sagaz_refuse(transfer, record, why, ERRCODE_SAGAZ_SERIALIZATION);
+			sagaz_copy_refuse(transfer, record, why, ERRCODE_SAGAZ_SERIALIZATION);
 			continue;
 		}
 		/* the batch and lease were the source's */
@@ -231,7 +231,7 @@ sort_out(SagazTransfer *transfer)
 }
 
 static void
-merge_range(SagazTransfer *transfer)
+merge_copied_range(SagazTransfer *transfer)
 {
 	SagazStore *store = sagaz_end_open(&transfer->target, transfer->kind);
 	MemoryContext outer = MemoryContextSwitchTo(transfer->part);
@@ -250,13 +250,13 @@ merge_range(SagazTransfer *transfer)
 }
 
 static bool
-must_stop(const SagazTransfer *transfer)
+copy_must_stop(const SagazTransfer *transfer)
 {
 	return transfer->refusals != NIL && transfer->on_error != ON_ERROR_SKIP;
 }
 
 static char *
-complaint_of(const ErrorData *error)
+copy_complaint(const ErrorData *error)
 {
 	return error->detail ? psprintf("%s: %s", error->message, error->detail) :
 		error->message;
@@ -267,35 +267,35 @@ complaint_of(const ErrorData *error)
  * somebody else has put meanwhile is there when it is tried again.
  */
 static void
-write_range(SagazTransfer *transfer, int from, int to)
+copy_range(SagazTransfer *transfer, int from, int to)
 {
 	ErrorData  *error = NULL;
 	int			middle = from + (to - from) / 2;
 
-	while (from < to && !must_stop(transfer))
+	while (from < to && !copy_must_stop(transfer))
 	{
 		transfer->from = from;
 		transfer->to = to;
 		if (to - from == transfer->nrecords && transfer->ahead.is_wanted)
-			sagaz_do_meanwhile(read_meanwhile, transfer);
-		error = sagaz_attempt(transfer, merge_range);
-		sagaz_do_meanwhile(NULL, NULL);
+			sagaz_do_while_waiting(read_while_copying, transfer);
+		error = sagaz_transfer_attempt(transfer, merge_copied_range);
+		sagaz_do_while_waiting(NULL, NULL);
 		if (error && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && to - from == 1)
-			error = sagaz_attempt(transfer, merge_range);
-		if (error == NULL || sagaz_is_about_record(error))
+			error = sagaz_transfer_attempt(transfer, merge_copied_range);
+		if (error == NULL || sagaz_transfer_is_about_record(error))
 			break;
 		sagaz_transfer_wait(transfer, error);
 	}
 	transfer->attempts = 0;
-	if (error == NULL || from == to || must_stop(transfer))
+	if (error == NULL || from == to || copy_must_stop(transfer))
 		return;
 	if (to - from == 1)
-		sagaz_refuse(transfer, &transfer->records[from], complaint_of(error),
-					 error->sqlerrcode);
+		sagaz_copy_refuse(transfer, &transfer->records[from], copy_complaint(error),
+						  error->sqlerrcode);
 	else
 	{
-		write_range(transfer, from, middle);
-		write_range(transfer, middle, to);
+		copy_range(transfer, from, middle);
+		copy_range(transfer, middle, to);
 	}
 }
 
@@ -304,7 +304,7 @@ write_range(SagazTransfer *transfer, int from, int to)
  * been tried again.
  */
 static void
-forget_earlier(SagazTransfer *transfer)
+forget_copied_earlier(SagazTransfer *transfer)
 {
 	SagazCounts *counts = &transfer->counts;
 	const char **keys = palloc((transfer->nrecords + list_length(transfer->refusals) + 1) *
@@ -315,7 +315,7 @@ forget_earlier(SagazTransfer *transfer)
 
 	if (counts->failed + counts->skipped == 0)
 		return;
-	if (!must_stop(transfer))
+	if (!copy_must_stop(transfer))
 		for (int i = 0; i < transfer->nrecords; i++)
 			keys[nkeys++] = sagaz_record_key(&transfer->records[i]);
 	foreach(cell, transfer->refusals)
@@ -333,12 +333,12 @@ forget_earlier(SagazTransfer *transfer)
 
 /* Write down what became of the batch. */
 static void
-note_batch(SagazTransfer *transfer)
+note_copied_batch(SagazTransfer *transfer)
 {
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
 	ListCell   *cell;
 
-	forget_earlier(transfer);
+	forget_copied_earlier(transfer);
 	foreach(cell, transfer->refusals)
 	{
 		SagazRefusal *refusal = lfirst(cell);
@@ -350,17 +350,17 @@ note_batch(SagazTransfer *transfer)
 		sagaz_transfer_note_refused(transfer, refusal->record, refusal->message,
 									refusal->sqlerrcode);
 	}
-	if (transfer->is_migration && !must_stop(transfer))
-		sagaz_migrate_note(transfer);
+	if (transfer->is_migration && !copy_must_stop(transfer))
+		sagaz_copied_note(transfer);
 	transfer->counts.processed += transfer->nread;
-	if (transfer->next_position && !must_stop(transfer))
+	if (transfer->next_position && !copy_must_stop(transfer))
 		transfer->position = transfer->next_position;
 	sagaz_transfer_save(transfer);
 	MemoryContextSwitchTo(outer);
 }
 
 static void
-stop_at(SagazTransfer *transfer, const SagazRefusal *refusal)
+stop_copy_at(SagazTransfer *transfer, const SagazRefusal *refusal)
 {
 	const char *key = sagaz_record_key(refusal->record);
 	ErrorData  *error = MemoryContextAllocZero(transfer->context, sizeof(ErrorData));
@@ -378,22 +378,22 @@ stop_at(SagazTransfer *transfer, const SagazRefusal *refusal)
 
 /* Write the batch that was read, and commit. */
 void
-sagaz_write_batch(SagazTransfer *transfer)
+sagaz_copy_batch(SagazTransfer *transfer)
 {
 	ErrorData  *error;
 
-	while ((error = sagaz_attempt(transfer, sort_out)) != NULL)
+	while ((error = sagaz_transfer_attempt(transfer, sort_out_before_copy)) != NULL)
 		sagaz_transfer_wait(transfer, error);
-	if (!must_stop(transfer))
+	if (!copy_must_stop(transfer))
 	{
 		if (transfer->is_migration &&
-			(error = sagaz_attempt(transfer, sagaz_migrate_choose)) != NULL)
+			(error = sagaz_transfer_attempt(transfer, sagaz_copied_choose)) != NULL)
 			sagaz_transfer_give_up(transfer, error);
-		write_range(transfer, 0, transfer->nrecords);
+		copy_range(transfer, 0, transfer->nrecords);
 	}
-	sagaz_insist(transfer, note_batch);
-	if (must_stop(transfer))
-		stop_at(transfer, linitial(transfer->refusals));
+	sagaz_transfer_insist(transfer, note_copied_batch);
+	if (copy_must_stop(transfer))
+		stop_copy_at(transfer, linitial(transfer->refusals));
 }
 
 /* Move all records of a kind. */
@@ -403,12 +403,12 @@ sagaz_copy_kind(SagazTransfer *transfer, SagazKind kind)
 	if (transfer->kind != kind)
 		transfer->position = NULL;
 	transfer->kind = kind;
-	restart(transfer);
+	restart_copy(transfer);
 	do
 	{
-		next_batch(transfer);
+		next_batch_to_copy(transfer);
 		transfer->ahead.is_wanted = !transfer->at_end;
-		sagaz_write_batch(transfer);
+		sagaz_copy_batch(transfer);
 	} while (!transfer->at_end);
 	transfer->position = NULL;
 	transfer->done[kind] = true;

@@ -14,7 +14,7 @@
  * stays as it is, so that a transfer can be resumed by it.
  */
 static char *
-shown_url(const SagazStorage *storage, const char *url)
+shown_end_url(const SagazStorage *storage, const char *url)
 {
 	const char *rest = strstr(url, "://") + 3;
 	size_t		place = strcspn(rest, "?");
@@ -41,7 +41,7 @@ shown_url(const SagazStorage *storage, const char *url)
 
 /* Find what the name or URL stands for; it is not opened. */
 void
-sagaz_end_find(SagazEnd *end, const char *role, const char *name)
+sagaz_end_find(SagazSide *end, const char *role, const char *name)
 {
 	end->role = role;
 	end->name = pstrdup(name);
@@ -51,7 +51,7 @@ sagaz_end_find(SagazEnd *end, const char *role, const char *name)
 		return;
 	sagaz_storage_find(end->name, &end->storage);
 	if (strstr(name, "://"))
-		end->shown = shown_url(&end->storage, name);
+		end->shown = shown_end_url(&end->storage, name);
 }
 
 /*
@@ -59,15 +59,15 @@ sagaz_end_find(SagazEnd *end, const char *role, const char *name)
  * holds a pointer to it asks again after each step.
  */
 SagazStore *
-sagaz_end_open(SagazEnd *end, SagazKind kind)
+sagaz_end_open(SagazSide *end, SagazKind kind)
 {
-	return end->is_native ? sagaz_native_store() :
+	return end->is_native ? sagaz_storage_native() :
 		sagaz_storage_open(&end->storage, end->name, kind);
 }
 
 /* Does the storage answer, and what are its tables like? */
 void
-sagaz_end_look(SagazEnd *end, SagazKind kind)
+sagaz_end_look(SagazSide *end, SagazKind kind)
 {
 	SagazStore *store = sagaz_end_open(end, kind);
 	JsonbParseState *state = NULL;

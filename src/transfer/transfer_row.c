@@ -46,8 +46,8 @@ static const char *const on_error_words[] = {
  * caller says SPI_finish().
  */
 void
-sagaz_as_owner(const char *sql, int nargs, Oid *types, Datum *values,
-			   const char *nulls, int expected)
+sagaz_transfer_as_owner(const char *sql, int nargs, Oid *types, Datum *values,
+						const char *nulls, int expected)
 {
 	SagazUser	user;
 	int			result;
@@ -55,7 +55,7 @@ sagaz_as_owner(const char *sql, int nargs, Oid *types, Datum *values,
 	SPI_connect();
 	sagaz_become_owner(&user);
 	result = SPI_execute_with_args(sql, nargs, types, values, nulls, false, 0);
-	sagaz_become(&user);
+	sagaz_owner_restore(&user);
 	if (result != expected)
 		elog(ERROR, "statement of a transfer failed: %s", SPI_result_code_string(result));
 }
@@ -74,7 +74,7 @@ typedef struct Parameters
 } Parameters;
 
 static void
-add(Parameters *parameters, Oid type, Datum value, bool isnull)
+add_row_value(Parameters *parameters, Oid type, Datum value, bool isnull)
 {
 	Assert(parameters->count < MAX_PARAMETERS);
 	parameters->types[parameters->count] = type;
@@ -83,35 +83,35 @@ add(Parameters *parameters, Oid type, Datum value, bool isnull)
 }
 
 static void
-add_text(Parameters *parameters, const char *text)
+add_row_text(Parameters *parameters, const char *text)
 {
-	add(parameters, TEXTOID, text ? CStringGetTextDatum(text) : (Datum) 0, text == NULL);
+	add_row_value(parameters, TEXTOID, text ? CStringGetTextDatum(text) : (Datum) 0, text == NULL);
 }
 
 static void
-add_int(Parameters *parameters, int64 value)
+add_row_int(Parameters *parameters, int64 value)
 {
-	add(parameters, INT8OID, Int64GetDatum(value), false);
+	add_row_value(parameters, INT8OID, Int64GetDatum(value), false);
 }
 
 static void
-add_bool(Parameters *parameters, bool value)
+add_row_bool(Parameters *parameters, bool value)
 {
-	add(parameters, BOOLOID, BoolGetDatum(value), false);
+	add_row_value(parameters, BOOLOID, BoolGetDatum(value), false);
 }
 
 static void
-execute(const char *sql, Parameters *parameters, int expected)
+execute_on_row(const char *sql, Parameters *parameters, int expected)
 {
-	sagaz_as_owner(sql, parameters->count, parameters->types, parameters->values,
-				   parameters->nulls, expected);
+	sagaz_transfer_as_owner(sql, parameters->count, parameters->types, parameters->values,
+							parameters->nulls, expected);
 }
 
 /* ---------------------------------------------------------------------- */
 /* The row */
 
 static TimestampTz
-backend_start(void)
+transfer_backend_start(void)
 {
 	return MyBEEntry ? MyBEEntry->st_proc_start_timestamp : MyStartTimestamp;
 }
@@ -123,26 +123,26 @@ sagaz_transfer_insert(SagazTransfer *transfer)
 	Parameters	p = {0};
 	bool		isnull;
 
-	add_text(&p, transfer->is_migration ? "migrate" : "transfer");
-	add_text(&p, transfer->source.shown);
-	add_text(&p, transfer->target.shown);
-	add_text(&p, transfer->type);
-	add_int(&p, transfer->batch_size);
-	add_text(&p, on_error_words[transfer->on_error]);
-	add_bool(&p, transfer->validate);
-	add_bool(&p, transfer->switches);
-	add_text(&p, GetUserNameFromId(GetUserId(), false));
-	add_int(&p, MyProcPid);
-	add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(backend_start()), false);
-	add_text(&p, transfer->source.layout);
-	add_text(&p, transfer->target.layout);
-	execute("INSERT INTO sagaz.transfer (operation, source, target, record_type,"
-			" batch_size, on_error, validate, switch, state, phase, started_by, pid,"
-			" backend_start, source_layout, target_layout, started_at, updated_at)"
-			" VALUES ($1, $2, $3, $4, $5::pg_catalog.int4, $6, $7, $8, 'running', 'prepare',"
-			" $9, $10::pg_catalog.int4, $11, $12, $13, pg_catalog.clock_timestamp(),"
-			" pg_catalog.clock_timestamp()) RETURNING transfer_id",
-			&p, SPI_OK_INSERT_RETURNING);
+	add_row_text(&p, transfer->is_migration ? "migrate" : "transfer");
+	add_row_text(&p, transfer->source.shown);
+	add_row_text(&p, transfer->target.shown);
+	add_row_text(&p, transfer->type);
+	add_row_int(&p, transfer->batch_size);
+	add_row_text(&p, on_error_words[transfer->on_error]);
+	add_row_bool(&p, transfer->validate);
+	add_row_bool(&p, transfer->switches);
+	add_row_text(&p, GetUserNameFromId(GetUserId(), false));
+	add_row_int(&p, MyProcPid);
+	add_row_value(&p, TIMESTAMPTZOID, TimestampTzGetDatum(transfer_backend_start()), false);
+	add_row_text(&p, transfer->source.layout);
+	add_row_text(&p, transfer->target.layout);
+	execute_on_row("INSERT INTO sagaz.transfer (operation, source, target, record_type,"
+				   " batch_size, on_error, validate, switch, state, phase, started_by, pid,"
+				   " backend_start, source_layout, target_layout, started_at, updated_at)"
+				   " VALUES ($1, $2, $3, $4, $5::pg_catalog.int4, $6, $7, $8, 'running', 'prepare',"
+				   " $9, $10::pg_catalog.int4, $11, $12, $13, pg_catalog.clock_timestamp(),"
+				   " pg_catalog.clock_timestamp()) RETURNING transfer_id",
+				   &p, SPI_OK_INSERT_RETURNING);
 	transfer->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
 											   SPI_tuptable->tupdesc, 1, &isnull));
 	SPI_finish();
@@ -150,7 +150,7 @@ sagaz_transfer_insert(SagazTransfer *transfer)
 
 /* What has been done, in text, for the row. */
 static Datum
-done_types(const SagazTransfer *transfer)
+row_done_types(const SagazTransfer *transfer)
 {
 	Datum		words[SAGAZ_EVENT + 1];
 	int			count = 0;
@@ -163,7 +163,7 @@ done_types(const SagazTransfer *transfer)
 }
 
 static Datum
-elapsed(const SagazTransfer *transfer)
+transfer_elapsed(const SagazTransfer *transfer)
 {
 	Interval   *interval = palloc0(sizeof(Interval));
 
@@ -179,33 +179,33 @@ sagaz_transfer_save(SagazTransfer *transfer)
 	Parameters	p = {0};
 	bool		isnull;
 
-	add_int(&p, transfer->id);
-	add_text(&p, sagaz_phase_words[transfer->phase]);
-	add_text(&p, sagaz_type_words[transfer->kind]);
-	add_int(&p, transfer->pass);
-	add_int(&p, counts->total);
-	add_int(&p, counts->processed);
-	add_int(&p, counts->transferred);
-	add_int(&p, counts->unchanged);
-	add_int(&p, counts->kept);
-	add_int(&p, counts->failed);
-	add_int(&p, counts->skipped);
-	add_int(&p, counts->removed);
-	add_text(&p, transfer->last_key);
-	add_text(&p, transfer->position);
-	add_text(&p, transfer->verification);
-	add_text(&p, transfer->complaint);
-	add(&p, TEXTARRAYOID, done_types(transfer), false);
-	add(&p, INTERVALOID, elapsed(transfer), false);
-	execute("UPDATE sagaz.transfer SET phase = $2, current_type = $3,"
-			" pass = $4::pg_catalog.int4, total = $5, processed = $6, transferred = $7,"
-			" unchanged = $8, kept = $9, failed = $10, skipped = $11,"
-			" removed = $12, last_key = $13, \"position\" = $14,"
-			" verification = $15::pg_catalog.jsonb, error = $16, done_types = $17,"
-			" elapsed = $18, updated_at = pg_catalog.clock_timestamp()"
-			" WHERE transfer_id OPERATOR(pg_catalog.=) $1"
-			" RETURNING cancel_requested",
-			&p, SPI_OK_UPDATE_RETURNING);
+	add_row_int(&p, transfer->id);
+	add_row_text(&p, sagaz_phase_words[transfer->phase]);
+	add_row_text(&p, sagaz_type_words[transfer->kind]);
+	add_row_int(&p, transfer->pass);
+	add_row_int(&p, counts->total);
+	add_row_int(&p, counts->processed);
+	add_row_int(&p, counts->transferred);
+	add_row_int(&p, counts->unchanged);
+	add_row_int(&p, counts->kept);
+	add_row_int(&p, counts->failed);
+	add_row_int(&p, counts->skipped);
+	add_row_int(&p, counts->removed);
+	add_row_text(&p, transfer->last_key);
+	add_row_text(&p, transfer->position);
+	add_row_text(&p, transfer->verification);
+	add_row_text(&p, transfer->complaint);
+	add_row_value(&p, TEXTARRAYOID, row_done_types(transfer), false);
+	add_row_value(&p, INTERVALOID, transfer_elapsed(transfer), false);
+	execute_on_row("UPDATE sagaz.transfer SET phase = $2, current_type = $3,"
+				   " pass = $4::pg_catalog.int4, total = $5, processed = $6, transferred = $7,"
+				   " unchanged = $8, kept = $9, failed = $10, skipped = $11,"
+				   " removed = $12, last_key = $13, \"position\" = $14,"
+				   " verification = $15::pg_catalog.jsonb, error = $16, done_types = $17,"
+				   " elapsed = $18, updated_at = pg_catalog.clock_timestamp()"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+				   " RETURNING cancel_requested",
+				   &p, SPI_OK_UPDATE_RETURNING);
 	transfer->cancelled = SPI_processed == 1 &&
 		DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
 								   &isnull));
@@ -220,21 +220,21 @@ sagaz_transfer_close(SagazTransfer *transfer, const char *state,
 	Parameters	p = {0};
 
 	sagaz_transfer_save(transfer);
-	add_int(&p, transfer->id);
-	add_text(&p, state);
-	add_text(&p, error);
-	execute("UPDATE sagaz.transfer SET state = $2, error = $3,"
-			" cancel_requested = false,"
-			" finished_at = pg_catalog.clock_timestamp()"
-			" WHERE transfer_id OPERATOR(pg_catalog.=) $1",
-			&p, SPI_OK_UPDATE);
+	add_row_int(&p, transfer->id);
+	add_row_text(&p, state);
+	add_row_text(&p, error);
+	execute_on_row("UPDATE sagaz.transfer SET state = $2, error = $3,"
+				   " cancel_requested = false,"
+				   " finished_at = pg_catalog.clock_timestamp()"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1",
+				   &p, SPI_OK_UPDATE);
 	SPI_finish();
 	transfer->cancelled = false;
 	if (strcmp(state, "completed") != 0)
 		return;
 	p.count = 1;
-	execute("DELETE FROM sagaz.transfer_record"
-			" WHERE transfer_id OPERATOR(pg_catalog.=) $1", &p, SPI_OK_DELETE);
+	execute_on_row("DELETE FROM sagaz.transfer_record"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1", &p, SPI_OK_DELETE);
 	SPI_finish();
 }
 
@@ -242,32 +242,32 @@ sagaz_transfer_close(SagazTransfer *transfer, const char *state,
 /* Going on with one */
 
 static char *
-text_column(const char *name)
+row_text(const char *name)
 {
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
 						SPI_fnumber(SPI_tuptable->tupdesc, name));
 }
 
 static int64
-int_column(const char *name)
+row_int(const char *name)
 {
-	char	   *text = text_column(name);
+	char	   *text = row_text(name);
 
 	return text ? strtoll(text, NULL, 10) : 0;
 }
 
 static bool
-bool_column(const char *name)
+row_bool(const char *name)
 {
-	char	   *text = text_column(name);
+	char	   *text = row_text(name);
 
 	return text && text[0] == 't';
 }
 
 static int
-word_column(const char *name, const char *const *words, int count)
+row_word(const char *name, const char *const *words, int count)
 {
-	char	   *text = text_column(name);
+	char	   *text = row_text(name);
 
 	for (int i = 0; i < count; i++)
 		if (strcmp(words[i], text) == 0)
@@ -277,48 +277,48 @@ word_column(const char *name, const char *const *words, int count)
 }
 
 static void
-read_counts(SagazCounts *counts)
+read_row_counts(SagazCounts *counts)
 {
-	counts->total = int_column("total");
-	counts->processed = int_column("processed");
-	counts->transferred = int_column("transferred");
-	counts->unchanged = int_column("unchanged");
-	counts->kept = int_column("kept");
-	counts->failed = int_column("failed");
-	counts->skipped = int_column("skipped");
-	counts->removed = int_column("removed");
+	counts->total = row_int("total");
+	counts->processed = row_int("processed");
+	counts->transferred = row_int("transferred");
+	counts->unchanged = row_int("unchanged");
+	counts->kept = row_int("kept");
+	counts->failed = row_int("failed");
+	counts->skipped = row_int("skipped");
+	counts->removed = row_int("removed");
 }
 
 static void
-read_row(SagazTransfer *transfer)
+read_transfer_row(SagazTransfer *transfer)
 {
-	transfer->is_migration = strcmp(text_column("operation"), "migrate") == 0;
-	transfer->source.shown = text_column("source");
-	transfer->target.shown = text_column("target");
-	transfer->type = text_column("record_type");
-	transfer->batch_size = (int) int_column("batch_size");
-	transfer->on_error = word_column("on_error", on_error_words, lengthof(on_error_words));
-	transfer->validate = bool_column("validate");
-	transfer->switches = bool_column("switch");
-	transfer->phase = word_column("phase", sagaz_phase_words, PHASE_DONE + 1);
-	transfer->pass = (int) int_column("pass");
-	transfer->done[SAGAZ_SAGA] = bool_column("saga_done");
-	transfer->done[SAGAZ_EVENT] = bool_column("outbox_done");
-	transfer->kind = bool_column("in_outbox") ? SAGAZ_EVENT : SAGAZ_SAGA;
-	transfer->last_key = text_column("last_key");
-	transfer->position = text_column("position");
-	transfer->error = text_column("error");
-	transfer->state = text_column("state");
+	transfer->is_migration = strcmp(row_text("operation"), "migrate") == 0;
+	transfer->source.shown = row_text("source");
+	transfer->target.shown = row_text("target");
+	transfer->type = row_text("record_type");
+	transfer->batch_size = (int) row_int("batch_size");
+	transfer->on_error = row_word("on_error", on_error_words, lengthof(on_error_words));
+	transfer->validate = row_bool("validate");
+	transfer->switches = row_bool("switch");
+	transfer->phase = row_word("phase", sagaz_phase_words, PHASE_DONE + 1);
+	transfer->pass = (int) row_int("pass");
+	transfer->done[SAGAZ_SAGA] = row_bool("saga_done");
+	transfer->done[SAGAZ_EVENT] = row_bool("outbox_done");
+	transfer->kind = row_bool("in_outbox") ? SAGAZ_EVENT : SAGAZ_SAGA;
+	transfer->last_key = row_text("last_key");
+	transfer->position = row_text("position");
+	transfer->error = row_text("error");
+	transfer->state = row_text("state");
 	/* of a session that is gone */
 	if (strcmp(transfer->state, "running") == 0)
 		transfer->state = transfer->phase == PHASE_DONE ? "completed" : "failed";
-	transfer->elapsed_us = int_column("elapsed_us");
-	read_counts(&transfer->counts);
+	transfer->elapsed_us = row_int("elapsed_us");
+	read_row_counts(&transfer->counts);
 }
 
 /* Only one session works at a transfer, and only at one that has not ended well. */
 static void
-check_resumable(int64 id)
+check_row_resumable(int64 id)
 {
 	char	   *state;
 
@@ -327,14 +327,14 @@ check_resumable(int64 id)
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("transfer " INT64_FORMAT " does not exist", id),
 				 errhint("See sagaz.transfers.")));
-	state = text_column("state");
-	if (strcmp(state, "running") == 0 && bool_column("alive") &&
-		int_column("pid") != MyProcPid)
+	state = row_text("state");
+	if (strcmp(state, "running") == 0 && row_bool("alive") &&
+		row_int("pid") != MyProcPid)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_CONCURRENCY),
 				 errmsg("transfer " INT64_FORMAT " is running", id),
 				 errdetail("It runs in the session with process id " INT64_FORMAT ".",
-						   int_column("pid")),
+						   row_int("pid")),
 				 errhint("SELECT sagaz.cancel_transfer(" INT64_FORMAT ") ends it.", id)));
 }
 
@@ -348,18 +348,18 @@ sagaz_transfer_load(int64 id, MemoryContext context)
 
 	transfer->id = id;
 	transfer->context = context;
-	add_int(&p, id);
-	execute("SELECT t.*, 'saga' OPERATOR(pg_catalog.=) ANY (done_types) AS saga_done,"
-			" 'outbox' OPERATOR(pg_catalog.=) ANY (done_types) AS outbox_done,"
-			" current_type OPERATOR(pg_catalog.=) 'outbox' AS in_outbox,"
-			" (EXTRACT(epoch FROM elapsed) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS elapsed_us,"
-			" sagaz_internal.transfer_is_alive(pid, backend_start) AS alive"
-			" FROM sagaz.transfer AS t"
-			" WHERE transfer_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
-			&p, SPI_OK_SELECT);
-	check_resumable(id);
+	add_row_int(&p, id);
+	execute_on_row("SELECT t.*, 'saga' OPERATOR(pg_catalog.=) ANY (done_types) AS saga_done,"
+				   " 'outbox' OPERATOR(pg_catalog.=) ANY (done_types) AS outbox_done,"
+				   " current_type OPERATOR(pg_catalog.=) 'outbox' AS in_outbox,"
+				   " (EXTRACT(epoch FROM elapsed) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS elapsed_us,"
+				   " sagaz_internal.transfer_is_alive(pid, backend_start) AS alive"
+				   " FROM sagaz.transfer AS t"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+				   &p, SPI_OK_SELECT);
+	check_row_resumable(id);
 	spi = MemoryContextSwitchTo(context);
-	read_row(transfer);
+	read_transfer_row(transfer);
 	MemoryContextSwitchTo(spi);
 	SPI_finish();
 	return transfer;
@@ -371,14 +371,14 @@ sagaz_transfer_take(SagazTransfer *transfer)
 {
 	Parameters	p = {0};
 
-	add_int(&p, transfer->id);
-	add_int(&p, MyProcPid);
-	add(&p, TIMESTAMPTZOID, TimestampTzGetDatum(backend_start()), false);
-	execute("UPDATE sagaz.transfer SET state = 'running', pid = $2::pg_catalog.int4,"
-			" backend_start = $3, cancel_requested = false, error = NULL,"
-			" finished_at = NULL, updated_at = pg_catalog.clock_timestamp()"
-			" WHERE transfer_id OPERATOR(pg_catalog.=) $1",
-			&p, SPI_OK_UPDATE);
+	add_row_int(&p, transfer->id);
+	add_row_int(&p, MyProcPid);
+	add_row_value(&p, TIMESTAMPTZOID, TimestampTzGetDatum(transfer_backend_start()), false);
+	execute_on_row("UPDATE sagaz.transfer SET state = 'running', pid = $2::pg_catalog.int4,"
+				   " backend_start = $3, cancel_requested = false, error = NULL,"
+				   " finished_at = NULL, updated_at = pg_catalog.clock_timestamp()"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1",
+				   &p, SPI_OK_UPDATE);
 	SPI_finish();
 }
 
@@ -393,21 +393,21 @@ sagaz_transfer_note_refused(SagazTransfer *transfer, const SagazRecord *record,
 	const char *key = sagaz_record_key(record);
 	Parameters	p = {0};
 
-	add_int(&p, transfer->id);
-	add_text(&p, sagaz_type_words[record->kind]);
-	add_text(&p, key ? key : "");
-	add(&p, JSONBOID,
-		record->problem ? (Datum) 0 : JsonbPGetDatum(sagaz_record_to_json(record)),
-		record->problem != NULL);
-	add_text(&p, message);
-	add_text(&p, unpack_sql_state(sqlerrcode));
-	execute("INSERT INTO sagaz.transfer_error AS e (transfer_id, record_type,"
-			" record_key, record, message, sqlstate)"
-			" VALUES ($1, $2, $3, $4, $5, $6)"
-			" ON CONFLICT (transfer_id, record_type, record_key) DO UPDATE"
-			" SET record = excluded.record, message = excluded.message,"
-			" sqlstate = excluded.sqlstate, at = excluded.at",
-			&p, SPI_OK_INSERT);
+	add_row_int(&p, transfer->id);
+	add_row_text(&p, sagaz_type_words[record->kind]);
+	add_row_text(&p, key ? key : "");
+	add_row_value(&p, JSONBOID,
+				  record->problem ? (Datum) 0 : JsonbPGetDatum(sagaz_record_to_json(record)),
+				  record->problem != NULL);
+	add_row_text(&p, message);
+	add_row_text(&p, unpack_sql_state(sqlerrcode));
+	execute_on_row("INSERT INTO sagaz.transfer_error AS e (transfer_id, record_type,"
+				   " record_key, record, message, sqlstate)"
+				   " VALUES ($1, $2, $3, $4, $5, $6)"
+				   " ON CONFLICT (transfer_id, record_type, record_key) DO UPDATE"
+				   " SET record = excluded.record, message = excluded.message,"
+				   " sqlstate = excluded.sqlstate, at = excluded.at",
+				   &p, SPI_OK_INSERT);
 	SPI_finish();
 }
 
@@ -425,16 +425,16 @@ sagaz_transfer_forget_refused(SagazTransfer *transfer, SagazKind kind,
 
 	for (int i = 0; i < nkeys; i++)
 		values[i] = CStringGetTextDatum(keys[i]);
-	add_int(&p, transfer->id);
-	add_text(&p, sagaz_type_words[kind]);
-	add(&p, TEXTARRAYOID,
-		PointerGetDatum(construct_array(values, nkeys, TEXTOID, -1, false, TYPALIGN_INT)),
-		false);
-	execute("DELETE FROM sagaz.transfer_error"
-			" WHERE transfer_id OPERATOR(pg_catalog.=) $1"
-			" AND record_type OPERATOR(pg_catalog.=) $2"
-			" AND record_key OPERATOR(pg_catalog.=) ANY ($3)",
-			&p, SPI_OK_DELETE);
+	add_row_int(&p, transfer->id);
+	add_row_text(&p, sagaz_type_words[kind]);
+	add_row_value(&p, TEXTARRAYOID,
+				  PointerGetDatum(construct_array(values, nkeys, TEXTOID, -1, false, TYPALIGN_INT)),
+				  false);
+	execute_on_row("DELETE FROM sagaz.transfer_error"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+				   " AND record_type OPERATOR(pg_catalog.=) $2"
+				   " AND record_key OPERATOR(pg_catalog.=) ANY ($3)",
+				   &p, SPI_OK_DELETE);
 	forgotten = (int64) SPI_processed;
 	SPI_finish();
 	return forgotten;
@@ -448,12 +448,12 @@ sagaz_transfer_refused(SagazTransfer *transfer, SagazKind kind)
 	Parameters	p = {0};
 	List	   *keys = NIL;
 
-	add_int(&p, transfer->id);
-	add_text(&p, sagaz_type_words[kind]);
-	execute("SELECT record_key FROM sagaz.transfer_error"
-			" WHERE transfer_id OPERATOR(pg_catalog.=) $1"
-			" AND record_type OPERATOR(pg_catalog.=) $2 ORDER BY record_key",
-			&p, SPI_OK_SELECT);
+	add_row_int(&p, transfer->id);
+	add_row_text(&p, sagaz_type_words[kind]);
+	execute_on_row("SELECT record_key FROM sagaz.transfer_error"
+				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
+				   " AND record_type OPERATOR(pg_catalog.=) $2 ORDER BY record_key",
+				   &p, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		MemoryContext spi = MemoryContextSwitchTo(caller);

@@ -33,7 +33,7 @@
 
 /* Run a step; if it fails, what it did is undone, and the error returned. */
 ErrorData *
-sagaz_attempt(SagazTransfer *transfer, SagazStep step)
+sagaz_transfer_attempt(SagazTransfer *transfer, SagazStep step)
 {
 	MemoryContext outer = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
@@ -93,7 +93,7 @@ is_cancel(const ErrorData *error)
 
 /* Is the error about a record, so that others may do better? */
 bool
-sagaz_is_about_record(const ErrorData *error)
+sagaz_transfer_is_about_record(const ErrorData *error)
 {
 	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
 
@@ -119,7 +119,7 @@ is_unwell(const ErrorData *error)
 }
 
 static void
-rethrow(SagazTransfer *transfer, ErrorData *error)
+rethrow_from_step(SagazTransfer *transfer, ErrorData *error)
 {
 	int			code = is_cancel(error) ? error->sqlerrcode : ERRCODE_SAGAZ_TRANSFER;
 
@@ -161,7 +161,7 @@ sagaz_transfer_give_up(SagazTransfer *transfer, ErrorData *error)
 		SPI_start_transaction();
 		RESUME_INTERRUPTS();
 	}
-	rethrow(transfer, error);
+	rethrow_from_step(transfer, error);
 }
 
 /*
@@ -169,7 +169,7 @@ sagaz_transfer_give_up(SagazTransfer *transfer, ErrorData *error)
  * any more, nor are connections to SPI.
  */
 static void
-break_off(SagazTransfer *transfer)
+break_off_step(SagazTransfer *transfer)
 {
 	ErrorData  *error;
 
@@ -205,7 +205,7 @@ sagaz_transfer_run(SagazTransfer *transfer, SagazStep run)
 	{
 		if (!transfer->runs)
 			PG_RE_THROW();
-		break_off(transfer);
+		break_off_step(transfer);
 	}
 	PG_END_TRY();
 	transfer->runs = false;
@@ -215,14 +215,14 @@ sagaz_transfer_run(SagazTransfer *transfer, SagazStep run)
 /* Waiting */
 
 static void
-save(SagazTransfer *transfer)
+save_step(SagazTransfer *transfer)
 {
 	sagaz_transfer_save(transfer);
 }
 
 /* Somebody has called cancel_transfer(). */
 static void
-check_cancelled(SagazTransfer *transfer)
+check_step_cancelled(SagazTransfer *transfer)
 {
 	ErrorData  *error;
 
@@ -263,7 +263,7 @@ sleep_for(int ms)
 
 /* Wait a part of that time, so that it is soon seen who cancels. */
 static void
-sleep_before_attempt(SagazTransfer *transfer)
+sleep_before_step(SagazTransfer *transfer)
 {
 	sleep_for(Min(transfer->delay, LONGEST_NAP));
 	transfer->delay -= LONGEST_NAP;
@@ -287,12 +287,12 @@ sagaz_transfer_wait(SagazTransfer *transfer, ErrorData *error)
 	transfer->delay = delay_after(transfer->attempts);
 	while (transfer->delay > 0)
 	{
-		end = sagaz_attempt(transfer, save);
+		end = sagaz_transfer_attempt(transfer, save_step);
 		if (end == NULL)
 		{
 			sagaz_transfer_commit(transfer);
-			check_cancelled(transfer);
-			end = sagaz_attempt(transfer, sleep_before_attempt);
+			check_step_cancelled(transfer);
+			end = sagaz_transfer_attempt(transfer, sleep_before_step);
 		}
 		if (end)
 			sagaz_transfer_give_up(transfer, end);
@@ -304,7 +304,7 @@ sagaz_transfer_wait(SagazTransfer *transfer, ErrorData *error)
 /* Steps that must succeed */
 
 static void
-report(SagazTransfer *transfer)
+report_step(SagazTransfer *transfer)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	const SagazCounts *counts = &transfer->counts;
@@ -328,14 +328,14 @@ report(SagazTransfer *transfer)
  * peer; an error that remains ends the transfer.
  */
 void
-sagaz_insist(SagazTransfer *transfer, SagazStep step)
+sagaz_transfer_insist(SagazTransfer *transfer, SagazStep step)
 {
 	ErrorData  *error;
 
-	while ((error = sagaz_attempt(transfer, step)) != NULL)
+	while ((error = sagaz_transfer_attempt(transfer, step)) != NULL)
 		sagaz_transfer_wait(transfer, error);
 	transfer->attempts = 0;
 	sagaz_transfer_commit(transfer);
-	report(transfer);
-	check_cancelled(transfer);
+	report_step(transfer);
+	check_step_cancelled(transfer);
 }

@@ -62,7 +62,7 @@ typedef struct Comparison
 } Comparison;
 
 static TupleDesc
-side_columns(void)
+verify_columns(void)
 {
 	TupleDesc	columns = CreateTemplateTupleDesc(side_progress);
 
@@ -73,9 +73,9 @@ side_columns(void)
 }
 
 static void
-begin_side(Side *side)
+begin_verify_side(Side *side)
 {
-	TupleDesc	columns = side_columns();
+	TupleDesc	columns = verify_columns();
 	AttrNumber	sort_column = side_key;
 	Oid			less = lookup_type_cache(TEXTOID, TYPECACHE_LT_OPR)->lt_opr;
 	Oid			collation = C_COLLATION_OID;
@@ -88,7 +88,7 @@ begin_side(Side *side)
 }
 
 static int
-progress_of(const SagazRecord *record)
+verify_progress_of(const SagazRecord *record)
 {
 	if (record->kind == SAGAZ_SAGA)
 		return AT_REST;
@@ -97,7 +97,7 @@ progress_of(const SagazRecord *record)
 }
 
 static void
-add_record(Side *side, TupleTableSlot *slot, const SagazRecord *record)
+add_record_to_verify(Side *side, TupleTableSlot *slot, const SagazRecord *record)
 {
 	SagazDigest digest;
 	bytea	   *bytes = palloc(VARHDRSZ + SAGAZ_DIGEST_SIZE);
@@ -110,38 +110,38 @@ add_record(Side *side, TupleTableSlot *slot, const SagazRecord *record)
 	memset(slot->tts_isnull, 0, side_progress * sizeof(bool));
 	slot->tts_values[side_key - 1] = CStringGetTextDatum(sagaz_record_key(record));
 	slot->tts_values[side_digest - 1] = PointerGetDatum(bytes);
-	slot->tts_values[side_progress - 1] = Int32GetDatum(progress_of(record));
+	slot->tts_values[side_progress - 1] = Int32GetDatum(verify_progress_of(record));
 	ExecStoreVirtualTuple(slot);
 	tuplesort_puttupleslot(side->sort, slot);
 }
 
 /* Read a side; what cannot be read is counted and no more. */
 static void
-read_side(SagazEnd *end, SagazKind kind, Side *side)
+read_verify_side(SagazSide *end, SagazKind kind, Side *side)
 {
 	SagazStore *store = sagaz_end_open(end, kind);
 	SagazFilter filter = {0};
 	MemoryContext part = AllocSetContextCreate(CurrentMemoryContext,
 											   "sagaz side", ALLOCSET_DEFAULT_SIZES);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(side_columns(), &TTSOpsVirtual);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(verify_columns(), &TTSOpsVirtual);
 	SagazReader *reader;
 	MemoryContext outer;
 	SagazRecord record;
 
 	if (end->is_native)
 		PushActiveSnapshot(GetTransactionSnapshot());
-	reader = sagaz_read_begin(store, kind, &filter);
+	reader = sagaz_store_read_begin(store, kind, &filter);
 	outer = MemoryContextSwitchTo(part);
-	while (sagaz_read_next(reader, &record))
+	while (sagaz_store_read_next(reader, &record))
 	{
 		CHECK_FOR_INTERRUPTS();
 		side->count++;
 		if (record.problem == NULL)
-			add_record(side, slot, &record);
+			add_record_to_verify(side, slot, &record);
 		MemoryContextReset(part);
 	}
 	MemoryContextSwitchTo(outer);
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 	if (end->is_native)
 		PopActiveSnapshot();
 	ExecDropSingleTupleTableSlot(slot);
@@ -150,7 +150,7 @@ read_side(SagazEnd *end, SagazKind kind, Side *side)
 }
 
 static void
-advance(Side *side)
+advance_verify(Side *side)
 {
 	side->at_end = !tuplesort_gettupleslot(side->sort, true, false, side->slot, NULL);
 	if (!side->at_end)
@@ -158,19 +158,19 @@ advance(Side *side)
 }
 
 static char *
-key_of(const Side *side)
+verify_key_of(const Side *side)
 {
 	return TextDatumGetCString(side->slot->tts_values[side_key - 1]);
 }
 
 static int
-progress_at(const Side *side)
+verify_progress_at(const Side *side)
 {
 	return DatumGetInt32(side->slot->tts_values[side_progress - 1]);
 }
 
 static bool
-same_digest(const Side *a, const Side *b)
+verify_same_digest(const Side *a, const Side *b)
 {
 	return memcmp(VARDATA_ANY(DatumGetPointer(a->slot->tts_values[side_digest - 1])),
 				  VARDATA_ANY(DatumGetPointer(b->slot->tts_values[side_digest - 1])),
@@ -179,7 +179,7 @@ same_digest(const Side *a, const Side *b)
 
 /* Is the key among the refused ones, which are sorted? */
 static bool
-is_refused(char *const *refused, int count, const char *key)
+verify_is_refused(char *const *refused, int count, const char *key)
 {
 	int			low = 0;
 	int			high = count;
@@ -200,15 +200,15 @@ is_refused(char *const *refused, int count, const char *key)
 }
 
 static int
-compare_keys(const ListCell *a, const ListCell *b)
+compare_verify_keys(const ListCell *a, const ListCell *b)
 {
 	return strcmp(lfirst(a), lfirst(b));
 }
 
 static void
-note_differing(Comparison *result, char *key, char *const *refused, int nrefused)
+verify_note_differing(Comparison *result, char *key, char *const *refused, int nrefused)
 {
-	if (is_refused(refused, nrefused, key))
+	if (verify_is_refused(refused, nrefused, key))
 		result->refused++;
 	else if (list_length(result->keys) < KNOWN_KEYS)
 		result->keys = lappend(result->keys, key);
@@ -216,20 +216,20 @@ note_differing(Comparison *result, char *key, char *const *refused, int nrefused
 
 /* Go through both sides by key. */
 static void
-merge_sides(Side *source, Side *target, List *refused_keys, Comparison *result)
+verify_sides(Side *source, Side *target, List *refused_keys, Comparison *result)
 {
 	int			nrefused = list_length(refused_keys);
 	char	  **refused = palloc((nrefused + 1) * sizeof(char *));
 
-	list_sort(refused_keys, compare_keys);
+	list_sort(refused_keys, compare_verify_keys);
 	for (int i = 0; i < nrefused; i++)
 		refused[i] = list_nth(refused_keys, i);
-	advance(source);
-	advance(target);
+	advance_verify(source);
+	advance_verify(target);
 	while (!source->at_end || !target->at_end)
 	{
 		int			order = source->at_end ? 1 : target->at_end ? -1 :
-			strcmp(key_of(source), key_of(target));
+			strcmp(verify_key_of(source), verify_key_of(target));
 
 		CHECK_FOR_INTERRUPTS();
 		if (order > 0)
@@ -237,42 +237,42 @@ merge_sides(Side *source, Side *target, List *refused_keys, Comparison *result)
 		else if (order < 0)
 		{
 			result->missing++;
-			note_differing(result, key_of(source), refused, nrefused);
+			verify_note_differing(result, verify_key_of(source), refused, nrefused);
 		}
-		else if (!same_digest(source, target))
+		else if (!verify_same_digest(source, target))
 		{
-			if (progress_at(target) == IS_SENT ||
-				(progress_at(target) == IS_CLAIMED && progress_at(source) != IS_SENT))
+			if (verify_progress_at(target) == IS_SENT ||
+				(verify_progress_at(target) == IS_CLAIMED && verify_progress_at(source) != IS_SENT))
 				result->ahead++;
 			else
 			{
 				result->different++;
-				note_differing(result, key_of(source), refused, nrefused);
+				verify_note_differing(result, verify_key_of(source), refused, nrefused);
 			}
 		}
 		if (order <= 0)
-			advance(source);
+			advance_verify(source);
 		if (order >= 0)
-			advance(target);
+			advance_verify(target);
 	}
 }
 
 static void
-push_result(JsonbParseState **state, SagazKind kind, const Side *source,
-			const Side *target, const Comparison *result)
+push_verify_result(JsonbParseState **state, SagazKind kind, const Side *source,
+				   const Side *target, const Comparison *result)
 {
-	sagaz_push_key(state, sagaz_type_words[kind]);
+	sagaz_json_push_key(state, sagaz_type_words[kind]);
 	pushJsonbValue(state, WJB_BEGIN_OBJECT, NULL);
-	sagaz_push_int(state, "source_count", source->count);
-	sagaz_push_int(state, "target_count", target->count);
-	sagaz_push_string(state, "source_checksum", sagaz_digest_text(&source->sum));
-	sagaz_push_string(state, "target_checksum", sagaz_digest_text(&target->sum));
-	sagaz_push_int(state, "missing", result->missing);
-	sagaz_push_int(state, "different", result->different);
-	sagaz_push_int(state, "ahead", result->ahead);
-	sagaz_push_int(state, "refused", result->refused);
-	sagaz_push_int(state, "only_in_target", result->only_in_target);
-	sagaz_push_key(state, "keys");
+	sagaz_json_push_int(state, "source_count", source->count);
+	sagaz_json_push_int(state, "target_count", target->count);
+	sagaz_json_push_string(state, "source_checksum", sagaz_digest_text(&source->sum));
+	sagaz_json_push_string(state, "target_checksum", sagaz_digest_text(&target->sum));
+	sagaz_json_push_int(state, "missing", result->missing);
+	sagaz_json_push_int(state, "different", result->different);
+	sagaz_json_push_int(state, "ahead", result->ahead);
+	sagaz_json_push_int(state, "refused", result->refused);
+	sagaz_json_push_int(state, "only_in_target", result->only_in_target);
+	sagaz_json_push_key(state, "keys");
 	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
 	for (int i = 0; i < Min(list_length(result->keys), SHOWN_KEYS); i++)
 	{
@@ -289,7 +289,7 @@ push_result(JsonbParseState **state, SagazKind kind, const Side *source,
 }
 
 static void
-compare_kind(SagazTransfer *transfer, SagazKind kind, JsonbParseState **state)
+verify_kind(SagazTransfer *transfer, SagazKind kind, JsonbParseState **state)
 {
 	Side		source;
 	Side		target;
@@ -297,14 +297,14 @@ compare_kind(SagazTransfer *transfer, SagazKind kind, JsonbParseState **state)
 	ListCell   *cell;
 	MemoryContext outer;
 
-	begin_side(&source);
-	begin_side(&target);
-	read_side(&transfer->source, kind, &source);
-	read_side(&transfer->target, kind, &target);
+	begin_verify_side(&source);
+	begin_verify_side(&target);
+	read_verify_side(&transfer->source, kind, &source);
+	read_verify_side(&transfer->target, kind, &target);
 	if (source.count != target.count ||
 		memcmp(&source.sum, &target.sum, sizeof(SagazDigest)) != 0)
-		merge_sides(&source, &target, sagaz_transfer_refused(transfer, kind), &result);
-	push_result(state, kind, &source, &target, &result);
+		verify_sides(&source, &target, sagaz_transfer_refused(transfer, kind), &result);
+	push_verify_result(state, kind, &source, &target, &result);
 	outer = MemoryContextSwitchTo(transfer->context);
 	foreach(cell, result.keys)
 		transfer->differing[kind] = lappend(transfer->differing[kind], pstrdup(lfirst(cell)));
@@ -316,7 +316,7 @@ compare_kind(SagazTransfer *transfer, SagazKind kind, JsonbParseState **state)
 }
 
 static void
-compare(SagazTransfer *transfer)
+verify_by_comparing(SagazTransfer *transfer)
 {
 	MemoryContext part = AllocSetContextCreate(transfer->context, "sagaz verify",
 											   ALLOCSET_DEFAULT_SIZES);
@@ -330,7 +330,7 @@ compare(SagazTransfer *transfer)
 		list_free_deep(transfer->differing[kind]);
 		transfer->differing[kind] = NIL;
 		if (sagaz_transfer_has(transfer, kind))
-			compare_kind(transfer, kind, &state);
+			verify_kind(transfer, kind, &state);
 	}
 	json = JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL));
 	MemoryContextSwitchTo(transfer->context);
@@ -348,7 +348,7 @@ bool
 sagaz_transfer_verify(SagazTransfer *transfer)
 {
 	transfer->phase = PHASE_VERIFY;
-	sagaz_insist(transfer, compare);
+	sagaz_transfer_insist(transfer, verify_by_comparing);
 	return transfer->differing[SAGAZ_SAGA] == NIL &&
 		transfer->differing[SAGAZ_EVENT] == NIL;
 }

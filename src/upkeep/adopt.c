@@ -58,7 +58,7 @@ sagaz_adopt_trust(PG_FUNCTION_ARGS)
 
 /* Events of the batch in each lane. */
 static void
-read_counts(Datum array, int *counts)
+read_adopted_counts(Datum array, int *counts)
 {
 	Datum	   *values;
 	bool	   *nulls;
@@ -76,7 +76,7 @@ read_counts(Datum array, int *counts)
  * is as old as it is, only what it owes is as old as the claim.
  */
 static void
-write_lane(SagazWriter *writer, const SagazGroup *group, int16 lane,
+adopt_lane(SagazWriter *writer, const SagazGroup *group, int16 lane,
 		   int64 batch_id, int events, TimestampTz claimed_at,
 		   Snapshot snapshot)
 {
@@ -89,7 +89,7 @@ write_lane(SagazWriter *writer, const SagazGroup *group, int16 lane,
 	row.batch_id = batch_id;
 	row.claimed_at = GetCurrentTimestamp();
 	row.owed = lappend(row.owed, owed);
-	sagaz_batch_write(writer, group->no, lane, &row, 0, events, NULL);
+	sagaz_cursor_write(writer, group->no, lane, &row, 0, events, NULL);
 }
 
 /*
@@ -114,8 +114,8 @@ sagaz_adopted_batch(const SagazGroup *group, const int *counts,
 		if (counts[lane] <= 0)
 			continue;
 		if (batch_id == 0)
-			batch_id = sagaz_next_batch_id(group->no);
-		write_lane(writer, group, lane, batch_id, counts[lane], claimed_at,
+			batch_id = sagaz_cursor_next_batch_id(group->no);
+		adopt_lane(writer, group, lane, batch_id, counts[lane], claimed_at,
 				   snapshot);
 	}
 	sagaz_writer_end(writer);
@@ -139,7 +139,7 @@ sagaz_adopt_batch(PG_FUNCTION_ARGS)
 	SagazGroup	group;
 
 	if (!PG_ARGISNULL(0))
-		read_counts(PG_GETARG_DATUM(0), counts);
+		read_adopted_counts(PG_GETARG_DATUM(0), counts);
 	sagaz_group_use(SAGAZ_DEFAULT_GROUP, &group);
 	batch_id = sagaz_adopted_batch(&group, counts,
 								   Max(0, Min(claimed_at, now)));

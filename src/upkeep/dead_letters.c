@@ -46,7 +46,7 @@ typedef struct Requeue
 } Requeue;
 
 static bool
-text_is(TupleTableSlot *slot, int attnum, const char *wanted)
+dead_text_is(TupleTableSlot *slot, int attnum, const char *wanted)
 {
 	return wanted == NULL ||
 		strcmp(sagaz_column_text(slot, attnum), wanted) == 0;
@@ -54,12 +54,12 @@ text_is(TupleTableSlot *slot, int attnum, const char *wanted)
 
 /* Note the place of a retry row if it is a dead letter that is wanted. */
 static void
-consider(Requeue *requeue, TupleTableSlot *slot)
+consider_dead(Requeue *requeue, TupleTableSlot *slot)
 {
 	if (DatumGetInt16(sagaz_column(slot, retry_group_no)) != requeue->group.no ||
 		DatumGetInt16(sagaz_column(slot, retry_state)) != RETRY_DEAD ||
-		!text_is(slot, retry_event_type, requeue->event_type) ||
-		!text_is(slot, retry_saga_id, requeue->saga_id))
+		!dead_text_is(slot, retry_event_type, requeue->event_type) ||
+		!dead_text_is(slot, retry_saga_id, requeue->saga_id))
 		return;
 	if (requeue->nseqs >= requeue->size)
 	{
@@ -73,7 +73,7 @@ consider(Requeue *requeue, TupleTableSlot *slot)
 }
 
 static int
-compare_ids(const void *a, const void *b)
+compare_dead_ids(const void *a, const void *b)
 {
 	return memcmp(DatumGetUUIDP(*(const Datum *) a),
 				  DatumGetUUIDP(*(const Datum *) b), UUID_LEN);
@@ -81,17 +81,17 @@ compare_ids(const void *a, const void *b)
 
 /* Find those of the ids given; one that is given twice counts once. */
 static void
-find_by_ids(Requeue *requeue)
+find_dead_by_ids(Requeue *requeue)
 {
 	SagazScan  *scan = NULL;
 	ScanKeyData key;
 
-	qsort(requeue->event_ids, requeue->nevent_ids, sizeof(Datum), compare_ids);
+	qsort(requeue->event_ids, requeue->nevent_ids, sizeof(Datum), compare_dead_ids);
 	for (int i = 0;
 		 i < requeue->nevent_ids && requeue->nseqs < requeue->max_rows; i++)
 	{
-		if (i > 0 && compare_ids(&requeue->event_ids[i - 1],
-								 &requeue->event_ids[i]) == 0)
+		if (i > 0 && compare_dead_ids(&requeue->event_ids[i - 1],
+									  &requeue->event_ids[i]) == 0)
 			continue;
 		sagaz_key_uuid(&key, 1, requeue->event_ids[i]);
 		if (scan == NULL)
@@ -101,7 +101,7 @@ find_by_ids(Requeue *requeue)
 		else
 			sagaz_scan_again(scan, &key, 1);
 		while (sagaz_scan_next(scan))
-			consider(requeue, scan->slot);
+			consider_dead(requeue, scan->slot);
 	}
 	if (scan)
 		sagaz_scan_end(scan);
@@ -109,7 +109,7 @@ find_by_ids(Requeue *requeue)
 
 /* Find all that are dead, the longest dead first. */
 static void
-find_all(Requeue *requeue)
+find_all_dead(Requeue *requeue)
 {
 	ScanKeyData key;
 	SagazScan  *scan;
@@ -120,20 +120,20 @@ find_all(Requeue *requeue)
 	while (requeue->nseqs < requeue->max_rows && sagaz_scan_next(scan))
 	{
 		CHECK_FOR_INTERRUPTS();
-		consider(requeue, scan->slot);
+		consider_dead(requeue, scan->slot);
 	}
 	sagaz_scan_end(scan);
 }
 
 /* When the i-th of them is due. */
 static TimestampTz
-due_time(const Requeue *requeue, TimestampTz now, int64 i)
+dead_due_time(const Requeue *requeue, TimestampTz now, int64 i)
 {
 	return now + (int64) ((double) requeue->spread * i / requeue->nseqs);
 }
 
 static void
-bring_back(const Requeue *requeue)
+bring_back_dead(const Requeue *requeue)
 {
 	SagazWriter *writer = sagaz_writer_begin("outbox_retry");
 	TimestampTz now = GetCurrentTimestamp();
@@ -148,7 +148,7 @@ bring_back(const Requeue *requeue)
 		if (!sagaz_scan_next(scan))
 			elog(ERROR, "retry row went away");
 		sagaz_retry_row_copy(writer, scan->slot);
-		sagaz_retry_again(writer, due_time(requeue, now, i), true);
+		sagaz_retry_again(writer, dead_due_time(requeue, now, i), true);
 		if (requeue->reason)
 			sagaz_writer_set(writer, retry_reason,
 							 CStringGetTextDatum(requeue->reason));
@@ -161,7 +161,7 @@ bring_back(const Requeue *requeue)
 }
 
 static void
-read_event_ids(FunctionCallInfo fcinfo, Requeue *requeue)
+read_dead_ids(FunctionCallInfo fcinfo, Requeue *requeue)
 {
 	bool	   *nulls;
 
@@ -178,18 +178,18 @@ read_event_ids(FunctionCallInfo fcinfo, Requeue *requeue)
 }
 
 static void
-read_arguments(FunctionCallInfo fcinfo, Requeue *requeue)
+read_dead_arguments(FunctionCallInfo fcinfo, Requeue *requeue)
 {
-	read_event_ids(fcinfo, requeue);
-	requeue->event_type = sagaz_optional_text(fcinfo, 1);
-	requeue->saga_id = sagaz_optional_text(fcinfo, 2);
+	read_dead_ids(fcinfo, requeue);
+	requeue->event_type = sagaz_text_argument_or_null(fcinfo, 1);
+	requeue->saga_id = sagaz_text_argument_or_null(fcinfo, 2);
 	requeue->max_rows = PG_ARGISNULL(3) ? PG_INT64_MAX : PG_GETARG_INT32(3);
 	if (requeue->max_rows < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("max_rows must be at least 1")));
-	requeue->spread = sagaz_interval_us(fcinfo, 4, "spread");
-	requeue->reason = sagaz_optional_text(fcinfo, 5);
+	requeue->spread = sagaz_interval_argument(fcinfo, 4, "spread");
+	requeue->reason = sagaz_text_argument_or_null(fcinfo, 5);
 	PreventCommandIfReadOnly("requeue_dead_letters()");
 	sagaz_group_use(sagaz_text_argument(fcinfo, 6, "consumer_group"),
 					&requeue->group);
@@ -204,18 +204,18 @@ sagaz_requeue_dead_letters(PG_FUNCTION_ARGS)
 {
 	Requeue		requeue = {0};
 
-	read_arguments(fcinfo, &requeue);
+	read_dead_arguments(fcinfo, &requeue);
 	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
 		(void) sagaz_lock_lane(requeue.group.no, lane, true);
 	sagaz_group_check(&requeue.group);
 	requeue.snapshot = RegisterSnapshot(GetLatestSnapshot());
 	if (PG_ARGISNULL(0))
-		find_all(&requeue);
+		find_all_dead(&requeue);
 	else
-		find_by_ids(&requeue);
+		find_dead_by_ids(&requeue);
 	if (requeue.nseqs > 0)
 	{
-		bring_back(&requeue);
+		bring_back_dead(&requeue);
 		CommandCounterIncrement();
 		sagaz_wake_at_commit();
 	}

@@ -92,7 +92,7 @@ clean_inbox(TimestampTz before)
 
 	sagaz_become_owner(&user);
 	removed = delete_inbox_rows(before);
-	sagaz_become(&user);
+	sagaz_owner_restore(&user);
 	return removed;
 }
 
@@ -105,8 +105,8 @@ sagaz_housekeep(SagazHousekeeping *done)
 	(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_USERSET,
 							 PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0, false);
 	if (sagaz_archive_after >= 0 && log_has_old(time_ago(sagaz_archive_after)))
-		done->archived = sagaz_archive_some(time_ago(sagaz_archive_after),
-											SLICE_ROWS);
+		done->archived = sagaz_retention_archive(time_ago(sagaz_archive_after),
+												 SLICE_ROWS);
 	if (sagaz_inbox_after >= 0)
 		done->inbox_removed = clean_inbox(time_ago(sagaz_inbox_after));
 	done->more = done->archived >= SLICE_ROWS ||

@@ -75,7 +75,7 @@ typedef enum Fate
 
 /* Open the states of every consumer group; the default one comes first. */
 static void
-open_groups(Retention *retention)
+open_retention_groups(Retention *retention)
 {
 	SagazScan  *scan = sagaz_scan_begin("consumer_group", "consumer_group_pkey",
 										retention->snapshot, NULL, 0,
@@ -107,15 +107,15 @@ fate_in_group(const Retention *retention, const SagazEventState *state)
 		return GOES;
 	if (state->status == STATUS_SENT)
 		return state->sent_at < retention->before ? GOES : NOT_YET;
-	return state->where == WHERE_AHEAD ? NOT_YET : STAYS;
+	return state->where == WHERE_UNREAD ? NOT_YET : STAYS;
 }
 
 /* The event stays; the group's batch rows tell about it unless a retry does. */
 static void
-note_kept(SagazKeeper *keeper, TupleTableSlot *event,
-		  const SagazEventState *state)
+note_retained(SagazKeeper *keeper, TupleTableSlot *event,
+			  const SagazEventState *state)
 {
-	if (state->where == WHERE_NOT_ITS || state->where == WHERE_AHEAD ||
+	if (state->where == WHERE_NOT_ITS || state->where == WHERE_UNREAD ||
 		state->where == WHERE_RETRY)
 		return;
 	if (keeper->nkept >= keeper->kept_size)
@@ -157,12 +157,12 @@ find_fate(Retention *retention, TupleTableSlot *event, SagazEventState *final)
 	if (!have_final)
 		fate = Max(fate, STAYS);
 	for (int i = 0; fate != GOES && i < retention->ngroups; i++)
-		note_kept(&retention->groups[i], event, &states[i]);
+		note_retained(&retention->groups[i], event, &states[i]);
 	return fate;
 }
 
 static bool
-is_archived(Retention *retention, Datum event_id)
+is_event_archived(Retention *retention, Datum event_id)
 {
 	ScanKeyData key;
 	SagazScan  *scan;
@@ -178,61 +178,61 @@ is_archived(Retention *retention, Datum event_id)
 }
 
 static void
-copy_column(SagazWriter *writer, int to, TupleTableSlot *slot, int from)
+copy_retained_column(SagazWriter *writer, int to, TupleTableSlot *slot, int from)
 {
 	if (!sagaz_column_is_null(slot, from))
 		sagaz_writer_set(writer, to, sagaz_column(slot, from));
 }
 
 static void
-set_time(SagazWriter *writer, int attnum, TimestampTz time)
+set_retained_time(SagazWriter *writer, int attnum, TimestampTz time)
 {
 	if (time != 0)
 		sagaz_writer_set(writer, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
 }
 
 static void
-set_text(SagazWriter *writer, int attnum, const char *value)
+set_retained_text(SagazWriter *writer, int attnum, const char *value)
 {
 	if (value)
 		sagaz_writer_set(writer, attnum, CStringGetTextDatum(value));
 }
 
 static void
-archive(Retention *retention, TupleTableSlot *event,
-		const SagazEventState *state)
+archive_event(Retention *retention, TupleTableSlot *event,
+			  const SagazEventState *state)
 {
 	SagazWriter *writer = retention->archive;
 
-	if (is_archived(retention, sagaz_column(event, outbox_event_id)))
+	if (is_event_archived(retention, sagaz_column(event, outbox_event_id)))
 		return;
 	sagaz_writer_row(writer);
-	copy_column(writer, archive_event_id, event, outbox_event_id);
-	copy_column(writer, archive_saga_id, event, outbox_saga_id);
-	copy_column(writer, archive_aggregate_type, event, outbox_aggregate_type);
-	copy_column(writer, archive_aggregate_id, event,
-				sagaz_column_is_null(event, outbox_aggregate_id) ?
-				outbox_saga_id : outbox_aggregate_id);
-	copy_column(writer, archive_event_type, event, outbox_event_type);
-	copy_column(writer, archive_payload, event, outbox_payload);
-	copy_column(writer, archive_headers, event, outbox_headers);
+	copy_retained_column(writer, archive_event_id, event, outbox_event_id);
+	copy_retained_column(writer, archive_saga_id, event, outbox_saga_id);
+	copy_retained_column(writer, archive_aggregate_type, event, outbox_aggregate_type);
+	copy_retained_column(writer, archive_aggregate_id, event,
+						 sagaz_column_is_null(event, outbox_aggregate_id) ?
+						 outbox_saga_id : outbox_aggregate_id);
+	copy_retained_column(writer, archive_event_type, event, outbox_event_type);
+	copy_retained_column(writer, archive_payload, event, outbox_payload);
+	copy_retained_column(writer, archive_headers, event, outbox_headers);
 	sagaz_writer_set(writer, archive_status, retention->status_sent);
-	copy_column(writer, archive_created_at, event, outbox_created_at);
-	set_time(writer, archive_claimed_at, state->claimed_at);
-	set_time(writer, archive_sent_at, state->sent_at);
+	copy_retained_column(writer, archive_created_at, event, outbox_created_at);
+	set_retained_time(writer, archive_claimed_at, state->claimed_at);
+	set_retained_time(writer, archive_sent_at, state->sent_at);
 	sagaz_writer_set(writer, archive_retry_count,
 					 Int32GetDatum(state->retry_count));
-	set_text(writer, archive_last_error, state->last_error);
-	set_text(writer, archive_worker_id, state->worker_id);
-	copy_column(writer, archive_routing_key, event, outbox_routing_key);
-	copy_column(writer, archive_partition_key, event, outbox_partition_key);
-	set_time(writer, archive_archived_at, GetCurrentTimestamp());
+	set_retained_text(writer, archive_last_error, state->last_error);
+	set_retained_text(writer, archive_worker_id, state->worker_id);
+	copy_retained_column(writer, archive_routing_key, event, outbox_routing_key);
+	copy_retained_column(writer, archive_partition_key, event, outbox_partition_key);
+	set_retained_time(writer, archive_archived_at, GetCurrentTimestamp());
 	sagaz_writer_insert(writer);
 }
 
 /* Remove the event's retry rows; all of them are finished. */
 static void
-remove_retries(Retention *retention, Datum event_id)
+remove_retention_retries(Retention *retention, Datum event_id)
 {
 	ScanKeyData key;
 	SagazScan  *scan;
@@ -248,7 +248,7 @@ remove_retries(Retention *retention, Datum event_id)
 }
 
 static Fate
-treat_event(Retention *retention, SagazScan *log)
+retain_event(Retention *retention, SagazScan *log)
 {
 	SagazEventState state = {0};
 	Fate		fate = find_fate(retention, log->slot, &state);
@@ -256,8 +256,8 @@ treat_event(Retention *retention, SagazScan *log)
 	if (fate != GOES)
 		return fate;
 	if (retention->keep)
-		archive(retention, log->slot, &state);
-	remove_retries(retention, sagaz_column(log->slot, outbox_event_id));
+		archive_event(retention, log->slot, &state);
+	remove_retention_retries(retention, sagaz_column(log->slot, outbox_event_id));
 	simple_table_tuple_delete(log->rel, &log->slot->tts_tid,
 							  retention->snapshot);
 	retention->removed++;
@@ -266,7 +266,7 @@ treat_event(Retention *retention, SagazScan *log)
 
 /* Walk a lane; returns the first place that was not looked at. */
 static int64
-walk_lane(Retention *retention, int16 lane)
+retention_walk_lane(Retention *retention, int16 lane)
 {
 	ScanKeyData key;
 	SagazScan  *log;
@@ -288,7 +288,7 @@ walk_lane(Retention *retention, int16 lane)
 			break;
 		}
 		outer = MemoryContextSwitchTo(retention->row_context);
-		fate = treat_event(retention, log);
+		fate = retain_event(retention, log);
 		MemoryContextSwitchTo(outer);
 		MemoryContextReset(retention->row_context);
 		if (fate == NOT_YET)
@@ -302,13 +302,13 @@ walk_lane(Retention *retention, int16 lane)
 
 /* Walk all lanes, then remove the batches whose events are gone. */
 static void
-walk_lanes(Retention *retention)
+retention_walk_lanes(Retention *retention)
 {
 	List	   *removed = NIL;
 
 	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
 	{
-		int64		end_seq = walk_lane(retention, lane);
+		int64		end_seq = retention_walk_lane(retention, lane);
 
 		for (int i = 0; i < retention->ngroups; i++)
 		{
@@ -318,14 +318,14 @@ walk_lanes(Retention *retention)
 		}
 	}
 	CommandCounterIncrement();
-	sagaz_remove_receipts(removed);
+	sagaz_retention_remove_receipts(removed);
 }
 
 static void
-run(Retention *retention)
+run_retention(Retention *retention)
 {
 	retention->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	open_groups(retention);
+	open_retention_groups(retention);
 	retention->archive = sagaz_writer_begin("outbox_archive");
 	retention->status_sent =
 		DirectFunctionCall2(enum_in, CStringGetDatum("sent"),
@@ -336,7 +336,7 @@ run(Retention *retention)
 	retention->row_context = AllocSetContextCreate(CurrentMemoryContext,
 												   "sagaz retention",
 												   ALLOCSET_DEFAULT_SIZES);
-	walk_lanes(retention);
+	retention_walk_lanes(retention);
 	sagaz_writer_end(retention->archive);
 	for (int i = 0; i < retention->ngroups; i++)
 		sagaz_states_close(retention->groups[i].states);
@@ -350,13 +350,13 @@ run(Retention *retention)
  * unless somebody else is at it; returns how many.
  */
 int64
-sagaz_archive_some(TimestampTz before, int64 max_rows)
+sagaz_retention_archive(TimestampTz before, int64 max_rows)
 {
 	Retention	retention = {.before = before,.keep = true,.max_rows = max_rows};
 
 	if (!sagaz_lock_retention(false))
 		return 0;
-	run(&retention);
+	run_retention(&retention);
 	return retention.removed;
 }
 
@@ -367,7 +367,7 @@ sagaz_archive_sent_events(PG_FUNCTION_ARGS)
 	Retention	retention = {0};
 
 	retention.before = GetCurrentTimestamp() -
-		sagaz_interval_us(fcinfo, 0, "older_than");
+		sagaz_interval_argument(fcinfo, 0, "older_than");
 	retention.max_rows = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT32(1);
 	retention.keep = PG_ARGISNULL(2) || PG_GETARG_BOOL(2);
 	if (retention.max_rows < 1)
@@ -377,6 +377,6 @@ sagaz_archive_sent_events(PG_FUNCTION_ARGS)
 	PreventCommandDuringRecovery("archive_sent_events()");
 	PreventCommandIfReadOnly("archive_sent_events()");
 	(void) sagaz_lock_retention(true);
-	run(&retention);
+	run_retention(&retention);
 	PG_RETURN_INT64(retention.removed);
 }

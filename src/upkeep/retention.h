@@ -26,12 +26,12 @@ typedef struct SagazKeeper
 	SagazKept  *kept;
 } SagazKeeper;
 
-extern int64 sagaz_archive_some(TimestampTz before, int64 max_rows);
+extern int64 sagaz_retention_archive(TimestampTz before, int64 max_rows);
 
 /* retention_batch.c */
 extern void sagaz_remove_batches(const SagazKeeper *keeper, int16 lane,
 								 int64 end_seq, TimestampTz before,
 								 List **removed);
-extern void sagaz_remove_receipts(List *batch_ids);
+extern void sagaz_retention_remove_receipts(List *batch_ids);
 
 #endif							/* SAGAZ_RETENTION_H */

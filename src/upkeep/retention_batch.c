@@ -21,7 +21,7 @@
 
 /* The lowest batch that the cursor or its list names. */
 static int64
-first_in_use(const SagazCursor *cursor)
+first_batch_in_use(const SagazCursor *cursor)
 {
 	int64		first = cursor->batch_id;
 	ListCell   *cell;
@@ -39,17 +39,17 @@ first_in_use(const SagazCursor *cursor)
 
 /* Does a range that the batch handed out first hold an event that stays? */
 static bool
-range_is_needed(const SagazKeeper *keeper, int16 lane, const SagazOwed *owed,
-				int64 end_seq)
+batch_range_is_needed(const SagazKeeper *keeper, int16 lane, const SagazOwed *owed,
+					  int64 end_seq)
 {
 	SagazStates *states = keeper->states;
 
 	if (owed->hi >= end_seq)
 		return true;
 	for (int i = 0; i < keeper->nkept; i++)
-		if (sagaz_owed_covers(owed, states->group.no, lane,
-							  keeper->kept[i].pos, keeper->kept[i].seq,
-							  states->cluster, states->snapshot))
+		if (sagaz_place_is_owed(owed, states->group.no, lane,
+								keeper->kept[i].pos, keeper->kept[i].seq,
+								states->cluster, states->snapshot))
 			return true;
 	return false;
 }
@@ -79,7 +79,7 @@ batch_is_needed(const SagazKeeper *keeper, int16 lane, TupleTableSlot *slot,
 		SagazOwed  *owed = lfirst(cell);
 
 		if (owed->range && owed->root == base.batch_id &&
-			range_is_needed(keeper, lane, owed, end_seq))
+			batch_range_is_needed(keeper, lane, owed, end_seq))
 			return true;
 	}
 	return false;
@@ -94,7 +94,7 @@ sagaz_remove_batches(const SagazKeeper *keeper, int16 lane, int64 end_seq,
 					 TimestampTz before, List **removed)
 {
 	SagazStates *states = keeper->states;
-	int64		in_use = first_in_use(sagaz_states_cursor(states, lane));
+	int64		in_use = first_batch_in_use(sagaz_states_cursor(states, lane));
 	ScanKeyData keys[3];
 	SagazScan  *scan;
 	ItemPointerData previous_tid;
@@ -131,15 +131,15 @@ batch_exists(int64 batch_id, Snapshot snapshot)
 	SagazWindow window;
 
 	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
-		if (sagaz_batch_window(sagaz_batch_group(batch_id), lane, batch_id,
-							   snapshot, &window))
+		if (sagaz_cursor_window(sagaz_batch_group(batch_id), lane, batch_id,
+								snapshot, &window))
 			return true;
 	return false;
 }
 
 /* Remove the receipts of those of the batches that are gone from all lanes. */
 void
-sagaz_remove_receipts(List *batch_ids)
+sagaz_retention_remove_receipts(List *batch_ids)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	ListCell   *cell;

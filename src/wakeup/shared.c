@@ -13,7 +13,7 @@ SagazWorkers *sagaz_workers = NULL;
 LWLock	   *sagaz_workers_lock = NULL;
 
 Size
-sagaz_workers_size(void)
+sagaz_shared_size(void)
 {
 	return add_size(offsetof(SagazWorkers, slots),
 					mul_size(sagaz_max_deliveries, sizeof(SagazWorkerSlot)));
@@ -21,9 +21,9 @@ sagaz_workers_size(void)
 
 /* A fresh start, or one after a crash: nothing is known of any database. */
 static void
-init_workers(void)
+init_shared_workers(void)
 {
-	memset(sagaz_workers, 0, sagaz_workers_size());
+	memset(sagaz_workers, 0, sagaz_shared_size());
 	sagaz_workers->nslots = sagaz_max_deliveries;
 	sagaz_workers->all_changed = true;
 	pg_atomic_init_u32(&sagaz_workers->nused, 0);
@@ -33,16 +33,16 @@ init_workers(void)
 
 /* Take the shared memory and its lock; fresh: as yet it holds nothing. */
 void
-sagaz_workers_attach(void *memory, LWLock *lock, bool fresh)
+sagaz_shared_attach(void *memory, LWLock *lock, bool fresh)
 {
 	sagaz_workers = memory;
 	sagaz_workers_lock = lock;
 	if (fresh)
-		init_workers();
+		init_shared_workers();
 }
 
 void
-sagaz_launcher_wake(void)
+sagaz_shared_wake_launcher(void)
 {
 	Latch	   *latch = sagaz_workers->launcher;
 
@@ -56,7 +56,7 @@ sagaz_launcher_wake(void)
  * who wakes for nothing sleeps again.
  */
 void
-sagaz_workers_wake(Oid database, bool nudge)
+sagaz_shared_wake_workers(Oid database, bool nudge)
 {
 	uint32		nused;
 
@@ -78,7 +78,7 @@ sagaz_workers_wake(Oid database, bool nudge)
 
 /* The launcher shall look into a database. */
 void
-sagaz_database_changed(Oid database)
+sagaz_shared_database_changed(Oid database)
 {
 	bool		known = false;
 
@@ -93,21 +93,21 @@ sagaz_database_changed(Oid database)
 	else if (!known)
 		sagaz_workers->all_changed = true;
 	LWLockRelease(sagaz_workers_lock);
-	sagaz_launcher_wake();
+	sagaz_shared_wake_launcher();
 }
 
 void
-sagaz_all_databases_changed(void)
+sagaz_shared_all_changed(void)
 {
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	sagaz_workers->all_changed = true;
 	LWLockRelease(sagaz_workers_lock);
-	sagaz_launcher_wake();
+	sagaz_shared_wake_launcher();
 }
 
 /* Does a command want the database for itself?  The caller holds the lock. */
 bool
-sagaz_database_is_closed(Oid database)
+sagaz_shared_is_closed(Oid database)
 {
 	for (int i = 0; i < sagaz_workers->nclosed; i++)
 		if (sagaz_workers->closed[i] == database)
@@ -117,7 +117,7 @@ sagaz_database_is_closed(Oid database)
 
 /* The slot of a delivery, or NULL.  The caller holds the lock. */
 SagazWorkerSlot *
-sagaz_worker_slot(Oid database, const char *name)
+sagaz_shared_worker_slot(Oid database, const char *name)
 {
 	uint32		nused = pg_atomic_read_u32(&sagaz_workers->nused);
 

@@ -108,14 +108,14 @@ typedef struct SagazWorkers
 /* shared.c */
 extern SagazWorkers *sagaz_workers; /* NULL without shared_preload_libraries */
 extern LWLock *sagaz_workers_lock;
-extern Size sagaz_workers_size(void);
-extern void sagaz_workers_attach(void *memory, LWLock *lock, bool fresh);
-extern void sagaz_launcher_wake(void);
-extern void sagaz_workers_wake(Oid database, bool nudge);
-extern void sagaz_database_changed(Oid database);
-extern void sagaz_all_databases_changed(void);
-extern bool sagaz_database_is_closed(Oid database);
-extern SagazWorkerSlot *sagaz_worker_slot(Oid database, const char *name);
+extern Size sagaz_shared_size(void);
+extern void sagaz_shared_attach(void *memory, LWLock *lock, bool fresh);
+extern void sagaz_shared_wake_launcher(void);
+extern void sagaz_shared_wake_workers(Oid database, bool nudge);
+extern void sagaz_shared_database_changed(Oid database);
+extern void sagaz_shared_all_changed(void);
+extern bool sagaz_shared_is_closed(Oid database);
+extern SagazWorkerSlot *sagaz_shared_worker_slot(Oid database, const char *name);
 
 /* shmem.c */
 extern void sagaz_shared_install(void);

@@ -27,7 +27,7 @@ request_shared_memory(void)
 	if (previous_request_hook)
 		previous_request_hook();
 	RequestAddinShmemSpace(MAXALIGN(sagaz_wake_size()));
-	RequestAddinShmemSpace(MAXALIGN(sagaz_workers_size()));
+	RequestAddinShmemSpace(MAXALIGN(sagaz_shared_size()));
 	RequestAddinShmemSpace(MAXALIGN(sagaz_crashes_size(sagaz_max_deliveries)));
 	RequestNamedLWLockTranche(TRANCHE, 1);
 }
@@ -43,8 +43,8 @@ start_shared_memory(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	memory = ShmemInitStruct("sagaz wake", sagaz_wake_size(), &found);
 	sagaz_wake_attach(memory, !found);
-	memory = ShmemInitStruct("sagaz workers", sagaz_workers_size(), &found);
-	sagaz_workers_attach(memory, &GetNamedLWLockTranche(TRANCHE)->lock, !found);
+	memory = ShmemInitStruct("sagaz workers", sagaz_shared_size(), &found);
+	sagaz_shared_attach(memory, &GetNamedLWLockTranche(TRANCHE)->lock, !found);
 	memory = ShmemInitStruct("sagaz crashes",
 							 sagaz_crashes_size(sagaz_max_deliveries), &found);
 	sagaz_crashes_start(memory, sagaz_max_deliveries, !found);

@@ -61,12 +61,12 @@ sagaz_wake_all(void)
 		return;
 	if (pg_atomic_read_u32(&wake->waiters) > 0)
 		ConditionVariableBroadcast(&wake->committed);
-	sagaz_workers_wake(MyDatabaseId, false);
+	sagaz_shared_wake_workers(MyDatabaseId, false);
 }
 
 /* Runs in the committing transaction's last steps, where nothing may fail. */
 static void
-at_transaction_end(XactEvent event, void *arg)
+wake_at_transaction_end(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_PREPARE && deliveries_changed)
 		ereport(ERROR,
@@ -74,11 +74,11 @@ at_transaction_end(XactEvent event, void *arg)
 				 errmsg("cannot PREPARE a transaction that has changed deliveries")));
 	if (event == XACT_EVENT_COMMIT && deliveries_changed)
 	{
-		sagaz_database_changed(MyDatabaseId);
-		sagaz_workers_wake(MyDatabaseId, true);
+		sagaz_shared_database_changed(MyDatabaseId);
+		sagaz_shared_wake_workers(MyDatabaseId, true);
 	}
 	if (event == XACT_EVENT_COMMIT && databases_changed)
-		sagaz_all_databases_changed();
+		sagaz_shared_all_changed();
 	if (event == XACT_EVENT_COMMIT && wake_wanted)
 		sagaz_wake_all();
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
@@ -87,12 +87,12 @@ at_transaction_end(XactEvent event, void *arg)
 }
 
 static void
-register_callback(void)
+register_wake_callback(void)
 {
 	static bool registered = false;
 
 	if (!registered)
-		RegisterXactCallback(at_transaction_end, NULL);
+		RegisterXactCallback(wake_at_transaction_end, NULL);
 	registered = true;
 }
 
@@ -102,29 +102,29 @@ sagaz_wake_at_commit(void)
 {
 	if (wake == NULL)
 		return;
-	register_callback();
+	register_wake_callback();
 	wake_wanted = true;
 }
 
 /* When this transaction commits, this database's deliveries are others. */
 void
-sagaz_deliveries_changed(void)
+sagaz_wake_for_deliveries(void)
 {
-	register_callback();
+	register_wake_callback();
 	deliveries_changed = true;
 }
 
 /* When this transaction commits, the launcher shall look into all databases. */
 void
-sagaz_databases_changed(void)
+sagaz_wake_for_databases(void)
 {
-	register_callback();
+	register_wake_callback();
 	databases_changed = true;
 }
 
 /* A waiter whose process ends must not be counted any more. */
 static void
-forget_waiter(int code, Datum arg)
+wake_forget_waiter(int code, Datum arg)
 {
 	if (waiting)
 		sagaz_wake_end();
@@ -143,7 +143,7 @@ sagaz_wake_prepare(void)
 		return;
 	if (!exit_registered)
 	{
-		before_shmem_exit(forget_waiter, 0);
+		before_shmem_exit(wake_forget_waiter, 0);
 		exit_registered = true;
 	}
 	if (!waiting)

@@ -60,7 +60,7 @@
 #define DOMAIN_NAME "delivery_binding"
 
 static ObjectAddress
-address_of(bool to_storage, Oid object)
+binding_address_of(bool to_storage, Oid object)
 {
 	ObjectAddress address;
 
@@ -72,7 +72,7 @@ address_of(bool to_storage, Oid object)
 
 /* Who owns the object; InvalidOid if it is gone. */
 static Oid
-owner_of(bool to_storage, Oid object)
+binding_owner_of(bool to_storage, Oid object)
 {
 	HeapTuple	tuple;
 	Oid			owner;
@@ -94,7 +94,7 @@ sagaz_binding_name(bool to_storage, Oid object)
 {
 	ForeignServer *server;
 
-	if (!OidIsValid(owner_of(to_storage, object)))
+	if (!OidIsValid(binding_owner_of(to_storage, object)))
 		return NULL;
 	if (!to_storage)
 		return format_procedure_qualified(object);
@@ -107,7 +107,7 @@ sagaz_binding_name(bool to_storage, Oid object)
  * asked for: to call it, EXECUTE is needed anyway.
  */
 static Oid
-find_function(const char *signature)
+find_function_to_bind(const char *signature)
 {
 	char	   *text = pstrdup(signature);
 	char	   *arguments = strrchr(text, '(');
@@ -137,14 +137,14 @@ Oid
 sagaz_binding_find(const SagazDelivery *delivery)
 {
 	return delivery->target ? get_foreign_server_oid(delivery->target, true) :
-		find_function(delivery->handler);
+		find_function_to_bind(delivery->handler);
 }
 
 /* May it be used without being asked for: does it belong to the role, or to a superuser? */
 bool
 sagaz_binding_is_trusted(const SagazDelivery *delivery, Oid object, Oid role)
 {
-	Oid			owner = owner_of(delivery->target != NULL, object);
+	Oid			owner = binding_owner_of(delivery->target != NULL, object);
 
 	return OidIsValid(owner) && (owner == role || superuser_arg(owner));
 }
@@ -217,7 +217,7 @@ sagaz_binding_write(SagazWriter *writer, bool to_storage, Oid object)
 {
 	char	   *name;
 
-	LockDatabaseObject(address_of(to_storage, object).classId, object, 0,
+	LockDatabaseObject(binding_address_of(to_storage, object).classId, object, 0,
 					   AccessShareLock);
 	name = sagaz_binding_name(to_storage, object);
 	if (name == NULL)
@@ -229,14 +229,14 @@ sagaz_binding_write(SagazWriter *writer, bool to_storage, Oid object)
 					 CStringGetTextDatum(name));
 	sagaz_writer_set(writer, delivery_object_id, ObjectIdGetDatum(object));
 	sagaz_writer_set(writer, delivery_object_owner_id,
-					 ObjectIdGetDatum(owner_of(to_storage, object)));
+					 ObjectIdGetDatum(binding_owner_of(to_storage, object)));
 }
 
 /* Have the delivery depend on the object, and on no other. */
 void
 sagaz_binding_tie(const char *name, bool to_storage, Oid object)
 {
-	ObjectAddress target = address_of(to_storage, object);
+	ObjectAddress target = binding_address_of(to_storage, object);
 
 	remove_bond(name);
 	make_bond(name, &target);
@@ -256,7 +256,7 @@ sagaz_binding_obstacle(const SagazDelivery *delivery)
 	bool		to_storage = delivery->target != NULL;
 	const char *what = to_storage ? "storage" : "function";
 	const char *name = to_storage ? delivery->target : delivery->handler;
-	Oid			owner = owner_of(to_storage, delivery->object_id);
+	Oid			owner = binding_owner_of(to_storage, delivery->object_id);
 
 	if (!OidIsValid(delivery->object_id))
 		return psprintf("its owner has not confirmed %s %s here", what, name);

@@ -37,7 +37,7 @@
 #define owns_database(database) pg_database_ownercheck(database, GetUserId())
 #endif
 
-static void open_at_end(XactEvent event, void *arg);
+static void open_databases_at_end(XactEvent event, void *arg);
 
 /* How long the command waits for our processes to end. */
 #define CLOSE_TIMEOUT_MS 5000
@@ -50,7 +50,7 @@ static int	nclosed_here = 0;
 
 /* The process that runs in the database, or 0.  The caller holds the lock. */
 static int
-process_in(Oid database)
+process_in_database(Oid database)
 {
 	if (sagaz_workers->looking == database)
 		return sagaz_workers->look_pid;
@@ -69,7 +69,7 @@ close_database(Oid database)
 	TimestampTz start = GetCurrentTimestamp();
 
 	if (!registered)
-		RegisterXactCallback(open_at_end, NULL);
+		RegisterXactCallback(open_databases_at_end, NULL);
 	registered = true;
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	if (sagaz_workers->nclosed < SAGAZ_MAX_CLOSED)
@@ -83,7 +83,7 @@ close_database(Oid database)
 		int			pid;
 
 		LWLockAcquire(sagaz_workers_lock, LW_SHARED);
-		pid = process_in(database);
+		pid = process_in_database(database);
 		LWLockRelease(sagaz_workers_lock);
 		if (pid == 0 ||
 			TimestampDifferenceExceeds(start, GetCurrentTimestamp(),
@@ -116,7 +116,7 @@ open_database(Oid database)
 			sagaz_workers->slots[i].quick_ends = 0;
 		}
 	LWLockRelease(sagaz_workers_lock);
-	sagaz_database_changed(database);
+	sagaz_shared_database_changed(database);
 }
 
 /*
@@ -125,7 +125,7 @@ open_database(Oid database)
  * prepared one nobody would tell.
  */
 static void
-open_at_end(XactEvent event, void *arg)
+open_databases_at_end(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_PREPARE && nclosed_here > 0)
 		ereport(ERROR,
@@ -138,7 +138,7 @@ open_at_end(XactEvent event, void *arg)
 }
 
 static bool
-is_template(Oid database)
+is_template_database(Oid database)
 {
 	HeapTuple	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
 	bool		result = HeapTupleIsValid(tuple) &&
@@ -150,7 +150,7 @@ is_template(Oid database)
 }
 
 static const char *
-template_of(const CreatedbStmt *create)
+template_database_of(const CreatedbStmt *create)
 {
 	ListCell   *cell;
 
@@ -165,7 +165,7 @@ template_of(const CreatedbStmt *create)
 }
 
 static bool
-sets_tablespace(const AlterDatabaseStmt *alter)
+command_sets_tablespace(const AlterDatabaseStmt *alter)
 {
 	ListCell   *cell;
 
@@ -188,12 +188,12 @@ database_of(Node *statement)
 	if (IsA(statement, DropdbStmt))
 		name = ((DropdbStmt *) statement)->dbname;
 	else if (IsA(statement, CreatedbStmt))
-		name = template_of((CreatedbStmt *) statement);
+		name = template_database_of((CreatedbStmt *) statement);
 	else if (IsA(statement, RenameStmt) &&
 			 ((RenameStmt *) statement)->renameType == OBJECT_DATABASE)
 		name = ((RenameStmt *) statement)->subname;
 	else if (IsA(statement, AlterDatabaseStmt) &&
-			 sets_tablespace((AlterDatabaseStmt *) statement))
+			 command_sets_tablespace((AlterDatabaseStmt *) statement))
 		name = ((AlterDatabaseStmt *) statement)->dbname;
 	if (name == NULL || sagaz_workers == NULL || !IsTransactionState())
 		return InvalidOid;
@@ -203,13 +203,13 @@ database_of(Node *statement)
 		return InvalidOid;
 	if (OidIsValid(database) &&
 		(owns_database(database) ||
-		 (IsA(statement, CreatedbStmt) && is_template(database))))
+		 (IsA(statement, CreatedbStmt) && is_template_database(database))))
 		return database;
 	return InvalidOid;
 }
 
 static bool
-commits_prepared(Node *statement)
+command_commits_prepared(Node *statement)
 {
 	return IsA(statement, TransactionStmt) &&
 		((TransactionStmt *) statement)->kind == TRANS_STMT_COMMIT_PREPARED;
@@ -217,7 +217,7 @@ commits_prepared(Node *statement)
 
 /* Does the extension come or go with it?  Its schema goes only with it. */
 static bool
-changes_extension(Node *statement)
+command_changes_extension(Node *statement)
 {
 	ListCell   *cell;
 
@@ -254,8 +254,8 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 {
 	Node	   *statement = pstmt->utilityStmt;
 	Oid			database = database_of(statement);
-	bool		wake = commits_prepared(statement);
-	bool		look = changes_extension(statement);
+	bool		wake = command_commits_prepared(statement);
+	bool		look = command_changes_extension(statement);
 	bool		look_everywhere = IsA(statement, AlterDatabaseStmt);
 
 	if (OidIsValid(database))
@@ -266,9 +266,9 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	if (wake)
 		sagaz_wake_all();
 	if (look)
-		sagaz_deliveries_changed();
+		sagaz_wake_for_deliveries();
 	if (look_everywhere && sagaz_workers)
-		sagaz_databases_changed();
+		sagaz_wake_for_databases();
 }
 
 /* Called while shared_preload_libraries are loaded. */

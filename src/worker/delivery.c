@@ -55,7 +55,7 @@ PG_FUNCTION_INFO_V1(sagaz_resume_delivery);
 
 /* Are these the options {"as": word}? */
 static bool
-has_form(Jsonb *options, const char *word)
+delivery_has_form(Jsonb *options, const char *word)
 {
 	JsonbValue	value;
 
@@ -79,9 +79,9 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 	delivery->batch_size = sagaz_column_is_null(slot, delivery_batch_size) ? 0 :
 		DatumGetInt32(sagaz_column(slot, delivery_batch_size));
 	delivery->timeout_ms =
-		sagaz_interval_ms(DatumGetIntervalP(sagaz_column(slot, delivery_timeout)));
+		sagaz_interval_in_ms(DatumGetIntervalP(sagaz_column(slot, delivery_timeout)));
 	delivery->to_stream =
-		has_form(DatumGetJsonbP(sagaz_column(slot, delivery_options)),
+		delivery_has_form(DatumGetJsonbP(sagaz_column(slot, delivery_options)),
 						  "stream");
 	delivery->paused = !sagaz_column_is_null(slot, delivery_paused_at);
 	delivery->object_id =
@@ -100,7 +100,7 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
  * the delivery's owner has to confirm it.
  */
 static void
-bind_again(SagazWriter *writer, TupleTableSlot *row, Oid role, Snapshot snapshot)
+bind_delivery_again(SagazWriter *writer, TupleTableSlot *row, Oid role, Snapshot snapshot)
 {
 	SagazDelivery delivery;
 	Oid			object;
@@ -142,7 +142,7 @@ sagaz_deliveries_activate(bool anew)
 		role = get_role_oid(delivery.owner, true);
 		if (OidIsValid(role) &&
 			(anew || (superuser() && role != delivery.owner_id)))
-			bind_again(writer, scan->slot, role, snapshot);
+			bind_delivery_again(writer, scan->slot, role, snapshot);
 	}
 	sagaz_writer_end(writer);
 	sagaz_scan_end(scan);
@@ -151,7 +151,7 @@ sagaz_deliveries_activate(bool anew)
 }
 
 static SagazScan *
-scan_by_name(const char *name, Snapshot snapshot)
+scan_deliveries_by_name(const char *name, Snapshot snapshot)
 {
 	ScanKeyData key;
 
@@ -178,7 +178,7 @@ sagaz_delivery_rename(SagazDelivery *delivery)
 		return;
 	*kept = name;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = scan_by_name(delivery->name, snapshot);
+	scan = scan_deliveries_by_name(delivery->name, snapshot);
 	writer = sagaz_writer_begin("delivery");
 	if (sagaz_scan_next(scan))
 	{
@@ -196,7 +196,7 @@ bool
 sagaz_delivery_find(const char *name, Snapshot snapshot,
 					SagazDelivery *delivery)
 {
-	SagazScan  *scan = scan_by_name(name, snapshot);
+	SagazScan  *scan = scan_deliveries_by_name(name, snapshot);
 	bool		found = sagaz_scan_next(scan);
 
 	if (found)
@@ -207,7 +207,7 @@ sagaz_delivery_find(const char *name, Snapshot snapshot,
 
 /* Is it a function of an array of events, and nothing else? */
 static void
-check_handler(Oid function, Oid owner)
+check_delivery_handler(Oid function, Oid owner)
 {
 	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
 	Form_pg_proc proc;
@@ -241,7 +241,7 @@ check_handler(Oid function, Oid owner)
 }
 
 static void
-check_owner_can_log_in(Oid role)
+check_delivery_owner_can_log_in(Oid role)
 {
 	if (!sagaz_role_can_run(role))
 		ereport(ERROR,
@@ -252,7 +252,7 @@ check_owner_can_log_in(Oid role)
 }
 
 static void
-check_no_options(Jsonb *options)
+check_delivery_no_options(Jsonb *options)
 {
 	if (JB_ROOT_IS_OBJECT(options) && JB_ROOT_COUNT(options) == 0)
 		return;
@@ -267,13 +267,13 @@ check_no_options(Jsonb *options)
  * True if as entries.
  */
 static bool
-check_target_options(Jsonb *options, const char *target)
+check_delivery_target_options(Jsonb *options, const char *target)
 {
 	SagazStorage storage;
 
-	if (has_form(options, "outbox"))
+	if (delivery_has_form(options, "outbox"))
 		return false;
-	if (!has_form(options, "stream"))
+	if (!delivery_has_form(options, "stream"))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("options of a delivery to a storage must be {\"as\": \"outbox\"} or {\"as\": \"stream\"}")));
@@ -291,7 +291,7 @@ check_target_options(Jsonb *options, const char *target)
  * itself.  The caller holds a lock against others that create deliveries.
  */
 static void
-check_one_writer(const char *target, const char *consumer_group)
+check_delivery_one_writer(const char *target, const char *consumer_group)
 {
 	SagazGroup	group;
 	bool		ordered = sagaz_group_find(consumer_group, &group) && group.ordered;
@@ -324,7 +324,7 @@ check_one_writer(const char *target, const char *consumer_group)
  * Returns its foreign server.
  */
 static Oid
-check_target(const char *target)
+check_delivery_target(const char *target)
 {
 	SagazStorage storage;
 
@@ -357,7 +357,7 @@ warn_without_worker(void)
 }
 
 static char *
-name_argument(FunctionCallInfo fcinfo)
+delivery_name_argument(FunctionCallInfo fcinfo)
 {
 	char	   *name = sagaz_text_argument(fcinfo, 0, "name");
 
@@ -369,9 +369,9 @@ name_argument(FunctionCallInfo fcinfo)
 }
 
 static Oid
-set_handler(SagazWriter *writer, Oid handler)
+set_delivery_handler(SagazWriter *writer, Oid handler)
 {
-	check_handler(handler, GetUserId());
+	check_delivery_handler(handler, GetUserId());
 	sagaz_binding_write(writer, false, handler);
 	return handler;
 }
@@ -381,24 +381,24 @@ set_handler(SagazWriter *writer, Oid handler)
  * else a storage.  Returns its OID.
  */
 static Oid
-set_target(FunctionCallInfo fcinfo, SagazWriter *writer, bool *to_storage)
+set_delivery_target(FunctionCallInfo fcinfo, SagazWriter *writer, bool *to_storage)
 {
 	char	   *target = sagaz_text_argument(fcinfo, 1, "target");
 	Oid			server;
 
 	*to_storage = strchr(target, '(') == NULL || sagaz_may_hold_secret(target);
 	if (!*to_storage)
-		return set_handler(writer,
-						   DatumGetObjectId(DirectFunctionCall1(regprocedurein,
-																CStringGetDatum(target))));
-	server = check_target(target);
+		return set_delivery_handler(writer,
+									DatumGetObjectId(DirectFunctionCall1(regprocedurein,
+																		 CStringGetDatum(target))));
+	server = check_delivery_target(target);
 	sagaz_binding_write(writer, true, server);
 	return server;
 }
 
 /* Write argument 5, NULL for what fits, into a row. */
 static void
-set_options(FunctionCallInfo fcinfo, SagazWriter *writer, bool to_storage)
+set_delivery_options(FunctionCallInfo fcinfo, SagazWriter *writer, bool to_storage)
 {
 	Datum		options = PG_ARGISNULL(5) ?
 		DirectFunctionCall1(jsonb_in, CStringGetDatum(to_storage ?
@@ -406,20 +406,20 @@ set_options(FunctionCallInfo fcinfo, SagazWriter *writer, bool to_storage)
 		PG_GETARG_DATUM(5);
 
 	if (!to_storage)
-		check_no_options(DatumGetJsonbP(options));
-	else if (check_target_options(DatumGetJsonbP(options),
-								  sagaz_text_argument(fcinfo, 1, "target")))
-		check_one_writer(sagaz_text_argument(fcinfo, 1, "target"),
-						 sagaz_text_argument(fcinfo, 2, "consumer_group"));
+		check_delivery_no_options(DatumGetJsonbP(options));
+	else if (check_delivery_target_options(DatumGetJsonbP(options),
+										   sagaz_text_argument(fcinfo, 1, "target")))
+		check_delivery_one_writer(sagaz_text_argument(fcinfo, 1, "target"),
+								  sagaz_text_argument(fcinfo, 2, "consumer_group"));
 	sagaz_writer_set(writer, delivery_options, options);
 }
 
 /* Write arguments 2 to 4, checked, into a row. */
 static void
-set_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
+set_delivery_columns(FunctionCallInfo fcinfo, SagazWriter *writer)
 {
 	SagazGroup	group;
-	int64		timeout = sagaz_interval_us(fcinfo, 4, "timeout");
+	int64		timeout = sagaz_interval_argument(fcinfo, 4, "timeout");
 
 	group.name = sagaz_text_argument(fcinfo, 2, "consumer_group");
 	if (strcmp(group.name, SAGAZ_DEFAULT_GROUP) != 0)
@@ -449,7 +449,7 @@ static void
 create_delivery(FunctionCallInfo fcinfo, bool by_text)
 {
 	bool		to_storage = false;
-	char	   *name = name_argument(fcinfo);
+	char	   *name = delivery_name_argument(fcinfo);
 	Oid			owner = GetUserId();
 	Datum		now = TimestampTzGetDatum(GetCurrentTimestamp());
 	Oid			object;
@@ -457,23 +457,23 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 
 	PreventCommandIfReadOnly("create_delivery()");
 	PreventCommandDuringRecovery("create_delivery()");
-	check_owner_can_log_in(owner);
+	check_delivery_owner_can_log_in(owner);
 	/* so that a copy of this database can be told from it */
-	sagaz_note_first_use();
+	sagaz_cluster_note_first_use();
 	if (by_text)
 		LockRelationOid(sagaz_relation_id("delivery"), ShareRowExclusiveLock);
 	writer = sagaz_writer_begin("delivery");
 	sagaz_writer_row(writer);
 	if (by_text)
-		object = set_target(fcinfo, writer, &to_storage);
+		object = set_delivery_target(fcinfo, writer, &to_storage);
 	else if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("handler must not be null")));
 	else
-		object = set_handler(writer, PG_GETARG_OID(1));
-	set_columns(fcinfo, writer);
-	set_options(fcinfo, writer, to_storage);
+		object = set_delivery_handler(writer, PG_GETARG_OID(1));
+	set_delivery_columns(fcinfo, writer);
+	set_delivery_options(fcinfo, writer, to_storage);
 	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
 	sagaz_writer_set(writer, delivery_owner,
 					 CStringGetTextDatum(GetUserNameFromId(owner, false)));
@@ -487,7 +487,7 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	sagaz_writer_end(writer);
 	sagaz_binding_tie(name, to_storage, object);
 	CommandCounterIncrement();
-	sagaz_deliveries_changed();
+	sagaz_wake_for_deliveries();
 	warn_without_worker();
 }
 
@@ -510,12 +510,12 @@ create_delivery_to_storage(FunctionCallInfo fcinfo)
 Datum
 sagaz_create_delivery_to_storage(PG_FUNCTION_ARGS)
 {
-	return sagaz_hiding_argument(fcinfo, 1, create_delivery_to_storage);
+	return sagaz_secrets_hide_argument(fcinfo, 1, create_delivery_to_storage);
 }
 
 /* The owner of a delivery may change it, and the owner of the extension. */
 static void
-check_may_change(const SagazDelivery *delivery)
+check_may_change_delivery(const SagazDelivery *delivery)
 {
 	Oid			owner = sagaz_delivery_owner(delivery);
 	Oid			extension = get_extension_oid("sagaz", false);
@@ -546,7 +546,7 @@ wait_for_worker(const char *name)
 		SagazWorkerSlot *slot;
 
 		LWLockAcquire(sagaz_workers_lock, LW_SHARED);
-		slot = sagaz_worker_slot(MyDatabaseId, name);
+		slot = sagaz_shared_worker_slot(MyDatabaseId, name);
 		busy = slot && slot->state == WORKER_DELIVERING &&
 			slot->pid != 0 && slot->pid != MyProcPid;
 		LWLockRelease(sagaz_workers_lock);
@@ -565,7 +565,7 @@ wait_for_worker(const char *name)
  * The scan is at its row.
  */
 static SagazScan *
-open_for_change(FunctionCallInfo fcinfo, const char *function, Snapshot *snapshot)
+open_delivery_for_change(FunctionCallInfo fcinfo, const char *function, Snapshot *snapshot)
 {
 	char	   *name = sagaz_text_argument(fcinfo, 0, "name");
 	SagazDelivery delivery;
@@ -575,21 +575,21 @@ open_for_change(FunctionCallInfo fcinfo, const char *function, Snapshot *snapsho
 	PreventCommandDuringRecovery(function);
 	(void) sagaz_lock_delivery(name, true, true);
 	*snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = scan_by_name(name, *snapshot);
+	scan = scan_deliveries_by_name(name, *snapshot);
 	if (!sagaz_scan_next(scan))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("delivery \"%s\" does not exist", name)));
 	sagaz_delivery_read(scan->slot, &delivery);
-	check_may_change(&delivery);
+	check_may_change_delivery(&delivery);
 	if (delivery.target)
 		wait_for_worker(name);
-	sagaz_deliveries_changed();
+	sagaz_wake_for_deliveries();
 	return scan;
 }
 
 static void
-close_changed(SagazScan *scan, SagazWriter *writer, Snapshot snapshot)
+close_changed_delivery(SagazScan *scan, SagazWriter *writer, Snapshot snapshot)
 {
 	sagaz_writer_end(writer);
 	sagaz_scan_end(scan);
@@ -619,7 +619,7 @@ warn_of_obstacle(const char *name)
  * it will run with these.  Returns the object.
  */
 static Oid
-confirm_object(SagazWriter *writer, const SagazDelivery *delivery)
+confirm_delivery_object(SagazWriter *writer, const SagazDelivery *delivery)
 {
 	bool		to_storage = delivery->target != NULL;
 	Oid			object = delivery->object_id;
@@ -639,9 +639,9 @@ confirm_object(SagazWriter *writer, const SagazDelivery *delivery)
 						to_storage ? delivery->target : delivery->handler),
 				 errhint("Create it anew, or drop the delivery.")));
 	if (to_storage)
-		(void) check_target(sagaz_binding_name(true, object));
+		(void) check_delivery_target(sagaz_binding_name(true, object));
 	else
-		check_handler(object, delivery->owner_id);
+		check_delivery_handler(object, delivery->owner_id);
 	sagaz_binding_write(writer, to_storage, object);
 	return object;
 }
@@ -651,7 +651,7 @@ Datum
 sagaz_pause_delivery(PG_FUNCTION_ARGS)
 {
 	Snapshot	snapshot;
-	SagazScan  *scan = open_for_change(fcinfo, "pause_delivery()", &snapshot);
+	SagazScan  *scan = open_delivery_for_change(fcinfo, "pause_delivery()", &snapshot);
 	SagazWriter *writer = sagaz_writer_begin("delivery");
 
 	if (sagaz_column_is_null(scan->slot, delivery_paused_at))
@@ -661,7 +661,7 @@ sagaz_pause_delivery(PG_FUNCTION_ARGS)
 						 TimestampTzGetDatum(GetCurrentTimestamp()));
 		sagaz_writer_update(writer, scan->slot, snapshot);
 	}
-	close_changed(scan, writer, snapshot);
+	close_changed_delivery(scan, writer, snapshot);
 	PG_RETURN_VOID();
 }
 
@@ -674,7 +674,7 @@ Datum
 sagaz_resume_delivery(PG_FUNCTION_ARGS)
 {
 	Snapshot	snapshot;
-	SagazScan  *scan = open_for_change(fcinfo, "resume_delivery()", &snapshot);
+	SagazScan  *scan = open_delivery_for_change(fcinfo, "resume_delivery()", &snapshot);
 	SagazWriter *writer = sagaz_writer_begin("delivery");
 	SagazDelivery delivery;
 	Oid			object = InvalidOid;
@@ -685,9 +685,9 @@ sagaz_resume_delivery(PG_FUNCTION_ARGS)
 	sagaz_writer_set(writer, delivery_confirmed_at,
 					 TimestampTzGetDatum(GetCurrentTimestamp()));
 	if (!delivery.paused && sagaz_binding_obstacle(&delivery))
-		object = confirm_object(writer, &delivery);
+		object = confirm_delivery_object(writer, &delivery);
 	sagaz_writer_update(writer, scan->slot, snapshot);
-	close_changed(scan, writer, snapshot);
+	close_changed_delivery(scan, writer, snapshot);
 	if (OidIsValid(object))
 		sagaz_binding_tie(delivery.name, delivery.target != NULL, object);
 	else
@@ -701,12 +701,12 @@ Datum
 sagaz_drop_delivery(PG_FUNCTION_ARGS)
 {
 	Snapshot	snapshot;
-	SagazScan  *scan = open_for_change(fcinfo, "drop_delivery()", &snapshot);
+	SagazScan  *scan = open_delivery_for_change(fcinfo, "drop_delivery()", &snapshot);
 	SagazWriter *writer = sagaz_writer_begin("delivery");
 
 	if (sagaz_writer_try_delete(writer, &scan->slot->tts_tid, snapshot) != TM_Ok)
 		elog(ERROR, "row of a delivery changed under its lock");
 	sagaz_binding_untie(sagaz_column_text(scan->slot, delivery_name));
-	close_changed(scan, writer, snapshot);
+	close_changed_delivery(scan, writer, snapshot);
 	PG_RETURN_VOID();
 }

@@ -24,7 +24,7 @@
 
 /* As it is when it arrives: nobody has tried it there. */
 static void
-forget_claim(SagazEvent *event)
+forget_claim_to_forward(SagazEvent *event)
 {
 	event->status = "pending";
 	event->claimed_at = 0;
@@ -49,7 +49,7 @@ sagaz_forward_read(SagazBatch *batch)
 		slot_getallattrs(slot);
 		records[count++].kind = SAGAZ_EVENT;
 		sagaz_event_of_columns(slot->tts_values, slot->tts_isnull, event);
-		forget_claim(event);
+		forget_claim_to_forward(event);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(batch->claim.rows);

@@ -66,7 +66,7 @@ sagaz_handler_prepare(SagazBatch *batch)
 
 /* Take the next claimed rows, up to so many, out of the tuplestore. */
 static int
-read_events(SagazBatch *batch, int max)
+read_events_to_handle(SagazBatch *batch, int max)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(batch->claim.row_type,
 													&TTSOpsMinimalTuple);
@@ -94,7 +94,7 @@ read_events(SagazBatch *batch, int max)
 
 /* A timeout that fired too late to stop the handler must stop nothing else. */
 static void
-disarm_timeout(void)
+disarm_handler_timeout(void)
 {
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	if (get_timeout_indicator(STATEMENT_TIMEOUT, true))
@@ -103,7 +103,7 @@ disarm_timeout(void)
 
 /* Call it whatever it returns: a SQL function of type void returns NULL. */
 static void
-invoke(FmgrInfo *function, ArrayType *events)
+invoke_handler(FmgrInfo *function, ArrayType *events)
 {
 	LOCAL_FCINFO(fcinfo, 1);
 
@@ -148,17 +148,17 @@ call_handler(Handler *handler, Datum *rows, int nrows, bool check, bool last)
 	handler->batch->called_at = GetCurrentTimestamp();
 	enable_timeout_after(STATEMENT_TIMEOUT,
 						 handler->batch->delivery->timeout_ms);
-	invoke(&handler->function, array);
+	invoke_handler(&handler->function, array);
 	if (check)
 		fire_deferred(!last);
-	disarm_timeout();
+	disarm_handler_timeout();
 	handler->batch->called_at = 0;
 	PopActiveSnapshot();
 	AtEOXact_GUC(false, settings);
 }
 
 static int
-collect(const SagazBatch *batch, int first, int end, Datum *rows)
+collect_for_handler(const SagazBatch *batch, int first, int end, Datum *rows)
 {
 	int			nrows = 0;
 
@@ -221,7 +221,7 @@ try_handler(Handler *handler, Datum *rows, int nrows, SagazCare *blame)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
-		disarm_timeout();
+		disarm_handler_timeout();
 		*blame = sagaz_handler_blame(handler->batch, error);
 		handler->batch->called_at = 0;
 		RollbackAndReleaseCurrentSubTransaction();
@@ -234,7 +234,7 @@ try_handler(Handler *handler, Datum *rows, int nrows, SagazCare *blame)
 
 /* The handler failed on one event: in an ordered group its saga waits. */
 static void
-set_failed(SagazBatch *batch, int failed, const char *error)
+set_handler_failed(SagazBatch *batch, int failed, const char *error)
 {
 	SagazHanded *event = &batch->events[failed];
 
@@ -260,7 +260,7 @@ deliver_part(Handler *handler, int first, int end)
 {
 	SagazBatch *batch = handler->batch;
 	Datum	   *rows = palloc((end - first) * sizeof(Datum));
-	int			nrows = collect(batch, first, end, rows);
+	int			nrows = collect_for_handler(batch, first, end, rows);
 	SagazCare	blame = CARE_NONE;
 	ErrorData  *error;
 
@@ -275,11 +275,11 @@ deliver_part(Handler *handler, int first, int end)
 	if (end - first > 1)
 		deliver_parts(handler, first, end, blame);
 	else if (blame == CARE_SINGLY)
-		set_failed(batch, first,
-				   psprintf("the handler did not end within %d ms",
-							batch->delivery->timeout_ms));
+		set_handler_failed(batch, first,
+						   psprintf("the handler did not end within %d ms",
+									batch->delivery->timeout_ms));
 	else
-		set_failed(batch, first, error->message);
+		set_handler_failed(batch, first, error->message);
 }
 
 /* Deliver the events from first up to end, in halves or one by one. */
@@ -293,7 +293,7 @@ deliver_parts(Handler *handler, int first, int end, SagazCare care)
 }
 
 static void
-mark_failures(SagazBatch *batch)
+mark_handler_failures(SagazBatch *batch)
 {
 	for (int i = 0; i < batch->count; i++)
 	{
@@ -312,7 +312,7 @@ mark_failures(SagazBatch *batch)
 
 /* Whatever was not marked as failed, or held back, is sent. */
 static void
-finish(SagazBatch *batch)
+finish_handled(SagazBatch *batch)
 {
 	TimestampTz until;
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
@@ -334,12 +334,12 @@ deliver_plainly(Handler *handler, int at_once)
 	MemoryContext outer = MemoryContextSwitchTo(part);
 	int			done = 0;
 
-	while (read_events(batch, at_once) > 0)
+	while (read_events_to_handle(batch, at_once) > 0)
 	{
 		Datum	   *rows = palloc(batch->count * sizeof(Datum));
 
 		done += batch->count;
-		call_handler(handler, rows, collect(batch, 0, batch->count, rows),
+		call_handler(handler, rows, collect_for_handler(batch, 0, batch->count, rows),
 					 done >= batch->claim.picked, true);
 		MemoryContextReset(part);
 	}
@@ -348,7 +348,7 @@ deliver_plainly(Handler *handler, int at_once)
 }
 
 static int
-compare_places(const void *a, const void *b)
+compare_handled_places(const void *a, const void *b)
 {
 	int64		x = ((const SagazHanded *) a)->seq;
 	int64		y = ((const SagazHanded *) b)->seq;
@@ -362,7 +362,7 @@ compare_places(const void *a, const void *b)
  * scheduled events of a saga may come in another order.
  */
 static void
-sort_by_place(SagazBatch *batch)
+sort_handled_by_place(SagazBatch *batch)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 
@@ -370,15 +370,15 @@ sort_by_place(SagazBatch *batch)
 	{
 		SagazHanded *event = &batch->events[i];
 		SagazScan  *log = NULL;
-		TupleTableSlot *slot = sagaz_event_fetch(&log, event->event_id, snapshot);
+		TupleTableSlot *slot = sagaz_place_fetch_event(&log, event->event_id, snapshot);
 
 		if (slot == NULL)
-			sagaz_no_such_event(event->event_id);
+			sagaz_mark_no_such_event(event->event_id);
 		event->seq = DatumGetInt64(sagaz_column(slot, outbox_seq));
 		sagaz_scan_end(log);
 	}
 	UnregisterSnapshot(snapshot);
-	qsort(batch->events, batch->count, sizeof(SagazHanded), compare_places);
+	qsort(batch->events, batch->count, sizeof(SagazHanded), compare_handled_places);
 }
 
 static void
@@ -386,11 +386,11 @@ deliver_carefully(Handler *handler, SagazCare care)
 {
 	SagazBatch *batch = handler->batch;
 
-	(void) read_events(batch, batch->claim.picked);
+	(void) read_events_to_handle(batch, batch->claim.picked);
 	if (batch->claim.group.ordered)
-		sort_by_place(batch);
+		sort_handled_by_place(batch);
 	deliver_parts(handler, 0, batch->count, care);
-	mark_failures(batch);
+	mark_handler_failures(batch);
 }
 
 /*
@@ -408,5 +408,5 @@ sagaz_handler_deliver(SagazBatch *batch, SagazCare care, int at_once)
 	else
 		deliver_carefully(&handler, care);
 	tuplestore_end(batch->claim.rows);
-	finish(batch);
+	finish_handled(batch);
 }

@@ -61,7 +61,7 @@ static TimestampTz next_action;
 static TimestampTz complained_at = 0;
 
 static void
-act_at(TimestampTz when)
+launcher_act_at(TimestampTz when)
 {
 	next_action = Min(next_action, when);
 }
@@ -97,7 +97,7 @@ is_named(const char *database)
 
 /* The databases that may be looked into; templates are not. */
 static List *
-read_databases(void)
+launcher_read_databases(void)
 {
 	MemoryContext outer = CurrentMemoryContext;
 	List	   *databases = NIL;
@@ -131,7 +131,7 @@ read_databases(void)
 }
 
 static void
-append_look(Look *look)
+launcher_append_look(Look *look)
 {
 	MemoryContext outer = MemoryContextSwitchTo(TopMemoryContext);
 
@@ -140,7 +140,7 @@ append_look(Look *look)
 }
 
 static void
-add_look(Oid database, bool told)
+launcher_add_look(Oid database, bool told)
 {
 	ListCell   *cell;
 	Look	   *look;
@@ -161,7 +161,7 @@ add_look(Oid database, bool told)
 	look = MemoryContextAllocZero(TopMemoryContext, sizeof(Look));
 	look->database = database;
 	look->told = told;
-	append_look(look);
+	launcher_append_look(look);
 }
 
 /* Workers of databases that are gone, or not named any more, shall end. */
@@ -185,7 +185,7 @@ stop_workers_elsewhere(List *databases)
 
 /* Make a list of what to look into, from what sessions have told. */
 static void
-note_changes(void)
+launcher_note_changes(void)
 {
 	Oid			changed[SAGAZ_MAX_CHANGED];
 	int			nchanged;
@@ -208,7 +208,7 @@ note_changes(void)
 	if (!all && nchanged == 0)
 		return;
 
-	databases = read_databases();
+	databases = launcher_read_databases();
 	stop_workers_elsewhere(databases);
 	foreach(cell, databases)
 	{
@@ -217,14 +217,14 @@ note_changes(void)
 		for (int i = 0; i < nchanged; i++)
 			wanted = wanted || changed[i] == lfirst_oid(cell);
 		if (wanted)
-			add_look(lfirst_oid(cell), true);
+			launcher_add_look(lfirst_oid(cell), true);
 	}
 }
 
 /* Register a process; false if max_worker_processes leaves none. */
 static bool
-start_process(const char *type, const char *name, const char *function,
-			  Datum argument, BackgroundWorkerHandle **handle)
+launch_process(const char *type, const char *name, const char *function,
+			   Datum argument, BackgroundWorkerHandle **handle)
 {
 	BackgroundWorker worker = {0};
 	MemoryContext outer = MemoryContextSwitchTo(TopMemoryContext);
@@ -243,7 +243,7 @@ start_process(const char *type, const char *name, const char *function,
 	MemoryContextSwitchTo(outer);
 	sagaz_workers->no_process = !started;
 	if (!started)
-		act_at(GetCurrentTimestamp() + PROCESS_RETRY_MS * INT64CONST(1000));
+		launcher_act_at(GetCurrentTimestamp() + PROCESS_RETRY_MS * INT64CONST(1000));
 	return started;
 }
 
@@ -261,7 +261,7 @@ complain_of_processes(void)
 
 /* Has the look that is under way ended?  Then take it off the list. */
 static void
-end_look(void)
+launcher_end_look(void)
 {
 	Look	   *look = linitial(looks);
 	pid_t		pid;
@@ -273,13 +273,13 @@ end_look(void)
 	if (sagaz_workers->looked != look->database)
 	{
 		/* the database went away, or something else went wrong */
-		if (list_member_oid(read_databases(), look->database))
+		if (list_member_oid(launcher_read_databases(), look->database))
 		{
 			look->not_before = GetCurrentTimestamp() +
 				(LOOK_RETRY_MS << Min(look->tries, MAX_LOOK_DOUBLINGS)) * INT64CONST(1000);
 			look->tries++;
 			looks = list_delete_first(looks);
-			append_look(look);
+			launcher_append_look(look);
 			return;
 		}
 	}
@@ -289,7 +289,7 @@ end_look(void)
 
 /* Start to look into the next database. */
 static void
-begin_look(void)
+launcher_begin_look(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -299,38 +299,38 @@ begin_look(void)
 		bool		closed;
 
 		LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
-		closed = sagaz_database_is_closed(look->database);
+		closed = sagaz_shared_is_closed(look->database);
 		sagaz_workers->looked = InvalidOid;
 		sagaz_workers->look_is_told = look->told;
 		LWLockRelease(sagaz_workers_lock);
 		if (!closed && look->not_before <= now)
 		{
-			if (!start_process("sagaz look", "sagaz look", "sagaz_look_main",
-							   ObjectIdGetDatum(look->database), &look_handle))
+			if (!launch_process("sagaz look", "sagaz look", "sagaz_look_main",
+								ObjectIdGetDatum(look->database), &look_handle))
 				complain_of_processes();
 			return;
 		}
 		/* one that is closed now is named again when it opens */
 		if (!closed)
-			act_at(look->not_before);
+			launcher_act_at(look->not_before);
 		looks = list_delete_first(looks);
 		if (!closed)
-			append_look(look);
+			launcher_append_look(look);
 	}
 }
 
 static void
-look_into_databases(void)
+launcher_look_into_databases(void)
 {
 	if (look_handle)
-		end_look();
+		launcher_end_look();
 	if (look_handle == NULL && looks != NIL)
-		begin_look();
+		launcher_begin_look();
 }
 
 /* A worker that was registered, and may have failed to come up. */
 static void
-check_start(int i)
+launcher_check_start(int i)
 {
 	SagazWorkerSlot *slot = &sagaz_workers->slots[i];
 	TimestampTz limit = slot->started_at + START_TIMEOUT_MS * INT64CONST(1000);
@@ -341,18 +341,18 @@ check_start(int i)
 		lost = GetBackgroundWorkerPid(handles[i], &pid) == BGWH_STOPPED;
 	else
 		lost = GetCurrentTimestamp() >= limit;
-	act_at(limit);
+	launcher_act_at(limit);
 	if (!lost)
 		return;
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	if (slot->state == WORKER_STARTING && slot->pid == 0)
-		sagaz_slot_ended(slot);
+		sagaz_process_ended(slot);
 	LWLockRelease(sagaz_workers_lock);
 }
 
 /* False if there is no process for it. */
 static bool
-start_worker(int i)
+launch_worker(int i)
 {
 	SagazWorkerSlot *slot = &sagaz_workers->slots[i];
 	char	   *name = psprintf("sagaz delivery %s", NameStr(slot->name));
@@ -363,7 +363,7 @@ start_worker(int i)
 	handles[i] = NULL;
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	ready = slot->wanted && slot->pid == 0 &&
-		!sagaz_database_is_closed(slot->database);
+		!sagaz_shared_is_closed(slot->database);
 	slot->wait = WAIT_NONE;
 	if (ready)
 	{
@@ -373,8 +373,8 @@ start_worker(int i)
 	LWLockRelease(sagaz_workers_lock);
 	if (!ready)
 		return true;
-	if (start_process("sagaz worker", name, "sagaz_worker_main",
-					  Int32GetDatum(i), &handles[i]))
+	if (launch_process("sagaz worker", name, "sagaz_worker_main",
+					   Int32GetDatum(i), &handles[i]))
 		return true;
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	slot->state = WORKER_NONE;
@@ -390,7 +390,7 @@ start_workers(void)
 	int			next;
 
 	while ((next = sagaz_shares_next()) >= 0)
-		if (!start_worker(next))
+		if (!launch_worker(next))
 			break;
 	if (!sagaz_shares_wait())
 		return;
@@ -400,7 +400,7 @@ start_workers(void)
 
 /* Free the slot of a delivery that is no more; another may wait for it. */
 static void
-free_slot(SagazWorkerSlot *slot)
+launcher_free_slot(SagazWorkerSlot *slot)
 {
 	bool		awaited = false;
 
@@ -412,11 +412,11 @@ free_slot(SagazWorkerSlot *slot)
 	}
 	LWLockRelease(sagaz_workers_lock);
 	if (awaited)
-		sagaz_all_databases_changed();
+		sagaz_shared_all_changed();
 }
 
 static void
-tend_workers(void)
+launcher_tend_workers(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
@@ -427,29 +427,29 @@ tend_workers(void)
 		if (!OidIsValid(slot->database))
 			continue;
 		if (slot->state == WORKER_STARTING)
-			check_start(i);
+			launcher_check_start(i);
 		if (slot->state != WORKER_NONE)
 			continue;
 		if (!slot->exists)
-			free_slot(slot);
+			launcher_free_slot(slot);
 		else if (slot->look_first)
-			add_look(slot->database, false);
+			launcher_add_look(slot->database, false);
 		else if (slot->wanted && slot->not_before > now)
-			act_at(slot->not_before);
+			launcher_act_at(slot->not_before);
 	}
 	start_workers();
 }
 
 static void
-reload(void)
+launcher_reload(void)
 {
 	ConfigReloadPending = false;
 	ProcessConfigFile(PGC_SIGHUP);
-	sagaz_all_databases_changed();
+	sagaz_shared_all_changed();
 }
 
 static void
-attach(void)
+attach_launcher(void)
 {
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	sagaz_workers->launcher = MyLatch;
@@ -472,18 +472,18 @@ sagaz_launcher_main(Datum main_arg)
 									 sizeof(BackgroundWorkerHandle *));
 	work = AllocSetContextCreate(TopMemoryContext, "sagaz launcher",
 								 ALLOCSET_DEFAULT_SIZES);
-	attach();
+	attach_launcher();
 	for (;;)
 	{
 		ResetLatch(MyLatch);
 		sagaz_process_interrupts(1);
 		if (ConfigReloadPending)
-			reload();
+			launcher_reload();
 		MemoryContextSwitchTo(work);
 		next_action = PG_INT64_MAX;
-		note_changes();
-		tend_workers();
-		look_into_databases();
+		launcher_note_changes();
+		launcher_tend_workers();
+		launcher_look_into_databases();
 		MemoryContextReset(work);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		sagaz_process_sleep(next_action, true);

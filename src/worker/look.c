@@ -46,7 +46,7 @@ end_look(int code, Datum arg)
 	sagaz_workers->looking = InvalidOid;
 	sagaz_workers->look_pid = 0;
 	LWLockRelease(sagaz_workers_lock);
-	sagaz_launcher_wake();
+	sagaz_shared_wake_launcher();
 }
 
 /* Say that this process looks; false if the database is closed. */
@@ -56,7 +56,7 @@ begin_look(Oid database)
 	bool		closed;
 
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
-	closed = sagaz_database_is_closed(database);
+	closed = sagaz_shared_is_closed(database);
 	if (!closed)
 	{
 		sagaz_workers->looking = database;
@@ -125,7 +125,7 @@ find_deliveries(void)
 }
 
 static SagazWorkerSlot *
-take_slot(const char *name)
+look_take_slot(const char *name)
 {
 	for (int i = 0; i < sagaz_workers->nslots; i++)
 	{
@@ -173,12 +173,12 @@ heed_crashes(SagazWorkerSlot *slot)
  * that it has, but takes none.
  */
 static void
-set_slot(const FoundDelivery *found, bool granted)
+look_set_slot(const FoundDelivery *found, bool granted)
 {
-	SagazWorkerSlot *slot = sagaz_worker_slot(MyDatabaseId, found->name);
+	SagazWorkerSlot *slot = sagaz_shared_worker_slot(MyDatabaseId, found->name);
 
 	if (slot == NULL && (granted || !found->wanted))
-		slot = take_slot(found->name);
+		slot = look_take_slot(found->name);
 	if (slot == NULL)
 	{
 		sagaz_workers->no_slot = sagaz_workers->no_slot || granted;
@@ -200,7 +200,7 @@ set_slot(const FoundDelivery *found, bool granted)
 static bool
 runs(const FoundDelivery *found)
 {
-	SagazWorkerSlot *slot = sagaz_worker_slot(MyDatabaseId, found->name);
+	SagazWorkerSlot *slot = sagaz_shared_worker_slot(MyDatabaseId, found->name);
 
 	return slot && slot->exists && slot->wanted;
 }
@@ -219,7 +219,7 @@ grant(List *deliveries, bool running, int left)
 		const FoundDelivery *found = lfirst(cell);
 
 		if (found->wanted && runs(found) == running)
-			set_slot(found, left-- > 0);
+			look_set_slot(found, left-- > 0);
 	}
 	return Max(left, 0);
 }
@@ -240,7 +240,7 @@ is_found(List *deliveries, const char *name)
  * without the lock, so it is false only where it stays so.
  */
 static void
-set_slots(List *deliveries)
+look_set_slots(List *deliveries)
 {
 	bool		no_slot;
 	int			left;
@@ -263,7 +263,7 @@ set_slots(List *deliveries)
 	(void) grant(deliveries, false, left);
 	foreach(cell, deliveries)
 		if (!((FoundDelivery *) lfirst(cell))->wanted)
-			set_slot(lfirst(cell), false);
+			look_set_slot(lfirst(cell), false);
 	no_slot = sagaz_workers->no_slot;
 	sagaz_workers->looked = MyDatabaseId;
 	LWLockRelease(sagaz_workers_lock);
@@ -295,7 +295,7 @@ sagaz_look_main(Datum main_arg)
 	sagaz_process_settings();
 	sagaz_process_begin();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	set_slots(has_deliveries() ? find_deliveries() : NIL);
+	look_set_slots(has_deliveries() ? find_deliveries() : NIL);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	proc_exit(0);

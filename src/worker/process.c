@@ -100,7 +100,7 @@ sagaz_process_sleep(TimestampTz until, bool wake)
  * and again as soon as it is started is started ever later.
  */
 void
-sagaz_slot_ended(SagazWorkerSlot *slot)
+sagaz_process_ended(SagazWorkerSlot *slot)
 {
 	TimestampTz now = GetCurrentTimestamp();
 

@@ -39,7 +39,7 @@ is_ready(const SagazWorkerSlot *slot, TimestampTz now)
 {
 	return OidIsValid(slot->database) && slot->exists && slot->wanted &&
 		slot->state == WORKER_NONE && !slot->look_first &&
-		slot->not_before <= now && !sagaz_database_is_closed(slot->database);
+		slot->not_before <= now && !sagaz_shared_is_closed(slot->database);
 }
 
 /* Processes of a database, a role, or, with InvalidOid for both, of all. */
@@ -227,7 +227,7 @@ sagaz_shares_read(const char *delivery)
 	if (sagaz_workers == NULL)
 		return copy;
 	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
-	slot = sagaz_worker_slot(MyDatabaseId, delivery);
+	slot = sagaz_shared_worker_slot(MyDatabaseId, delivery);
 	if (slot && slot->exists)
 		copy = *slot;
 	else

@@ -56,13 +56,13 @@ typedef struct Work
 } Work;
 
 static bool
-is_after(SagazStreamId a, SagazStreamId b)
+stream_is_after(SagazStreamId a, SagazStreamId b)
 {
 	return a.ms > b.ms || (a.ms == b.ms && a.seq > b.seq);
 }
 
 static SagazStreamId
-last_id(const SagazStreamRow *row)
+last_stream_id(const SagazStreamRow *row)
 {
 	SagazStreamId id = {row->ms, row->count - 1};
 
@@ -95,8 +95,8 @@ sagaz_stream_prepare(const SagazStream *stream, SagazClaim *claim)
  * what became of them; retention may have removed some.
  */
 static void
-add_row(Work *work, const SagazStreamRow *row, const SagazReceipts *receipts,
-		Snapshot snapshot)
+add_stream_row(Work *work, const SagazStreamRow *row, const SagazReceipts *receipts,
+			   Snapshot snapshot)
 {
 	SagazScan  *scan = NULL;
 	int			size = work->count + row->count;
@@ -116,7 +116,7 @@ add_row(Work *work, const SagazStreamRow *row, const SagazReceipts *receipts,
 		work->ids[work->count++].seq = i;
 		if (receipts->nseqs > 0 &&
 			bsearch(&row->seqs[i], receipts->seqs, receipts->nseqs,
-					sizeof(int64), sagaz_compare_seqs))
+					sizeof(int64), sagaz_receipt_compare_seqs))
 			continue;
 		sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, row->lane);
 		sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, row->seqs[i]);
@@ -141,8 +141,8 @@ add_row(Work *work, const SagazStreamRow *row, const SagazReceipts *receipts,
  * to be claimed again, so a look at some of the rows below ms is enough.
  */
 static int64
-find_earlier_tries(const SagazStream *stream, int16 group_no, int64 ms,
-				   Snapshot snapshot)
+find_earlier_stream_tries(const SagazStream *stream, int16 group_no, int64 ms,
+						  Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_stream_scan_back(group_no, ms, snapshot);
 	SagazStreamRow row;
@@ -165,8 +165,8 @@ find_earlier_tries(const SagazStream *stream, int16 group_no, int64 ms,
  * elsewhere.
  */
 static bool
-find_lost(SagazStream *stream, const SagazDelivery *delivery, int16 group_no,
-		  Work *work, Snapshot snapshot)
+find_lost_of_stream(SagazStream *stream, const SagazDelivery *delivery, int16 group_no,
+					Work *work, Snapshot snapshot)
 {
 	int64		from = Max((int64) stream->end.ms, stream->passed_ms + 1);
 	SagazScan  *scan = sagaz_stream_scan_from(group_no, from, snapshot);
@@ -178,22 +178,22 @@ find_lost(SagazStream *stream, const SagazDelivery *delivery, int16 group_no,
 	while (!found &&
 		   sagaz_stream_scan_next(scan, stream->worker_id, snapshot, &row))
 		found = row.closed_by == RECEIPT_SENT &&
-			is_after(last_id(&row), stream->end) &&
+			stream_is_after(last_stream_id(&row), stream->end) &&
 			row.claimed_at >= delivery->created_at &&
-			sagaz_epoch_of(cluster, row.seqs[0]) == cluster->epoch;
+			sagaz_cluster_epoch(cluster, row.seqs[0]) == cluster->epoch;
 	sagaz_scan_end(scan);
 	if (!found)
 		return false;
 	work->ms = row.ms;
 	sagaz_receipts_read(row.batch_id, snapshot, &receipts);
-	add_row(work, &row, &receipts, snapshot);
-	work->from_ms = find_earlier_tries(stream, group_no, row.ms, snapshot);
+	add_stream_row(work, &row, &receipts, snapshot);
+	work->from_ms = find_earlier_stream_tries(stream, group_no, row.ms, snapshot);
 	return true;
 }
 
 /* Others must not take an open batch over while its outcome is unknown. */
 static void
-keep_lease(const SagazStream *stream, int16 group_no, Snapshot snapshot)
+keep_streamed_lease(const SagazStream *stream, int16 group_no, Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_stream_scan_back(group_no, PG_INT64_MAX, snapshot);
 	int64		lasts = (int64) sagaz_claim_timeout * 1000;
@@ -204,17 +204,17 @@ keep_lease(const SagazStream *stream, int16 group_no, Snapshot snapshot)
 	if (sagaz_stream_scan_next(scan, stream->worker_id, snapshot, &row) &&
 		row.closed_by == 0)
 	{
-		sagaz_lease_open(row.batch_id, stream->worker_id, &lease);
-		if (sagaz_lease_end(lease.claimed_at, lease.receipts.until) < now + lasts / 2)
+		sagaz_batch_lease_open(row.batch_id, stream->worker_id, &lease);
+		if (sagaz_batch_lease_end(lease.claimed_at, lease.receipts.until) < now + lasts / 2)
 			sagaz_receipt_extend(row.batch_id, now + lasts);
-		sagaz_lease_done(&lease);
+		sagaz_batch_lease_done(&lease);
 	}
 	sagaz_scan_end(scan);
 }
 
 /* Before the stream is asked, which may take its time or fail. */
 static void
-prepare_look(const SagazStream *stream, const SagazDelivery *delivery)
+prepare_stream_look(const SagazStream *stream, const SagazDelivery *delivery)
 {
 	Snapshot	snapshot;
 	SagazGroup	group;
@@ -222,13 +222,13 @@ prepare_look(const SagazStream *stream, const SagazDelivery *delivery)
 	if (!sagaz_group_find(delivery->consumer_group, &group))
 		return;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	keep_lease(stream, group.no, snapshot);
+	keep_streamed_lease(stream, group.no, snapshot);
 	UnregisterSnapshot(snapshot);
 }
 
 /* The rows of the newest batch if it is open; true if so. */
 static bool
-find_open(const SagazStream *stream, int16 group_no, Work *work, Snapshot snapshot)
+find_open_of_stream(const SagazStream *stream, int16 group_no, Work *work, Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_stream_scan_back(group_no, PG_INT64_MAX, snapshot);
 	SagazStreamRow row;
@@ -248,19 +248,19 @@ find_open(const SagazStream *stream, int16 group_no, Work *work, Snapshot snapsh
 	if (rows == NIL)
 		return false;
 	work->batch_id = ((SagazStreamRow *) linitial(rows))->batch_id;
-	sagaz_lease_open(work->batch_id, stream->worker_id, &lease);
+	sagaz_batch_lease_open(work->batch_id, stream->worker_id, &lease);
 	foreach(cell, rows)
-		add_row(work, lfirst(cell), &lease.receipts, snapshot);
+		add_stream_row(work, lfirst(cell), &lease.receipts, snapshot);
 	work->from_ms =
-		find_earlier_tries(stream, group_no,
-						   ((SagazStreamRow *) linitial(rows))->ms, snapshot);
-	sagaz_lease_done(&lease);
+		find_earlier_stream_tries(stream, group_no,
+								  ((SagazStreamRow *) linitial(rows))->ms, snapshot);
+	sagaz_batch_lease_done(&lease);
 	return true;
 }
 
 /* What there is to do next, the earliest first; false if there is nothing. */
 static bool
-find_work(SagazStream *stream, const SagazDelivery *delivery, Work *work)
+find_stream_work(SagazStream *stream, const SagazDelivery *delivery, Work *work)
 {
 	Snapshot	snapshot;
 	SagazGroup	group;
@@ -269,10 +269,10 @@ find_work(SagazStream *stream, const SagazDelivery *delivery, Work *work)
 	if (!sagaz_group_find(delivery->consumer_group, &group))
 		return false;
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	found = find_lost(stream, delivery, group.no, work, snapshot) ||
-		find_open(stream, group.no, work, snapshot);
+	found = find_lost_of_stream(stream, delivery, group.no, work, snapshot) ||
+		find_open_of_stream(stream, group.no, work, snapshot);
 	stream->sure = !found &&
-		find_earlier_tries(stream, group.no, PG_INT64_MAX, snapshot) == PG_INT64_MAX;
+		find_earlier_stream_tries(stream, group.no, PG_INT64_MAX, snapshot) == PG_INT64_MAX;
 	UnregisterSnapshot(snapshot);
 	return found;
 }
@@ -281,19 +281,19 @@ find_work(SagazStream *stream, const SagazDelivery *delivery, Work *work)
 /* What is in the stream */
 
 static int
-compare_entries(const void *a, const void *b)
+compare_stream_entries(const void *a, const void *b)
 {
 	return strcmp(((const SagazStreamEntry *) a)->event_id,
 				  ((const SagazStreamEntry *) b)->event_id);
 }
 
 static const SagazStreamEntry *
-find_entry(const SagazStreamEntry *entries, int count, const char *event_id)
+find_stream_entry(const SagazStreamEntry *entries, int count, const char *event_id)
 {
 	SagazStreamEntry key = {{0, 0}, unconstify(char *, event_id)};
 
 	return count == 0 ? NULL : bsearch(&key, entries, count,
-									   sizeof(SagazStreamEntry), compare_entries);
+									   sizeof(SagazStreamEntry), compare_stream_entries);
 }
 
 /*
@@ -302,8 +302,8 @@ find_entry(const SagazStreamEntry *entries, int count, const char *event_id)
  * stream's end, if that has such an id and not another's entry.
  */
 static int
-count_used(const SagazStream *stream, const Work *work,
-		   const SagazStreamEntry *entries, int count, bool end_is_others)
+count_used_of_stream(const SagazStream *stream, const Work *work,
+					 const SagazStreamEntry *entries, int count, bool end_is_others)
 {
 	for (int i = work->count; i > 0; i--)
 	{
@@ -311,12 +311,12 @@ count_used(const SagazStream *stream, const Work *work,
 		const SagazRecord *record = &work->records[i - 1];
 		const SagazStreamEntry *entry;
 
-		if (is_after(id, stream->end))
+		if (stream_is_after(id, stream->end))
 			continue;
-		if (!is_after(stream->end, id) && !end_is_others)
+		if (!stream_is_after(stream->end, id) && !end_is_others)
 			return i;
 		entry = record->event.event_id == NULL ? NULL :
-			find_entry(entries, count, record->event.event_id);
+			find_stream_entry(entries, count, record->event.event_id);
 		if (entry && entry->id.ms == id.ms && entry->id.seq == id.seq)
 			return i;
 	}
@@ -325,7 +325,7 @@ count_used(const SagazStream *stream, const Work *work,
 
 /* Is the last entry none of the events that should be there? */
 static bool
-is_others(const Work *work, const SagazStreamEntry *entry)
+stream_entry_is_others(const Work *work, const SagazStreamEntry *entry)
 {
 	for (int i = 0; i < work->count; i++)
 		if (work->ids[i].ms == entry->id.ms && work->ids[i].seq == entry->id.seq)
@@ -336,7 +336,7 @@ is_others(const Work *work, const SagazStreamEntry *entry)
 
 /* Leave in the work only what is to be added. */
 static void
-drop_what_is_there(const SagazStream *stream, SagazStore *store, Work *work)
+drop_what_stream_has(const SagazStream *stream, SagazStore *store, Work *work)
 {
 	SagazStreamId from = {work->from_ms, 0};
 	SagazStreamEntry *entries = NULL;
@@ -354,14 +354,14 @@ drop_what_is_there(const SagazStream *stream, SagazStore *store, Work *work)
 		foreach(cell, read)
 			entries[count++] = *(SagazStreamEntry *) lfirst(cell);
 		if (count > 0)
-			end_is_others = is_others(work, &entries[count - 1]);
+			end_is_others = stream_entry_is_others(work, &entries[count - 1]);
 		if (count > 1)
-			qsort(entries, count, sizeof(SagazStreamEntry), compare_entries);
+			qsort(entries, count, sizeof(SagazStreamEntry), compare_stream_entries);
 	}
-	used = count_used(stream, work, entries, count, end_is_others);
+	used = count_used_of_stream(stream, work, entries, count, end_is_others);
 	for (int i = used; i < work->count; i++)
 		if (work->records[i].event.event_id &&
-			!find_entry(entries, count, work->records[i].event.event_id))
+			!find_stream_entry(entries, count, work->records[i].event.event_id))
 		{
 			work->records[kept] = work->records[i];
 			work->ids[kept++] = work->ids[i];
@@ -374,8 +374,8 @@ drop_what_is_there(const SagazStream *stream, SagazStore *store, Work *work)
 
 /* To be looked at anew if the stream's end is not where it was. */
 static void
-append(SagazStream *stream, SagazStore *store, SagazRecord *records,
-	   const SagazStreamId *ids, int count)
+append_to_stream(SagazStream *stream, SagazStore *store, SagazRecord *records,
+				 const SagazStreamId *ids, int count)
 {
 	if (!store->backend->stream_append(store, stream->end, records, ids, count))
 		ereport(ERROR,
@@ -390,12 +390,12 @@ append(SagazStream *stream, SagazStore *store, SagazRecord *records,
  * stream's end, which only others that write to it can cause.
  */
 static bool
-do_work(SagazStream *stream, SagazStore *store, Work *work)
+do_stream_work(SagazStream *stream, SagazStore *store, Work *work)
 {
-	drop_what_is_there(stream, store, work);
+	drop_what_stream_has(stream, store, work);
 	if (work->count == 0)
 		return true;
-	if (!is_after(work->ids[0], stream->end))
+	if (!stream_is_after(work->ids[0], stream->end))
 		return false;
 	if (work->batch_id == 0)
 		ereport(LOG,
@@ -403,12 +403,12 @@ do_work(SagazStream *stream, SagazStore *store, Work *work)
 						store->name, work->count),
 				 errdetail("The first is " UINT64_FORMAT "-" UINT64_FORMAT ".",
 						   work->ids[0].ms, work->ids[0].seq)));
-	append(stream, store, work->records, work->ids, work->count);
+	append_to_stream(stream, store, work->records, work->ids, work->count);
 	return true;
 }
 
 static int
-finish(const SagazStream *stream, int64 batch_id)
+finish_streamed(const SagazStream *stream, int64 batch_id)
 {
 	int			events;
 
@@ -420,7 +420,7 @@ finish(const SagazStream *stream, int64 batch_id)
 
 /* None of the rest was added, or can be: it is claimed anew, with higher ids. */
 static void
-release(const SagazStream *stream, int64 batch_id)
+release_streamed(const SagazStream *stream, int64 batch_id)
 {
 	sagaz_process_begin();
 	(void) sagaz_batch_release(batch_id, stream->worker_id,
@@ -429,7 +429,7 @@ release(const SagazStream *stream, int64 batch_id)
 }
 
 static void
-check_end(const SagazStore *store, SagazStreamId end)
+check_stream_end(const SagazStore *store, SagazStreamId end)
 {
 	if (end.ms >= PG_INT64_MAX / 2)
 		ereport(ERROR,
@@ -458,7 +458,7 @@ sagaz_stream_look(SagazStream *stream, const SagazDelivery *delivery)
 	int			finished = 0;
 
 	stream->looked = stream->sure = false;
-	prepare_look(stream, delivery);
+	prepare_stream_look(stream, delivery);
 	sagaz_binding_storage(delivery, &storage);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
@@ -466,14 +466,14 @@ sagaz_stream_look(SagazStream *stream, const SagazDelivery *delivery)
 	store = sagaz_storage_open(&storage, delivery->target, SAGAZ_EVENT);
 	end = store->backend->stream_end(store);
 	sagaz_forward_end();
-	check_end(store, end);
-	if (is_after(stream->end, end))
+	check_stream_end(store, end);
+	if (stream_is_after(stream->end, end))
 		stream->passed_ms = 0;
 	stream->end = end;
 
 	sagaz_process_begin();
 	MemoryContextSwitchTo(context);
-	found = find_work(stream, delivery, &work);
+	found = find_stream_work(stream, delivery, &work);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
 	if (!found)
@@ -483,21 +483,21 @@ sagaz_stream_look(SagazStream *stream, const SagazDelivery *delivery)
 		return 0;
 	}
 	sagaz_forward_begin(delivery->timeout_ms);
-	found = do_work(stream, store, &work);
+	found = do_stream_work(stream, store, &work);
 	sagaz_forward_end();
 	if (work.batch_id == 0)
 		stream->passed_ms = work.ms;
 	else if (found)
-		finished = finish(stream, work.batch_id);
+		finished = finish_streamed(stream, work.batch_id);
 	else
-		release(stream, work.batch_id);
+		release_streamed(stream, work.batch_id);
 	MemoryContextSwitchTo(context);
 	return finished;
 }
 
 /* The ids of what was claimed, as its rows have them. */
 static SagazStreamId *
-ids_of_claim(const SagazClaim *claim)
+stream_ids_of_claim(const SagazClaim *claim)
 {
 	SagazStreamId *ids = palloc(claim->picked * sizeof(SagazStreamId));
 	int			count = 0;
@@ -522,7 +522,7 @@ sagaz_stream_deliver(SagazStream *stream, SagazBatch *batch)
 	MemoryContext context = CurrentMemoryContext;
 	SagazStorage storage;
 	SagazRecord *records = sagaz_forward_read(batch);
-	SagazStreamId *ids = ids_of_claim(&batch->claim);
+	SagazStreamId *ids = stream_ids_of_claim(&batch->claim);
 	bool		first_try = stream->sure;
 
 	stream->looked = stream->sure = false;
@@ -534,10 +534,10 @@ sagaz_stream_deliver(SagazStream *stream, SagazBatch *batch)
 	if (!first_try)
 		return false;
 	sagaz_forward_begin(batch->delivery->timeout_ms);
-	append(stream, sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
-		   records, ids, batch->claim.picked);
+	append_to_stream(stream, sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
+					 records, ids, batch->claim.picked);
 	sagaz_forward_end();
-	(void) finish(stream, batch->claim.batch_id);
+	(void) finish_streamed(stream, batch->claim.batch_id);
 	MemoryContextSwitchTo(context);
 	stream->looked = stream->sure = true;
 	return true;

@@ -25,7 +25,7 @@ PG_FUNCTION_INFO_V1(sagaz_wait_for_events);
 
 /* A commit inside is possible at the top level only. */
 static void
-check_context(FunctionCallInfo fcinfo)
+check_wait_context(FunctionCallInfo fcinfo)
 {
 	CallContext *context = (CallContext *) fcinfo->context;
 
@@ -41,7 +41,7 @@ check_context(FunctionCallInfo fcinfo)
 
 /* How long to sleep, in milliseconds, at most until "until". */
 static long
-sleep_time(TimestampTz now, TimestampTz until)
+wait_time(TimestampTz now, TimestampTz until)
 {
 	TimestampTz net = now + (int64) sagaz_poll_interval * 1000;
 
@@ -70,12 +70,12 @@ wait_until(const char *group, TimestampTz until)
 		SPI_commit();
 		if (available || now >= until)
 			return available;
-		(void) sagaz_wake_sleep(sleep_time(now, Min(next, until)));
+		(void) sagaz_wake_sleep(wait_time(now, Min(next, until)));
 	}
 }
 
 static Datum
-make_result(FunctionCallInfo fcinfo, bool available)
+make_wait_result(FunctionCallInfo fcinfo, bool available)
 {
 	TupleDesc	row_type;
 	Datum		values[] = {BoolGetDatum(available)};
@@ -91,13 +91,13 @@ make_result(FunctionCallInfo fcinfo, bool available)
 Datum
 sagaz_wait_for_events(PG_FUNCTION_ARGS)
 {
-	int64		timeout = sagaz_interval_us(fcinfo, 0, "timeout");
+	int64		timeout = sagaz_interval_argument(fcinfo, 0, "timeout");
 	TimestampTz until = GetCurrentTimestamp() + timeout;
 	MemoryContext caller = CurrentMemoryContext;
 	char	   *group;
 	bool		available = false;
 
-	check_context(fcinfo);
+	check_wait_context(fcinfo);
 	SPI_connect_ext(SPI_OPT_NONATOMIC);
 	group = sagaz_text_argument(fcinfo, 1, "consumer_group");
 	PG_TRY();
@@ -111,5 +111,5 @@ sagaz_wait_for_events(PG_FUNCTION_ARGS)
 	PG_END_TRY();
 	SPI_finish();
 	MemoryContextSwitchTo(caller);
-	return make_result(fcinfo, available);
+	return make_wait_result(fcinfo, available);
 }

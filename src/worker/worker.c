@@ -104,7 +104,7 @@ typedef struct Worker
 } Worker;
 
 static void
-set_state(Worker *worker, SagazWorkerState state)
+set_worker_state(Worker *worker, SagazWorkerState state)
 {
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	worker->slot->state = state;
@@ -112,19 +112,19 @@ set_state(Worker *worker, SagazWorkerState state)
 }
 
 static void
-detach(int code, Datum arg)
+detach_worker(int code, Datum arg)
 {
 	SagazWorkerSlot *slot = (SagazWorkerSlot *) DatumGetPointer(arg);
 
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
-	sagaz_slot_ended(slot);
+	sagaz_process_ended(slot);
 	LWLockRelease(sagaz_workers_lock);
-	sagaz_launcher_wake();
+	sagaz_shared_wake_launcher();
 }
 
 /* Take the slot over; ends the process where it is not to run any more. */
 static void
-attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
+attach_worker(Worker *worker, int slot_no, Oid *database, Oid *owner)
 {
 	SagazWorkerSlot *slot = &sagaz_workers->slots[slot_no];
 	SagazCrashMark mark = {0};
@@ -132,7 +132,7 @@ attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
 
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	wanted = slot->wanted && slot->pid == 0 &&
-		!sagaz_database_is_closed(slot->database);
+		!sagaz_shared_is_closed(slot->database);
 	if (wanted)
 	{
 		slot->pid = MyProcPid;
@@ -152,10 +152,10 @@ attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
 	LWLockRelease(sagaz_workers_lock);
 	if (!wanted)
 	{
-		sagaz_launcher_wake();
+		sagaz_shared_wake_launcher();
 		proc_exit(0);
 	}
-	before_shmem_exit(detach, PointerGetDatum(slot));
+	before_shmem_exit(detach_worker, PointerGetDatum(slot));
 	sagaz_crash_attach(slot_no, &mark);
 }
 
@@ -164,7 +164,7 @@ attach(Worker *worker, int slot_no, Oid *database, Oid *owner)
  * paused, or somebody is changing it.
  */
 static bool
-open_delivery(Worker *worker, SagazDelivery *delivery)
+worker_open_delivery(Worker *worker, SagazDelivery *delivery)
 {
 	Snapshot	snapshot;
 	bool		found;
@@ -190,7 +190,7 @@ open_delivery(Worker *worker, SagazDelivery *delivery)
 }
 
 static void
-count_batch(Worker *worker, const SagazBatch *batch)
+worker_count_batch(Worker *worker, const SagazBatch *batch)
 {
 	SagazDone  *done = &worker->slot->done;
 
@@ -206,7 +206,7 @@ count_batch(Worker *worker, const SagazBatch *batch)
 
 /* Count events of a batch that was finished later. */
 static void
-count_delivered(Worker *worker, int events)
+worker_count_delivered(Worker *worker, int events)
 {
 	SagazDone  *done = &worker->slot->done;
 
@@ -219,7 +219,7 @@ count_delivered(Worker *worker, int events)
 
 /* Keep an error for the statistics, and log it unless one was just now. */
 static void
-note_error(Worker *worker, const char *error, const char *context)
+worker_note_error(Worker *worker, const char *error, const char *context)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	SagazDone  *done = &worker->slot->done;
@@ -239,22 +239,22 @@ note_error(Worker *worker, const char *error, const char *context)
 
 /* Keep the error of the first event on which the handler failed. */
 static void
-note_failures(Worker *worker, const SagazBatch *batch)
+worker_note_failures(Worker *worker, const SagazBatch *batch)
 {
 	for (int i = 0; i < batch->count; i++)
 		if (batch->events[i].error)
 		{
-			note_error(worker, batch->events[i].error,
-					   psprintf("The handler failed on %d of %d events, first on event %s.",
-								batch->failed + batch->dead, batch->count,
-								DatumGetCString(DirectFunctionCall1(uuid_out,
-																	batch->events[i].event_id))));
+			worker_note_error(worker, batch->events[i].error,
+							  psprintf("The handler failed on %d of %d events, first on event %s.",
+									   batch->failed + batch->dead, batch->count,
+									   DatumGetCString(DirectFunctionCall1(uuid_out,
+																		   batch->events[i].event_id))));
 			return;
 		}
 }
 
 static void
-report_batch(const SagazBatch *batch)
+worker_report_batch(const SagazBatch *batch)
 {
 	char	   *activity = psprintf("sagaz: delivering %d events of batch "
 									INT64_FORMAT " to %s",
@@ -271,7 +271,7 @@ report_batch(const SagazBatch *batch)
  * share the cost of a commit.
  */
 static void
-adapt_scale(Worker *worker, TimestampTz start)
+adapt_worker_scale(Worker *worker, TimestampTz start)
 {
 	if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), SCALE_MS))
 		worker->scale = Max(worker->scale / 2, 1);
@@ -281,7 +281,7 @@ adapt_scale(Worker *worker, TimestampTz start)
 
 /* Call the handler in the transaction of the claim, and commit. */
 static void
-deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
+worker_deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
 {
 	worker->called = true;
 	sagaz_handler_deliver(batch, worker->care, at_once);
@@ -292,7 +292,7 @@ deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
 
 /* Commit the claim, send the events without a transaction, finish. */
 static void
-deliver_to_storage(Worker *worker, SagazBatch *batch)
+worker_deliver_to_storage(Worker *worker, SagazBatch *batch)
 {
 	SagazRecord *records = sagaz_forward_read(batch);
 	SagazStorage storage;
@@ -313,34 +313,34 @@ deliver_to_storage(Worker *worker, SagazBatch *batch)
 
 /* Deliver what was claimed and commit. */
 static void
-deliver(Worker *worker, SagazBatch *batch, int at_once)
+worker_deliver(Worker *worker, SagazBatch *batch, int at_once)
 {
 	TimestampTz start = GetCurrentTimestamp();
 
-	set_state(worker, WORKER_DELIVERING);
-	report_batch(batch);
+	set_worker_state(worker, WORKER_DELIVERING);
+	worker_report_batch(batch);
 	if (batch->claim.for_stream)
 	{
 		if (!sagaz_stream_deliver(&worker->stream, batch))
 			return;
 	}
 	else if (batch->delivery->target)
-		deliver_to_storage(worker, batch);
+		worker_deliver_to_storage(worker, batch);
 	else
-		deliver_to_handler(worker, batch, at_once);
-	count_batch(worker, batch);
-	note_failures(worker, batch);
+		worker_deliver_to_handler(worker, batch, at_once);
+	worker_count_batch(worker, batch);
+	worker_note_failures(worker, batch);
 	pgstat_report_stat(false);
 	worker->care = CARE_NONE;
 	worker->errors = 0;
 	worker->count = batch->claim.picked;
 	worker->full = batch->claim.picked >= batch->claim.limit;
-	adapt_scale(worker, start);
+	adapt_worker_scale(worker, start);
 }
 
 /* Has the stream what was claimed before?  Find out, if it is time to. */
 static bool
-look_at_stream(Worker *worker, const SagazDelivery *delivery)
+worker_look_at_stream(Worker *worker, const SagazDelivery *delivery)
 {
 	const SagazStream *stream = &worker->stream;
 	int			finished;
@@ -348,13 +348,13 @@ look_at_stream(Worker *worker, const SagazDelivery *delivery)
 	if (stream->looked && GetCurrentTimestamp() <
 		stream->looked_at + sagaz_poll_interval * INT64CONST(1000))
 		return false;
-	set_state(worker, WORKER_DELIVERING);
+	set_worker_state(worker, WORKER_DELIVERING);
 	pgstat_report_activity(STATE_RUNNING,
 						   psprintf("sagaz: comparing with the stream of %s",
 									delivery->target));
 	finished = sagaz_stream_look(&worker->stream, delivery);
 	if (finished > 0)
-		count_delivered(worker, finished);
+		worker_count_delivered(worker, finished);
 	worker->errors = 0;
 	return true;
 }
@@ -364,7 +364,7 @@ look_at_stream(Worker *worker, const SagazDelivery *delivery)
  * there may be.
  */
 static Outcome
-claim_and_deliver(Worker *worker, SagazBatch *batch)
+worker_claim_and_deliver(Worker *worker, SagazBatch *batch)
 {
 	SagazDelivery *delivery = palloc0(sizeof(SagazDelivery));
 	bool		exact;
@@ -374,10 +374,10 @@ claim_and_deliver(Worker *worker, SagazBatch *batch)
 	batch->delivery = delivery;
 	worker->clearing = false;
 	batch->patient = worker->errors < MAX_PATIENCE;
-	if (!open_delivery(worker, delivery))
+	if (!worker_open_delivery(worker, delivery))
 		return NOTHING;
 	exact = sagaz_stream_is_exact(delivery);
-	if (exact && look_at_stream(worker, delivery))
+	if (exact && worker_look_at_stream(worker, delivery))
 		return LOOKED;
 	clear = delivery->target && !exact && !worker->cleared;
 	at_once = delivery->batch_size > 0 ? delivery->batch_size : sagaz_batch_size;
@@ -400,7 +400,7 @@ claim_and_deliver(Worker *worker, SagazBatch *batch)
 	sagaz_claim(&batch->claim, delivery->consumer_group);
 	if (batch->claim.picked > 0)
 	{
-		deliver(worker, batch, at_once);
+		worker_deliver(worker, batch, at_once);
 		return DELIVERED;
 	}
 	PopActiveSnapshot();
@@ -411,7 +411,7 @@ claim_and_deliver(Worker *worker, SagazBatch *batch)
 
 /* After an error that no event is to blame for: wait, ever longer. */
 static void
-back_off(Worker *worker)
+worker_back_off(Worker *worker)
 {
 	int64		wait_ms = Max(sagaz_retry_backoff, 100);
 
@@ -420,7 +420,7 @@ back_off(Worker *worker)
 	worker->errors++;
 	worker->not_before = GetCurrentTimestamp() +
 		Min(wait_ms, MAX_BACKOFF_MS) * 1000;
-	set_state(worker, WORKER_BACKING_OFF);
+	set_worker_state(worker, WORKER_BACKING_OFF);
 }
 
 /*
@@ -428,7 +428,7 @@ back_off(Worker *worker)
  * *care what the handler's failure, if it was that, makes of the next try.
  */
 static ErrorData *
-give_up(Worker *worker, const SagazBatch *batch, SagazCare *care)
+worker_give_up(Worker *worker, const SagazBatch *batch, SagazCare *care)
 {
 	ErrorData  *error;
 
@@ -447,7 +447,7 @@ give_up(Worker *worker, const SagazBatch *batch, SagazCare *care)
 
 /* The target did not take the batch: give it back, with one write. */
 static void
-release(Worker *worker, const char *error)
+worker_release(Worker *worker, const char *error)
 {
 	int64		batch_id = worker->out;
 
@@ -461,10 +461,10 @@ release(Worker *worker, const char *error)
 	PG_CATCH();
 	{
 		SagazCare	care;
-		ErrorData  *again = give_up(worker, NULL, &care);
+		ErrorData  *again = worker_give_up(worker, NULL, &care);
 
 		/* then its lease runs out */
-		note_error(worker, again->message, "A batch could not be given back.");
+		worker_note_error(worker, again->message, "A batch could not be given back.");
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(worker->context);
@@ -472,18 +472,18 @@ release(Worker *worker, const char *error)
 
 /* The events of the batch are as if never claimed. */
 static Outcome
-recover(Worker *worker, const SagazBatch *batch)
+worker_recover(Worker *worker, const SagazBatch *batch)
 {
-	ErrorData  *error = give_up(worker, batch, &worker->care);
+	ErrorData  *error = worker_give_up(worker, batch, &worker->care);
 
 	worker->scale = 1;
 	if (worker->out != 0)
-		release(worker, error->message);
+		worker_release(worker, error->message);
 	if (worker->care != CARE_NONE)
 		return RETRY_WITH_CARE;
-	note_error(worker, error->message ? error->message : "unknown error", error->detail ? error->detail :
-			   "No event is to blame; the same will be tried again.");
-	back_off(worker);
+	worker_note_error(worker, error->message ? error->message : "unknown error", error->detail ? error->detail :
+					  "No event is to blame; the same will be tried again.");
+	worker_back_off(worker);
 	return FAILED;
 }
 
@@ -492,7 +492,7 @@ recover(Worker *worker, const SagazBatch *batch)
  * be done a new process has to go on.
  */
 static void
-clear_session(Worker *worker)
+clear_worker_session(Worker *worker)
 {
 	worker->called = false;
 	PG_TRY();
@@ -502,9 +502,9 @@ clear_session(Worker *worker)
 	PG_CATCH();
 	{
 		SagazCare	care;
-		ErrorData  *error = give_up(worker, NULL, &care);
+		ErrorData  *error = worker_give_up(worker, NULL, &care);
 
-		note_error(worker, error->message, "What the handler left could not be removed.");
+		worker_note_error(worker, error->message, "What the handler left could not be removed.");
 		proc_exit(1);
 	}
 	PG_END_TRY();
@@ -512,7 +512,7 @@ clear_session(Worker *worker)
 }
 
 static Outcome
-run_round(Worker *worker)
+worker_run_round(Worker *worker)
 {
 	SagazBatch *batch;
 	volatile Outcome outcome;
@@ -525,32 +525,32 @@ run_round(Worker *worker)
 	{
 		sagaz_process_begin();
 		MemoryContextSwitchTo(worker->context);
-		outcome = claim_and_deliver(worker, batch);
+		outcome = worker_claim_and_deliver(worker, batch);
 		if (IsTransactionState())
 			CommitTransactionCommand();
 		worker->cleared = worker->cleared || worker->clearing;
 	}
 	PG_CATCH();
 	{
-		outcome = recover(worker, batch);
+		outcome = worker_recover(worker, batch);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(worker->context);
 	if (worker->called)
-		clear_session(worker);
+		clear_worker_session(worker);
 	return outcome;
 }
 
 /* Do a slice of house-keeping; true if there is more to do at once. */
 static bool
-keep_house(Worker *worker)
+worker_keep_house(Worker *worker)
 {
 	SagazHousekeeping did = {0};
 	volatile bool failed = false;
 
 	MemoryContextReset(worker->context);
 	pgstat_report_activity(STATE_RUNNING, "sagaz: house-keeping");
-	set_state(worker, WORKER_HOUSEKEEPING);
+	set_worker_state(worker, WORKER_HOUSEKEEPING);
 	PG_TRY();
 	{
 		sagaz_process_begin();
@@ -563,9 +563,9 @@ keep_house(Worker *worker)
 	PG_CATCH();
 	{
 		SagazCare	care;
-		ErrorData  *error = give_up(worker, NULL, &care);
+		ErrorData  *error = worker_give_up(worker, NULL, &care);
 
-		note_error(worker, error->message, "House-keeping failed.");
+		worker_note_error(worker, error->message, "House-keeping failed.");
 		memset(&did, 0, sizeof(did));
 		failed = true;
 	}
@@ -580,14 +580,14 @@ keep_house(Worker *worker)
 
 /* A slice of house-keeping, if it is time for one; was it? */
 static bool
-keep_house_if_due(Worker *worker)
+worker_keep_house_if_due(Worker *worker)
 {
 	TimestampTz start = GetCurrentTimestamp();
 	TimestampTz now;
 
 	if (start < worker->next_housekeeping)
 		return false;
-	if (keep_house(worker))
+	if (worker_keep_house(worker))
 	{
 		now = GetCurrentTimestamp();
 		worker->next_housekeeping = now + (now - start) * REST_FACTOR;
@@ -600,19 +600,19 @@ keep_house_if_due(Worker *worker)
 
 /* Was there never a moment without events, for as long as another interval? */
 static bool
-house_is_neglected(const Worker *worker)
+worker_neglects_house(const Worker *worker)
 {
 	return GetCurrentTimestamp() > worker->next_housekeeping +
 		sagaz_housekeeping_interval * INT64CONST(1000);
 }
 
 static void
-sleep_until_needed(Worker *worker)
+worker_sleep(Worker *worker)
 {
 	TimestampTz net = GetCurrentTimestamp() +
 		sagaz_poll_interval * INT64CONST(1000);
 
-	set_state(worker, WORKER_IDLE);
+	set_worker_state(worker, WORKER_IDLE);
 	sagaz_crash_busy(false);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);
@@ -627,7 +627,7 @@ sleep_until_needed(Worker *worker)
  * not cost a batch each.
  */
 static void
-collect(const Worker *worker)
+worker_collect(const Worker *worker)
 {
 	int			wait_ms = Min(worker->count / EVENTS_PER_MS, MAX_COLLECT_MS);
 
@@ -642,16 +642,16 @@ collect(const Worker *worker)
  * as the delivery may have come back meanwhile.
  */
 static void
-retire(Worker *worker)
+retire_worker(Worker *worker)
 {
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	worker->slot->wanted = false;
 	LWLockRelease(sagaz_workers_lock);
-	sagaz_database_changed(MyDatabaseId);
+	sagaz_shared_database_changed(MyDatabaseId);
 }
 
 static void
-step(Worker *worker)
+worker_step(Worker *worker)
 {
 	if (GetCurrentTimestamp() < worker->not_before)
 	{
@@ -661,23 +661,23 @@ step(Worker *worker)
 		return;
 	}
 	sagaz_crash_busy(true);
-	switch (run_round(worker))
+	switch (worker_run_round(worker))
 	{
 		case DELIVERED:
 			worker->expect = worker->full;
-			collect(worker);
-			if (house_is_neglected(worker))
-				(void) keep_house_if_due(worker);
+			worker_collect(worker);
+			if (worker_neglects_house(worker))
+				(void) worker_keep_house_if_due(worker);
 			break;
 		case NOTHING:
 			if (worker->gone)
 			{
-				retire(worker);
+				retire_worker(worker);
 				break;
 			}
 			/* its waits may have taken a commit's wake-up away: look again */
-			if (!keep_house_if_due(worker))
-				sleep_until_needed(worker);
+			if (!worker_keep_house_if_due(worker))
+				worker_sleep(worker);
 			break;
 		case LOOKED:
 			break;
@@ -698,7 +698,7 @@ sagaz_worker_main(Datum main_arg)
 	Oid			owner;
 
 	sagaz_process_signals();
-	attach(worker, DatumGetInt32(main_arg), &database, &owner);
+	attach_worker(worker, DatumGetInt32(main_arg), &database, &owner);
 	BackgroundWorkerInitializeConnectionByOid(database, owner, CONNECT_FLAGS);
 	sagaz_process_settings();
 	application = psprintf("sagaz delivery %s", worker->name);
@@ -726,7 +726,7 @@ sagaz_worker_main(Datum main_arg)
 		}
 		if (pg_atomic_exchange_u32(&worker->slot->nudged, 0) != 0)
 			worker->not_before = 0;
-		step(worker);
+		worker_step(worker);
 	}
 	ereport(LOG, (errmsg("delivery \"%s\" stopped", worker->name)));
 	proc_exit(0);

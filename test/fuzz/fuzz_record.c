@@ -48,7 +48,7 @@ write_and_read(const SagazRecord *record)
 }
 
 static void
-read_record(SagazKind kind, bool wire, const char *text, size_t size)
+fuzz_read_record(SagazKind kind, bool wire, const char *text, size_t size)
 {
 	SagazRecord record = {.kind = kind};
 	char	   *problem;
@@ -86,6 +86,6 @@ fuzz_record(const uint8 *data, size_t size)
 	if (data[0] % 5 == 4)
 		read_field((const char *) data + 1, size - 1);
 	else
-		read_record(data[0] % 2 ? SAGAZ_EVENT : SAGAZ_SAGA, data[0] % 4 >= 2,
+		fuzz_read_record(data[0] % 2 ? SAGAZ_EVENT : SAGAZ_SAGA, data[0] % 4 >= 2,
 					(const char *) data + 1, size - 1);
 }

@@ -177,7 +177,7 @@ some_record(SagazKind kind)
 }
 
 static SagazVerdict
-change(SagazRecord *record, bool exists, void *arg)
+fuzz_change(SagazRecord *record, bool exists, void *arg)
 {
 	SagazRecord *ours = some_record(record->kind);
 
@@ -197,15 +197,15 @@ read_all(SagazStore *store, SagazKind kind, SagazOrder order, bool by_key)
 
 	if (by_key)
 		filter.key = sagaz_record_key(some_record(kind));
-	reader = sagaz_read_begin(store, kind, &filter);
-	while (sagaz_read_next(reader, &record))
+	reader = sagaz_store_read_begin(store, kind, &filter);
+	while (sagaz_store_read_next(reader, &record))
 	{
 		if (record.problem)
 			continue;
 		sagaz_digest(&record, &digest);
 		(void) sagaz_record_to_json(&record);
 	}
-	sagaz_read_end(reader);
+	sagaz_store_read_end(reader);
 }
 
 static void
@@ -277,7 +277,7 @@ operate(SagazStore *store, int operation)
 			(void) store->backend->remove(store, kind, &filter.key, 1);
 			break;
 		case 10:
-			(void) sagaz_edit(store, kind, &filter, true, change, NULL);
+			(void) sagaz_edit(store, kind, &filter, true, fuzz_change, NULL);
 			break;
 		case 11:
 			claim(store);
@@ -302,7 +302,7 @@ fuzz_redis(const uint8 *data, size_t size)
 	input_size = size - 1;
 	memcpy(input, data + 1, input_size);
 	pthread_mutex_unlock(&lock);
-	store = sagaz_store_open(url, SAGAZ_EVENT);
+	store = sagaz_storage_open_named(url, SAGAZ_EVENT);
 	operate(store, data[0] % OPERATIONS);
 }
 
@@ -341,12 +341,12 @@ fuzz_redis_begin(const char *peer, const char *real, const char *corpus)
 	start_server(peer);
 	for (int operation = 0; operation < OPERATIONS; operation++)
 	{
-		SagazStore *store = sagaz_store_open(url, SAGAZ_EVENT);
+		SagazStore *store = sagaz_storage_open_named(url, SAGAZ_EVENT);
 
 		operate(store, operation);
 		write_seed(corpus, operation);
 	}
 	/* so that the next use connects anew */
-	sagaz_store_open(url, SAGAZ_EVENT)->broken = true;
+	sagaz_storage_open_named(url, SAGAZ_EVENT)->broken = true;
 	real_path = NULL;
 }

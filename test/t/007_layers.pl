@@ -27,7 +27,7 @@ sub finds
 	my %size = map { $_ => -s "$copy/$_" // 0 } keys %added;
 
 	write_to('>>', $_, $added{$_}) for keys %added;
-	my $output = `$^X test/layers -n $copy`;
+	my $output = `$^X test/layers $copy`;
 	isnt($?, 0, "$what is found");
 	like($output, $message, 'and named');
 	truncate("$copy/$_", $size{$_}) or die "$_: $!" for keys %added;

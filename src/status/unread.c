@@ -1,5 +1,5 @@
 /*
- * ahead.c
+ * unread.c
  *		The events that a group has still to come to.
  *
  * However long the log is, only its end is walked, in (lane, seq), from a
@@ -24,7 +24,7 @@ typedef struct XidRange
 	uint64		last;
 } XidRange;
 
-struct SagazAheadWalk
+struct SagazUnreadWalk
 {
 	SagazStates *states;
 	int16		lane;
@@ -42,7 +42,7 @@ struct SagazAheadWalk
 };
 
 static int
-compare_ranges(const void *a, const void *b)
+compare_unread_ranges(const void *a, const void *b)
 {
 	uint64		x = ((const XidRange *) a)->first;
 	uint64		y = ((const XidRange *) b)->first;
@@ -51,7 +51,7 @@ compare_ranges(const void *a, const void *b)
 }
 
 static void
-add_running(SagazAheadWalk *walk, const SagazEnd *end)
+add_unread_running(SagazUnreadWalk *walk, const SagazEnd *end)
 {
 	for (int i = 0; i < end->nrunning; i++)
 	{
@@ -70,17 +70,17 @@ add_running(SagazAheadWalk *walk, const SagazEnd *end)
 
 /* The transactions that ran at either end of the window, none twice. */
 static void
-find_stragglers(SagazAheadWalk *walk, const SagazWindow *window)
+find_unread_stragglers(SagazUnreadWalk *walk, const SagazWindow *window)
 {
 	int			kept = 0;
 
 	walk->stragglers = palloc((window->from.nrunning + window->to.nrunning + 2) *
 							  sizeof(XidRange));
 	walk->nstragglers = walk->next_straggler = 0;
-	add_running(walk, &window->from);
-	add_running(walk, &window->to);
+	add_unread_running(walk, &window->from);
+	add_unread_running(walk, &window->to);
 	qsort(walk->stragglers, walk->nstragglers, sizeof(XidRange),
-		  compare_ranges);
+		  compare_unread_ranges);
 	for (int i = 0; i < walk->nstragglers; i++)
 	{
 		XidRange   *range = &walk->stragglers[i];
@@ -101,21 +101,21 @@ find_stragglers(SagazAheadWalk *walk, const SagazWindow *window)
  * handed out was running at "from".
  */
 static void
-enter_lane(SagazAheadWalk *walk)
+enter_unread_lane(SagazUnreadWalk *walk)
 {
 	const SagazCursor *cursor = sagaz_states_cursor(walk->states, walk->lane);
 	const SagazWindow *window = &cursor->window;
 
 	walk->tail = Min(Max(cursor->last_seq, window->from.last_seq),
 					 window->to.last_seq);
-	find_stragglers(walk, window);
+	find_unread_stragglers(walk, window);
 	walk->in_tail = false;
 }
 
-SagazAheadWalk *
-sagaz_ahead_begin(SagazStates *states, int16 first_lane, int16 last_lane)
+SagazUnreadWalk *
+sagaz_unread_begin(SagazStates *states, int16 first_lane, int16 last_lane)
 {
-	SagazAheadWalk *walk = palloc0(sizeof(SagazAheadWalk));
+	SagazUnreadWalk *walk = palloc0(sizeof(SagazUnreadWalk));
 
 	walk->states = states;
 	walk->lane = first_lane;
@@ -125,13 +125,13 @@ sagaz_ahead_begin(SagazStates *states, int16 first_lane, int16 last_lane)
 											   "sagaz lane",
 											   ALLOCSET_SMALL_SIZES);
 	MemoryContextSwitchTo(walk->lane_context);
-	enter_lane(walk);
+	enter_unread_lane(walk);
 	MemoryContextSwitchTo(walk->context);
 	return walk;
 }
 
 static void
-end_scan(SagazAheadWalk *walk)
+end_unread_scan(SagazUnreadWalk *walk)
 {
 	if (walk->have_places)
 		sagaz_retry_places_end(&walk->places);
@@ -142,7 +142,7 @@ end_scan(SagazAheadWalk *walk)
 }
 
 static void
-begin_straggler(SagazAheadWalk *walk)
+begin_unread_straggler(SagazUnreadWalk *walk)
 {
 	const XidRange *range = &walk->stragglers[walk->next_straggler++];
 	ScanKeyData keys[3];
@@ -159,11 +159,11 @@ begin_straggler(SagazAheadWalk *walk)
 }
 
 static void
-begin_tail(SagazAheadWalk *walk)
+begin_unread_tail(SagazUnreadWalk *walk)
 {
 	ScanKeyData keys[2];
 
-	end_scan(walk);
+	end_unread_scan(walk);
 	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, walk->lane);
 	sagaz_key_int8(&keys[1], 2, BTGreaterStrategyNumber, walk->tail);
 	walk->scan = sagaz_scan_begin("outbox", "outbox_lane_seq",
@@ -180,33 +180,33 @@ begin_tail(SagazAheadWalk *walk)
 
 /* Go on to the next stretch of the lane, or to the next lane. */
 static bool
-next_stretch(SagazAheadWalk *walk)
+next_unread_stretch(SagazUnreadWalk *walk)
 {
 	if (walk->in_tail)
 	{
-		end_scan(walk);
+		end_unread_scan(walk);
 		if (walk->lane >= walk->last_lane)
 			return false;
 		MemoryContextReset(walk->lane_context);
 		walk->lane++;
-		enter_lane(walk);
+		enter_unread_lane(walk);
 	}
 	if (walk->next_straggler < walk->nstragglers)
-		begin_straggler(walk);
+		begin_unread_straggler(walk);
 	else
-		begin_tail(walk);
+		begin_unread_tail(walk);
 	return true;
 }
 
 static bool
-wanted(SagazAheadWalk *walk, TupleTableSlot *event)
+is_unread(SagazUnreadWalk *walk, TupleTableSlot *event)
 {
 	int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
 
 	if (DatumGetInt16(sagaz_column(event, outbox_lane)) != walk->lane ||
 		!sagaz_states_is_its(walk->states, event) ||
-		!sagaz_states_ahead(walk->states, walk->lane,
-							DatumGetUInt64(sagaz_column(event, outbox_pos)), seq))
+		!sagaz_states_unread(walk->states, walk->lane,
+							 DatumGetUInt64(sagaz_column(event, outbox_pos)), seq))
 		return false;
 	if (!walk->in_tail)
 		return sagaz_states_retry_row(walk->states, seq) == NULL;
@@ -216,7 +216,7 @@ wanted(SagazAheadWalk *walk, TupleTableSlot *event)
 
 /* The next event, or NULL. */
 TupleTableSlot *
-sagaz_ahead_next(SagazAheadWalk *walk)
+sagaz_unread_next(SagazUnreadWalk *walk)
 {
 	TupleTableSlot *event = NULL;
 	MemoryContext outer = MemoryContextSwitchTo(walk->lane_context);
@@ -225,8 +225,8 @@ sagaz_ahead_next(SagazAheadWalk *walk)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (walk->scan && sagaz_scan_next(walk->scan))
-			event = wanted(walk, walk->scan->slot) ? walk->scan->slot : NULL;
-		else if (!next_stretch(walk))
+			event = is_unread(walk, walk->scan->slot) ? walk->scan->slot : NULL;
+		else if (!next_unread_stretch(walk))
 			break;
 	}
 	MemoryContextSwitchTo(outer);
@@ -234,9 +234,9 @@ sagaz_ahead_next(SagazAheadWalk *walk)
 }
 
 void
-sagaz_ahead_end(SagazAheadWalk *walk)
+sagaz_unread_end(SagazUnreadWalk *walk)
 {
-	end_scan(walk);
+	end_unread_scan(walk);
 	MemoryContextDelete(walk->lane_context);
 	pfree(walk);
 }

@@ -1,5 +1,5 @@
 /*
- * lease.c
+ * claim_by_edit.c
  *		Claiming and finishing batches over a backend's edit.
  *
  * A lease that is lost shows as a batch without events: whoever takes an
@@ -48,10 +48,10 @@ sagaz_event_sent(SagazEvent *event, TimestampTz now)
 
 /* An error if another worker has claimed the event. */
 void
-sagaz_check_holder(const SagazEvent *event, int64 batch_id, const char *worker_id)
+sagaz_check_claimed_by(const SagazEvent *event, int64 batch_id, const char *worker_id)
 {
 	if (event->worker_id == NULL || strcmp(event->worker_id, worker_id) != 0)
-		sagaz_lost_lease(batch_id, "It was claimed by another worker.");
+		sagaz_batch_lost(batch_id, "It was claimed by another worker.");
 }
 
 static SagazVerdict
@@ -89,7 +89,7 @@ finish_edit(SagazRecord *record, bool exists, void *arg)
 
 	if (strcmp(record->event.status, "claimed") != 0)
 		return SAGAZ_KEEP;
-	sagaz_check_holder(&record->event, finish->batch_id, finish->worker_id);
+	sagaz_check_claimed_by(&record->event, finish->batch_id, finish->worker_id);
 	finish->events++;
 	sagaz_event_sent(&record->event, finish->now);
 	return SAGAZ_CHANGE;
