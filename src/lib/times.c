@@ -206,3 +206,14 @@ sagaz_format_time(TimestampTz time, char *buffer)
 	strlcpy(buffer + length, "+00:00", SAGAZ_TIME_SIZE - length);
 	return length + 6;
 }
+
+/* The wait before the next try, in microseconds, doubled so many times. */
+int64
+sagaz_backoff(int first_ms, int longest_ms, int doublings)
+{
+	int64		wait_ms = first_ms;
+
+	for (int i = 0; i < doublings && wait_ms < longest_ms; i++)
+		wait_ms *= 2;
+	return Min(wait_ms, longest_ms) * 1000;
+}

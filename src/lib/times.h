@@ -1,6 +1,6 @@
 /*
  * times.h
- *		Times as text in records.
+ *		Times as text in records; how long to wait.
  */
 #ifndef SAGAZ_TIMES_H
 #define SAGAZ_TIMES_H
@@ -14,5 +14,6 @@ extern bool sagaz_parse_time(const char *text, int length, TimestampTz *time);
 extern bool sagaz_parse_typed_time(const char *text, TimestampTz *time);
 extern bool sagaz_time_in_range(TimestampTz time);
 extern int	sagaz_format_time(TimestampTz time, char *buffer);
+extern int64 sagaz_backoff(int first_ms, int longest_ms, int doublings);
 
 #endif							/* SAGAZ_TIMES_H */

@@ -1,8 +1,12 @@
 /*
  * varint.h
- *		Whole numbers in as few bytes as they need, for the binary columns of
- *		outbox_batch: seven bits a byte, lowest first, the high bit says that
- *		more follow.
+ *		The binary columns of outbox_batch.
+ *
+ *	byte 0		the version of the column's layout, from 1 on
+ *	bytes 1…	numbers, as the column's file has them
+ *
+ * A number has seven bits a byte, lowest first; the high bit says that more
+ * bytes follow.  A signed one is stored as 2n, or as -2n - 1 if n is negative.
  */
 #ifndef SAGAZ_VARINT_H
 #define SAGAZ_VARINT_H
@@ -16,9 +20,13 @@ typedef struct SagazBytes
 } SagazBytes;
 
 extern void sagaz_varint_put(StringInfo buffer, uint64 value);
-extern uint64 sagaz_varint_get(SagazBytes *reader);
+extern uint64 sagaz_varint_get(SagazBytes *bytes);
+extern int	sagaz_get_count(SagazBytes *bytes);
 extern void sagaz_varint_put_signed(StringInfo buffer, int64 value);
-extern int64 sagaz_varint_get_signed(SagazBytes *reader);
-extern void sagaz_varint_begin(SagazBytes *reader, Datum value);
+extern int64 sagaz_varint_get_signed(SagazBytes *bytes);
+extern void sagaz_bytes_begin(StringInfo buffer, int version);
+extern bytea *sagaz_bytes_end(StringInfo buffer);
+extern void sagaz_bytes_open(SagazBytes *bytes, Datum value,
+							 const char *column, int version);
 
 #endif							/* SAGAZ_VARINT_H */

@@ -3,6 +3,22 @@
  *		The stored form of what a lane still owes, column "owed" of
  *		outbox_batch.
  *
+ * Version 1, then entry by entry up to the end of the value, each of the
+ * numbers of lib/varint.h:
+ *
+ *	holder		the row's batch_id - holder
+ *	flags		the sum of OWED_…
+ *	claimed_at	the row's claimed_at - the entry's, microseconds, signed
+ *
+ * and, without OWED_NO_RANGE:
+ *
+ *	root		holder - root, with OWED_OTHER_ROOT; else it is the holder
+ *	window		root - window_batch, with OWED_OTHER_WINDOW; else it is the root
+ *	hi			with OWED_OTHER_HI; else it is the row's last_seq
+ *	lo			hi - lo
+ *	nacked		with OWED_ACKED; else 0
+ *	acked		so often: the place - the one before, from lo on
+ *
  * In the usual case, one range that ends at the row's last place and is held
  * by the row's own batch, an entry takes four bytes.
  */
@@ -12,6 +28,8 @@
 
 #include "outbox/owed.h"
 #include "lib/varint.h"
+
+#define OWED_VERSION		1
 
 #define OWED_NO_RANGE		1
 #define OWED_OTHER_ROOT		2
@@ -61,34 +79,34 @@ encode_owed_entry(StringInfo buffer, const SagazOwed *owed,
 }
 
 static SagazOwed *
-decode_owed_entry(SagazBytes *reader, const SagazOwedBase *base)
+decode_owed_entry(SagazBytes *bytes, const SagazOwedBase *base)
 {
 	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
 	int			flags;
 
-	owed->holder = base->batch_id - sagaz_varint_get(reader);
-	flags = (int) sagaz_varint_get(reader);
-	owed->claimed_at = base->claimed_at - sagaz_varint_get_signed(reader);
+	owed->holder = base->batch_id - sagaz_varint_get(bytes);
+	flags = (int) sagaz_varint_get(bytes);
+	owed->claimed_at = base->claimed_at - sagaz_varint_get_signed(bytes);
 	owed->range = (flags & OWED_NO_RANGE) == 0;
 	owed->root = owed->window_batch = owed->holder;
 	if (!owed->range)
 		return owed;
 	if (flags & OWED_OTHER_ROOT)
-		owed->root -= sagaz_varint_get(reader);
+		owed->root -= sagaz_varint_get(bytes);
 	owed->window_batch = owed->root;
 	if (flags & OWED_OTHER_WINDOW)
-		owed->window_batch -= sagaz_varint_get(reader);
+		owed->window_batch -= sagaz_varint_get(bytes);
 	owed->hi = flags & OWED_OTHER_HI ?
-		(int64) sagaz_varint_get(reader) : base->last_seq;
-	owed->lo = owed->hi - sagaz_varint_get(reader);
+		(int64) sagaz_varint_get(bytes) : base->last_seq;
+	owed->lo = owed->hi - sagaz_varint_get(bytes);
 	if (flags & OWED_ACKED)
 	{
 		int64		previous = owed->lo;
 
-		owed->nacked = (int) sagaz_varint_get(reader);
+		owed->nacked = sagaz_get_count(bytes);
 		owed->acked = palloc(owed->nacked * sizeof(int64));
 		for (int i = 0; i < owed->nacked; i++)
-			owed->acked[i] = previous += sagaz_varint_get(reader);
+			owed->acked[i] = previous += sagaz_varint_get(bytes);
 	}
 	return owed;
 }
@@ -100,22 +118,21 @@ sagaz_owed_encode(List *owed, const SagazOwedBase *base)
 	ListCell   *cell;
 
 	initStringInfo(&buffer);
-	appendStringInfoSpaces(&buffer, VARHDRSZ);
+	sagaz_bytes_begin(&buffer, OWED_VERSION);
 	foreach(cell, owed)
 		encode_owed_entry(&buffer, lfirst(cell), base);
-	SET_VARSIZE(buffer.data, buffer.len);
-	return (bytea *) buffer.data;
+	return sagaz_bytes_end(&buffer);
 }
 
 List *
 sagaz_owed_decode(Datum value, const SagazOwedBase *base)
 {
-	SagazBytes reader;
+	SagazBytes	bytes;
 	List	   *owed = NIL;
 
-	sagaz_varint_begin(&reader, value);
-	while (reader.at < reader.end)
-		owed = lappend(owed, decode_owed_entry(&reader, base));
+	sagaz_bytes_open(&bytes, value, "owed", OWED_VERSION);
+	while (bytes.at < bytes.end)
+		owed = lappend(owed, decode_owed_entry(&bytes, base));
 	return owed;
 }
 

@@ -18,11 +18,12 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
+#include "lib/times.h"
 #include "outbox/retry.h"
 #include "wakeup/wake.h"
 
 /* No wait for a retry is longer. */
-#define MAX_BACKOFF_MS (3600 * INT64CONST(1000))
+#define MAX_BACKOFF_MS (3600 * 1000)
 /* Rows of a walk over places that are passed before it jumps ahead. */
 #define STEPS_BEFORE_JUMP 4
 
@@ -199,12 +200,10 @@ sagaz_retry_clear(SagazWriter *writer, int attnum)
 TimestampTz
 sagaz_retry_next_attempt(TimestampTz now, int retry_count)
 {
-	int64		wait_ms = sagaz_retry_backoff;
+	int64		wait = sagaz_backoff(sagaz_retry_backoff, MAX_BACKOFF_MS,
+									 retry_count - 1);
 
-	for (int i = 1; i < retry_count && wait_ms < MAX_BACKOFF_MS; i++)
-		wait_ms *= 2;
-	wait_ms = Min(wait_ms, MAX_BACKOFF_MS);
-	return now + (int64) (wait_ms * 1000 * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)));
+	return now + (int64) (wait * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)));
 }
 
 /* Count one more failure in the writer's row: a retry, or a dead letter. */

@@ -19,6 +19,13 @@
 #include "outbox/stream_row.h"
 #include "lib/varint.h"
 
+/*
+ * Column "stream_places" of outbox_batch: version 1, then up to the end of the
+ * value, in the order of the entries, each event's place less the one before,
+ * the first less 0, as signed numbers of lib/varint.h.
+ */
+#define PLACES_VERSION 1
+
 #define EPOCH_MS \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY * 1000)
 
@@ -35,7 +42,7 @@ sagaz_stream_places_reset(SagazStreamPlaces *places)
 	places->count = 0;
 	places->last = 0;
 	resetStringInfo(&places->bytes);
-	appendStringInfoSpaces(&places->bytes, VARHDRSZ);
+	sagaz_bytes_begin(&places->bytes, PLACES_VERSION);
 }
 
 void
@@ -48,23 +55,22 @@ sagaz_stream_places_add(SagazStreamPlaces *places, int64 seq)
 
 /* In the memory of the places. */
 bytea *
-sagaz_stream_places_encode(const SagazStreamPlaces *places)
+sagaz_stream_places_encode(SagazStreamPlaces *places)
 {
-	SET_VARSIZE(places->bytes.data, places->bytes.len);
-	return (bytea *) places->bytes.data;
+	return sagaz_bytes_end(&places->bytes);
 }
 
 static void
 decode_stream_places(Datum value, SagazStreamRow *row)
 {
-	SagazBytes reader;
+	SagazBytes	bytes;
 	int64		seq = 0;
 
-	sagaz_varint_begin(&reader, value);
-	row->seqs = palloc((reader.end - reader.at + 1) * sizeof(int64));
+	sagaz_bytes_open(&bytes, value, "stream_places", PLACES_VERSION);
+	row->seqs = palloc((bytes.end - bytes.at + 1) * sizeof(int64));
 	row->count = 0;
-	while (reader.at < reader.end)
-		row->seqs[row->count++] = seq += sagaz_varint_get_signed(&reader);
+	while (bytes.at < bytes.end)
+		row->seqs[row->count++] = seq += sagaz_varint_get_signed(&bytes);
 }
 
 /* The group's rows from that ms on, the lowest first. */

@@ -34,7 +34,7 @@ typedef struct SagazStreamRow
 extern void sagaz_stream_places_init(SagazStreamPlaces *places);
 extern void sagaz_stream_places_reset(SagazStreamPlaces *places);
 extern void sagaz_stream_places_add(SagazStreamPlaces *places, int64 seq);
-extern bytea *sagaz_stream_places_encode(const SagazStreamPlaces *places);
+extern bytea *sagaz_stream_places_encode(SagazStreamPlaces *places);
 
 extern int64 sagaz_stream_next_ms(int16 group_no, int64 after);
 extern SagazScan *sagaz_stream_scan_from(int16 group_no, int64 ms,

@@ -140,6 +140,23 @@ sagaz_window_has(const SagazWindow *window, const SagazCluster *cluster,
 		!sagaz_window_end_saw(&window->from, cluster, pos, seq);
 }
 
+/*
+ * The stored form, column "ends" of outbox_batch: version 1, then the window's
+ * "from" end, then its "to" end.  An end is
+ *
+ *	epoch		of the cluster's activations
+ *	last_seq	S, the last place drawn
+ *	xmax		of the snapshot, 64 bits
+ *	next_xid	N - xmax, 0 where N is lower
+ *	nrunning	transactions that were running below xmax
+ *	running		so often: how far it lies below the one before, the highest
+ *				first and that one below xmax
+ *
+ * each as a number of lib/varint.h.  With nobody else writing that is 5
+ * numbers an end.
+ */
+#define ENDS_VERSION 1
+
 static void
 encode_window_end(StringInfo buffer, const SagazEnd *end)
 {
@@ -158,45 +175,39 @@ encode_window_end(StringInfo buffer, const SagazEnd *end)
 }
 
 static void
-decode_window_end(SagazBytes *reader, SagazEnd *end)
+decode_window_end(SagazBytes *bytes, SagazEnd *end)
 {
 	uint64		above;
 
-	end->epoch = (uint32) sagaz_varint_get(reader);
-	end->last_seq = (int64) sagaz_varint_get(reader);
-	end->xmax = above = sagaz_varint_get(reader);
-	end->next_xid = end->xmax + sagaz_varint_get(reader);
-	end->nrunning = (int) sagaz_varint_get(reader);
-	if (end->nrunning < 0 || end->nrunning > reader->end - reader->at)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATA_CORRUPTED),
-				 errmsg("a row of %s.outbox_batch is damaged", SAGAZ_SCHEMA)));
+	end->epoch = (uint32) sagaz_varint_get(bytes);
+	end->last_seq = (int64) sagaz_varint_get(bytes);
+	end->xmax = above = sagaz_varint_get(bytes);
+	end->next_xid = end->xmax + sagaz_varint_get(bytes);
+	end->nrunning = sagaz_get_count(bytes);
 	end->running = palloc((end->nrunning + 1) * sizeof(uint64));
 	for (int i = end->nrunning - 1; i >= 0; i--)
-		end->running[i] = above = above - sagaz_varint_get(reader);
+		end->running[i] = above = above - sagaz_varint_get(bytes);
 	end->xmin = end->nrunning > 0 ? end->running[0] : end->xmax;
 }
 
-/* The stored form, column "ends" of outbox_batch. */
 bytea *
 sagaz_window_encode(const SagazWindow *window)
 {
 	StringInfoData buffer;
 
 	initStringInfo(&buffer);
-	appendStringInfoSpaces(&buffer, VARHDRSZ);
+	sagaz_bytes_begin(&buffer, ENDS_VERSION);
 	encode_window_end(&buffer, &window->from);
 	encode_window_end(&buffer, &window->to);
-	SET_VARSIZE(buffer.data, buffer.len);
-	return (bytea *) buffer.data;
+	return sagaz_bytes_end(&buffer);
 }
 
 void
 sagaz_window_decode(Datum ends, SagazWindow *window)
 {
-	SagazBytes reader;
+	SagazBytes	bytes;
 
-	sagaz_varint_begin(&reader, ends);
-	decode_window_end(&reader, &window->from);
-	decode_window_end(&reader, &window->to);
+	sagaz_bytes_open(&bytes, ends, "ends", ENDS_VERSION);
+	decode_window_end(&bytes, &window->from);
+	decode_window_end(&bytes, &window->to);
 }

@@ -15,6 +15,8 @@
 #include "backends/record/record.h"
 #include "transfer/transfer.h"
 
+#define DIGEST_VERSION 1
+
 static ArrayType *
 text_array(const char *const *texts, int count)
 {
@@ -35,6 +37,10 @@ copied_keys(const SagazTransfer *transfer)
 	return text_array(keys, transfer->nrecords);
 }
 
+/*
+ * Column "digest" of transfer_record: version 1, then the 32 bytes of the
+ * record's digest.  What has another version by now counts as changed.
+ */
 static ArrayType *
 copied_digests(const SagazTransfer *transfer)
 {
@@ -42,10 +48,11 @@ copied_digests(const SagazTransfer *transfer)
 
 	for (int i = 0; i < transfer->nrecords; i++)
 	{
-		bytea	   *bytes = palloc(VARHDRSZ + SAGAZ_DIGEST_SIZE);
+		bytea	   *bytes = palloc(VARHDRSZ + 1 + SAGAZ_DIGEST_SIZE);
 
-		SET_VARSIZE(bytes, VARHDRSZ + SAGAZ_DIGEST_SIZE);
-		memcpy(VARDATA(bytes), transfer->digests[i].bytes, SAGAZ_DIGEST_SIZE);
+		SET_VARSIZE(bytes, VARHDRSZ + 1 + SAGAZ_DIGEST_SIZE);
+		*VARDATA(bytes) = DIGEST_VERSION;
+		memcpy(VARDATA(bytes) + 1, transfer->digests[i].bytes, SAGAZ_DIGEST_SIZE);
 		values[i] = PointerGetDatum(bytes);
 	}
 	return construct_array(values, transfer->nrecords, BYTEAOID, -1, false,

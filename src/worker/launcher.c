@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
 
+#include "lib/times.h"
 #include "worker/process.h"
 #include "wakeup/shared.h"
 #include "worker/shares.h"
@@ -37,7 +38,7 @@
 #define PROCESS_RETRY_MS 1000
 /* So is a look that failed, and then ever later. */
 #define LOOK_RETRY_MS 100
-#define MAX_LOOK_DOUBLINGS 9
+#define MAX_LOOK_RETRY_MS (LOOK_RETRY_MS << 9)
 /* That there are too few is said so often. */
 #define COMPLAINT_MS 60000
 /* A worker that was registered comes up in this time, or is given up. */
@@ -276,8 +277,7 @@ launcher_end_look(void)
 		if (list_member_oid(launcher_read_databases(), look->database))
 		{
 			look->not_before = GetCurrentTimestamp() +
-				(LOOK_RETRY_MS << Min(look->tries, MAX_LOOK_DOUBLINGS)) * INT64CONST(1000);
-			look->tries++;
+				sagaz_backoff(LOOK_RETRY_MS, MAX_LOOK_RETRY_MS, look->tries++);
 			looks = list_delete_first(looks);
 			launcher_append_look(look);
 			return;

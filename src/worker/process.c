@@ -18,11 +18,12 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "lib/times.h"
 #include "worker/process.h"
 
 /* A worker that ran for less ended at once. */
 #define QUICK_END_S 10
-#define MAX_RESTART_S 60
+#define MAX_RESTART_MS 60000
 
 /* SIGTERM ends the process at its next chance, also within a handler. */
 void
@@ -117,6 +118,5 @@ sagaz_process_ended(SagazWorkerSlot *slot)
 		return;
 	}
 	slot->not_before = now +
-		Min(1 << Min(slot->quick_ends, 6), MAX_RESTART_S) * USECS_PER_SEC;
-	slot->quick_ends++;
+		sagaz_backoff(1000, MAX_RESTART_MS, slot->quick_ends++);
 }

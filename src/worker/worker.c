@@ -27,6 +27,7 @@
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
+#include "lib/times.h"
 #include "outbox/batch.h"
 #include "worker/delivery.h"
 #include "worker/forward.h"
@@ -413,13 +414,8 @@ worker_claim_and_deliver(Worker *worker, SagazBatch *batch)
 static void
 worker_back_off(Worker *worker)
 {
-	int64		wait_ms = Max(sagaz_retry_backoff, 100);
-
-	for (int i = 0; i < worker->errors && wait_ms < MAX_BACKOFF_MS; i++)
-		wait_ms *= 2;
-	worker->errors++;
 	worker->not_before = GetCurrentTimestamp() +
-		Min(wait_ms, MAX_BACKOFF_MS) * 1000;
+		sagaz_backoff(Max(sagaz_retry_backoff, 100), MAX_BACKOFF_MS, worker->errors++);
 	set_worker_state(worker, WORKER_BACKING_OFF);
 }
 

@@ -43,6 +43,8 @@ INSERT INTO expected_setting VALUES
 	('saga_storage',			'superuser',	'native'),
 	('outbox_storage',			'superuser',	'native'),
 	('sqlite_directory',		'superuser',	'/nowhere'),
+	-- memory that an answer of a storage may take
+	('max_reply',				'superuser',	'4MB'),
 	-- time and memory of one's own session
 	('memory_limit',			'user',			'1MB'),
 	('idle_timeout',			'user',			'1s'),
@@ -58,6 +60,10 @@ INSERT INTO expected_setting VALUES
 	('inbox_after',				'sighup',		'1s'),
 	('housekeeping_interval',	'sighup',		'1s'),
 	('databases',				'sighup',		'postgres'),
+	('max_crashes',				'sighup',		'1'),
+	('max_deliveries_per_database',	'sighup',	'1'),
+	('max_deliveries_per_role',	'sighup',		'1'),
+	('spare_processes',			'sighup',		'1'),
 	('max_deliveries',			'postmaster',	'1');
 SELECT set_eq($$
 	SELECT substr(name, 7), context FROM pg_settings WHERE name LIKE 'sagaz.%'

@@ -287,4 +287,10 @@ query_is($node, 'postgres', q{SELECT NOT EXISTS (SELECT FROM sagaz.get_outbox_st
 $there{ $_->[1]{'header:event_id'} // 'foreign' }++ for entries('exact');
 is_deeply([ grep { ($there{$_} // 0) != 1 } split /\n/, sql('SELECT event_id FROM emitted') ], [], 'another writer: each event once');
 
+# Rows of a version that we do not know: told, not guessed at.
+is(sql('SELECT DISTINCT get_byte(stream_places, 0) FROM sagaz.outbox_batch WHERE stream_ms IS NOT NULL'), '1', 'the places begin with their version');
+sql('UPDATE sagaz.outbox_batch SET stream_places = set_byte(stream_places, 0, 2) WHERE stream_ms IS NOT NULL');
+kill_worker();
+query_is($node, 'postgres', q{SELECT last_error LIKE '%was written by a newer version of sagaz%' FROM sagaz.stat_delivery WHERE name = 'exact'}, 't', 'places of a newer version');
+
 done_testing();
