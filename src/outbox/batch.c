@@ -39,7 +39,10 @@ sagaz_batch_lost(int64 batch_id, const char *detail)
 			 errhint("Its events are finished, or another worker has them or will get them: drop the work.")));
 }
 
-/* When a lease runs out that was last extended to "extended", 0 for never. */
+/*
+ * When a lease runs out that was last extended to "extended", 0 for never.
+ * The setting counts as it is now, also for leases that began under another.
+ */
 TimestampTz
 sagaz_batch_lease_end(TimestampTz claimed_at, TimestampTz extended)
 {
@@ -92,7 +95,10 @@ read_batch(SagazLease *lease, const char *worker_id)
 				 errmsg("batch " INT64_FORMAT " does not exist", lease->batch_id)));
 }
 
-/* Was the batch claimed by that worker? */
+/*
+ * Was the batch claimed by that worker?  Looks with a snapshot of its own and
+ * takes no lock; who claimed a batch never changes.
+ */
 bool
 sagaz_batch_is_of(int64 batch_id, const char *worker_id)
 {
@@ -139,7 +145,11 @@ check_batch_open(const SagazLease *lease)
 }
 
 /*
- * Lock a batch and check that worker_id holds it; NULL for whoever holds it.
+ * Lock a batch until the transaction ends and check that worker_id holds it;
+ * NULL for whoever holds it.  An error if the batch is closed or another's.
+ * The lease has a snapshot taken under the lock, registered until
+ * sagaz_batch_lease_done(); what it points to lies in the present memory
+ * context.
  */
 void
 sagaz_batch_lease_open(int64 batch_id, const char *worker_id, SagazLease *lease)
@@ -159,6 +169,7 @@ sagaz_batch_lease_open(int64 batch_id, const char *worker_id, SagazLease *lease)
 	check_batch_open(lease);
 }
 
+/* Let go of the lease's snapshot.  The lock stays. */
 void
 sagaz_batch_lease_done(SagazLease *lease)
 {
@@ -172,7 +183,10 @@ batch_still_owed(const SagazLease *lease)
 	return lease->events - lease->receipts.events;
 }
 
-/* After "events" more were finished or moved: with the last the lease ends. */
+/*
+ * After "events" more were finished or moved, whose receipts are written but
+ * not in the lease's counts: with the last of them the lease ends.
+ */
 void
 sagaz_batch_close_if_done(SagazLease *lease, int events, TimestampTz at)
 {
@@ -185,7 +199,9 @@ sagaz_batch_close_if_done(SagazLease *lease, int events, TimestampTz at)
 
 /*
  * End an expired lease for worker_id.  False if it is not expired after all,
- * or if somebody is saying something about the batch right now.
+ * or if somebody is saying something about the batch right now: the caller
+ * holds a lane and must not wait for a batch.  After true the caller's
+ * snapshot is too old to read receipts with.
  */
 bool
 sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at, TimestampTz now,
@@ -222,7 +238,10 @@ batch_id_argument(FunctionCallInfo fcinfo)
 	return PG_GETARG_INT64(0);
 }
 
-/* All events that the batch still owes were sent; returns how many. */
+/*
+ * All events that the batch still owes were sent; returns how many.  Takes
+ * the batch's lock and none of a lane.
+ */
 int
 sagaz_batch_finish(int64 batch_id, const char *worker_id)
 {
@@ -253,7 +272,8 @@ sagaz_finish_batch(PG_FUNCTION_ARGS)
 
 /*
  * Give back what the batch still owes, not to be handed out before delay
- * microseconds have passed; returns how many events.
+ * microseconds have passed; returns how many events.  Takes the batch's lock
+ * and none of a lane.
  */
 int
 sagaz_batch_release(int64 batch_id, const char *worker_id, const char *error,

@@ -140,8 +140,11 @@ check_claim_transaction(void)
 }
 
 /*
- * Claim for claim->worker_id up to claim->limit events of the group, which
- * go to claim->rows.  The caller sees the batch after this.
+ * Claim for claim->worker_id up to claim->limit events of the group, which go
+ * to claim->rows.  The caller has set what claim.h says is his.  Lanes that
+ * were looked at stay locked until the transaction ends, or the savepoint is
+ * rolled back.  The caller sees the batch after this, and what he gets is
+ * durable.
  */
 void
 sagaz_claim(SagazClaim *claim, const char *consumer_group)

@@ -13,7 +13,10 @@
 /* Transactions further back were made durable long ago. */
 #define CLOG_REACH (UINT64CONST(1) << 30)
 
-/* The batch id of this claim, drawn when the first lane has something. */
+/*
+ * The batch id of this claim, drawn when the first lane has something; that
+ * lane is locked, so the id is above all that its rows have.
+ */
 int64
 sagaz_claim_batch_id(SagazClaim *claim)
 {
@@ -50,7 +53,7 @@ note_claimed_transaction(SagazClaim *claim, uint64 pos, int64 seq,
 
 /*
  * Return one event of the log.  retry is its row in outbox_retry, NULL for an
- * event that is handed out off the log.
+ * event that is handed out off the log.  All is copied, so both rows may go.
  */
 void
 sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,

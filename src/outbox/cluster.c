@@ -94,6 +94,7 @@ add_cluster_row(SagazCluster *cluster, TupleTableSlot *slot)
 		cluster->active = true;
 }
 
+/* All epochs, as of the snapshot, in the present memory context. */
 SagazCluster *
 sagaz_cluster_read(Snapshot snapshot)
 {
@@ -183,7 +184,8 @@ cluster_is_committed(SagazCluster **cluster)
 /*
  * Before the first place in the log is drawn here, write down where "here"
  * is.  In a database with rows from elsewhere this begins an epoch that is
- * not active: the application may insert, nothing is handed out.
+ * not active: the application may insert, nothing is handed out.  The
+ * transaction has an xid.  Waits for nobody, so several may write a row.
  */
 void
 sagaz_cluster_note_first_use(void)
@@ -231,7 +233,10 @@ why_cluster_inert(const SagazCluster *cluster, Snapshot snapshot)
 	return NULL;
 }
 
-/* May events be handed out in this database? */
+/*
+ * May events be handed out in this database?  For whoever only looks: writes
+ * nothing and raises nothing.
+ */
 bool
 sagaz_cluster_is_active(Snapshot snapshot)
 {
@@ -239,8 +244,8 @@ sagaz_cluster_is_active(Snapshot snapshot)
 }
 
 /*
- * The cluster as claims need it: on first use written down, an error where
- * the outbox is inert.
+ * The cluster as claims need it, in the present memory context; an error
+ * where the outbox is inert.  Writes nothing.
  */
 SagazCluster *
 sagaz_cluster_active(Snapshot snapshot)

@@ -48,6 +48,11 @@ read_cursor_row(TupleTableSlot *slot, SagazCursor *cursor)
 	cursor->owed = sagaz_owed_decode(sagaz_column(slot, batch_owed), &base);
 }
 
+/*
+ * The newest row of the lane as of the snapshot; without one, the moment
+ * before everything.  Who means to write the next one holds the lane's lock
+ * and has taken the snapshot after it.  Lies in the present memory context.
+ */
 void
 sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
 				  SagazCursor *cursor)
@@ -65,7 +70,10 @@ sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
 	sagaz_scan_end(scan);
 }
 
-/* The window that a batch read in a lane; false if it has no row there. */
+/*
+ * The window that a batch read in a lane, in the present memory context;
+ * false if it has no row there.
+ */
 bool
 sagaz_cursor_window(int16 group_no, int16 lane, int64 batch_id,
 					Snapshot snapshot, SagazWindow *window)
@@ -79,7 +87,11 @@ sagaz_cursor_window(int16 group_no, int16 lane, int64 batch_id,
 	return found;
 }
 
-/* Write the row that becomes the lane's cursor; the lane is locked. */
+/*
+ * Write the row that becomes the lane's cursor; the lane is locked, and the
+ * row's batch id was drawn under that lock.  Invisible until the caller's
+ * CommandCounterIncrement().
+ */
 void
 sagaz_cursor_write(SagazWriter *writer, int16 group_no, int16 lane,
 				   const SagazCursor *row, int64 root, int events,
@@ -114,6 +126,10 @@ sagaz_cursor_write(SagazWriter *writer, int16 group_no, int16 lane,
 	sagaz_writer_insert(writer);
 }
 
+/*
+ * Draw an id that is above all of the group.  Those of a lane rise only if it
+ * is drawn while the lane is locked.
+ */
 int64
 sagaz_cursor_next_batch_id(int16 group_no)
 {
@@ -121,7 +137,10 @@ sagaz_cursor_next_batch_id(int16 group_no)
 			<< SAGAZ_GROUP_BITS) | group_no;
 }
 
-/* Write an empty window that ends now into each lane; they are locked. */
+/*
+ * Write an empty window that ends now into each lane.  They are locked.  The
+ * rows are visible to the next snapshot.
+ */
 void
 sagaz_cursor_skip_to_now(int16 group_no)
 {

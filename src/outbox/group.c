@@ -58,6 +58,10 @@ sagaz_group_find_in(const char *name, Snapshot snapshot, SagazGroup *group)
 							 group);
 }
 
+/*
+ * The group as it is now, whatever the caller's snapshot; false if there is
+ * none.  Its name lies in the present memory context.
+ */
 bool
 sagaz_group_find(const char *name, SagazGroup *group)
 {
@@ -78,6 +82,7 @@ sagaz_no_such_group(const char *name)
 					 SAGAZ_SCHEMA, quote_literal_cstr(name))));
 }
 
+/* The group as it is now; an error if there is none. */
 void
 sagaz_group_get(const char *name, SagazGroup *group)
 {
@@ -85,6 +90,10 @@ sagaz_group_get(const char *name, SagazGroup *group)
 		sagaz_no_such_group(name);
 }
 
+/*
+ * The group as it is now; an error if it was dropped.  A drop locks the
+ * group's open batches, so who has locked one keeps the group.
+ */
 void
 sagaz_group_by_no(int16 no, SagazGroup *group)
 {
@@ -120,7 +129,10 @@ free_group_number(Snapshot snapshot)
 	return (int16) number;
 }
 
-/* False if a group of that name is there already. */
+/*
+ * False if a group of that name is there already.  Takes the locks of
+ * retention and of groups, in this order, until the transaction ends.
+ */
 bool
 sagaz_group_make(const char *name, const char *ordering,
 				 TimestampTz start_time, SagazGroup *group)

@@ -131,7 +131,8 @@ read_failed(Hold *hold)
 }
 
 /*
- * The event at seq of an ordered group has failed.  Take the later events of
+ * The event at seq of an ordered group has failed, which is written already
+ * and visible to a new snapshot; the lease is open.  Take the later events of
  * its saga out of the batch and return how many.  They wait for it; if it is
  * dead, the first of them is due at once.  The worker need not tell the two
  * cases apart: after a failure the rest of the saga is not its business.
@@ -171,7 +172,10 @@ sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq, TimestampTz now)
 	return hold.nseqs;
 }
 
-/* The retry at seq was sent: let the next of its saga go. */
+/*
+ * The retry at seq was sent, which is written already: let the next of its
+ * saga go.  The caller holds the lock of its batch, or of its lane.
+ */
 void
 sagaz_hold_let_go_of(const SagazGroup *group, int64 seq)
 {

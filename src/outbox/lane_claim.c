@@ -604,7 +604,9 @@ serve_lane(Lane *lane)
 
 /*
  * The lane's lock is held.  Where the lane was claimed after this claim drew
- * its batch id, it is left alone: ids of a lane's rows only rise.
+ * its batch id, it is left alone: ids of a lane's rows only rise.  The
+ * present memory context is reset when this lane is done; only the writer of
+ * outbox_batch lives longer.
  */
 void
 sagaz_lane_claim(SagazClaim *claim, int16 lane_no)

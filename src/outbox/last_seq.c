@@ -14,8 +14,9 @@
 #include "outbox/place_number.h"
 
 /*
- * The last number drawn, 0 if none was.  The share lock on the page keeps
- * out the moment in which nextval shows the value it logs ahead.
+ * The last number drawn, 0 if none was.  The share lock on the page keeps out
+ * the moment in which nextval shows the value it logs ahead.  Read it before
+ * the next xid and before the snapshot, never after.
  */
 int64
 sagaz_last_seq(void)

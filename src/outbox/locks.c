@@ -31,14 +31,20 @@ lock_object(const char *table, uint32 object, uint16 sub_object, bool wait)
 	return lock_object_as(ExclusiveLock, table, object, sub_object, wait);
 }
 
-/* The right to move a group's cursor in a lane. */
+/*
+ * The right to move a group's cursor in a lane, and to change its retry rows
+ * that are not out.  What was read of them before is worth nothing.
+ */
 bool
 sagaz_lock_lane(int16 group_no, int16 lane, bool wait)
 {
 	return lock_object("consumer_group", group_no, lane + 1, wait);
 }
 
-/* The right to say what became of a batch. */
+/*
+ * The right to say what became of a batch, and to change its retry rows.
+ * What was read of them before is worth nothing.
+ */
 bool
 sagaz_lock_batch(int64 batch_id, bool wait)
 {

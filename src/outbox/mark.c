@@ -277,7 +277,8 @@ mark_events(Mark *mark)
 
 /*
  * Say of one event of the worker's batches that it failed; in an ordered
- * group, those of its saga behind it leave the batch, too.
+ * group, those of its saga behind it leave the batch, too.  Takes the batch's
+ * lock; a new snapshot sees what was written.
  */
 void
 sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,

@@ -61,7 +61,11 @@ compare_outstanding(const ListCell *a, const ListCell *b)
 	return (x > y) - (x < y);
 }
 
-/* The open batches of a lane, or of all if that is NULL, by their ids. */
+/*
+ * The open batches of a lane, or of all if that is NULL, by their ids: the
+ * order in which to lock them.  As of now and without a lock, so each may be
+ * closed when it is looked at next.
+ */
 List *
 sagaz_outstanding_batches(const SagazGroup *group, const int16 *lane)
 {
@@ -76,7 +80,10 @@ sagaz_outstanding_batches(const SagazGroup *group, const int16 *lane)
 	return batches;
 }
 
-/* Lock the batch, waiting if need be; false if it is closed by then. */
+/*
+ * Lock the batch, waiting if need be, and note how long its lease lasts;
+ * false if it is closed by then.  The lock stays in both cases.
+ */
 bool
 sagaz_outstanding_lock(SagazOutstanding *batch)
 {

@@ -111,6 +111,10 @@ decode_owed_entry(SagazBytes *bytes, const SagazOwedBase *base)
 	return owed;
 }
 
+/*
+ * The stored form of a list of SagazOwed, in the present memory context.
+ * Entries must not be newer than the row.
+ */
 bytea *
 sagaz_owed_encode(List *owed, const SagazOwedBase *base)
 {
@@ -124,6 +128,9 @@ sagaz_owed_encode(List *owed, const SagazOwedBase *base)
 	return sagaz_bytes_end(&buffer);
 }
 
+/*
+ * The list, in the present memory context; an error if the value is damaged.
+ */
 List *
 sagaz_owed_decode(Datum value, const SagazOwedBase *base)
 {

@@ -216,7 +216,9 @@ peek_at_lane(Peek *peek)
 
 /*
  * Could a claim of the group hand something out now?  If not, *next is when
- * that may change though nothing is committed; PG_INT64_MAX for never.
+ * that may change though nothing is committed; PG_INT64_MAX for never.  Takes
+ * no lock and no xid, and writes nothing; an error where the outbox is inert.
+ * Memory of the look is left in the present context.
  */
 bool
 sagaz_peek(const char *group_name, TimestampTz now, TimestampTz *next)

@@ -31,7 +31,10 @@ sagaz_place_fetch_event(SagazScan **scan, Datum event_id, Snapshot snapshot)
 	return sagaz_scan_next(*scan) ? (*scan)->slot : NULL;
 }
 
-/* Is the event one of those that the entry owes? */
+/*
+ * Is the event one of those that the entry owes?  Receipts of its holder that
+ * name single events are not looked at.
+ */
 bool
 sagaz_place_is_owed(const SagazOwed *owed, int16 group_no, int16 lane,
 					uint64 pos, int64 seq, const SagazCluster *cluster,
@@ -113,7 +116,11 @@ place_is_acked(const SagazPlace *place, Snapshot snapshot)
 				sagaz_receipt_compare_seqs) != NULL;
 }
 
-/* Where does an event of the log stand for a group? */
+/*
+ * Where does an event of the log stand for a group, as of the snapshot?  The
+ * answer lasts only if the lock of the event's lane, or of the batch that
+ * holds it, is held and the snapshot was taken after it.
+ */
 void
 sagaz_place_find(const SagazGroup *group, TupleTableSlot *event,
 				 Snapshot snapshot, SagazPlace *place)

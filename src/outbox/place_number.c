@@ -22,7 +22,11 @@
 PG_FUNCTION_INFO_V1(sagaz_next_seq);
 PG_FUNCTION_INFO_V1(sagaz_lane);
 
-/* Draw the next number for an event that this transaction inserts. */
+/*
+ * Draw the next number for an event that this transaction inserts.  The
+ * transaction gets its xid first, on which every claim relies, and wakes
+ * those who wait when it commits.
+ */
 int64
 sagaz_draw_place_number(void)
 {

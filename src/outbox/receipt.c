@@ -107,6 +107,9 @@ add_receipt(SagazReceipts *receipts, TupleTableSlot *slot)
 	}
 }
 
+/*
+ * All receipts of a batch as of the snapshot, in the present memory context.
+ */
 void
 sagaz_receipts_read(int64 batch_id, Snapshot snapshot, SagazReceipts *receipts)
 {
@@ -163,6 +166,10 @@ sagaz_receipt_close(int64 batch_id, int kind, TimestampTz at,
 	end_receipt(writer);
 }
 
+/*
+ * The lease lasts until then, or longer.  The caller holds the batch's lock
+ * and has seen that it is open.
+ */
 void
 sagaz_receipt_extend(int64 batch_id, TimestampTz until)
 {
@@ -170,7 +177,10 @@ sagaz_receipt_extend(int64 batch_id, TimestampTz until)
 							  GetCurrentTimestamp(), until, 0));
 }
 
-/* Say of some events of an open batch that they are finished or moved. */
+/*
+ * Say of some events of an open batch, whose lock is held, that they are
+ * finished or moved.  Each of them only once: they are counted.
+ */
 void
 sagaz_receipt_events(int64 batch_id, int kind, TimestampTz at, int64 *seqs,
 					 int nseqs)
@@ -188,8 +198,8 @@ sagaz_receipt_events(int64 batch_id, int kind, TimestampTz at, int64 *seqs,
 }
 
 /*
- * Retention: remove the batch's receipts.  A fresh snapshot for each batch,
- * so that one that is named twice is removed once.
+ * Retention, whose lock is held: remove the batch's receipts.  A fresh
+ * snapshot for each batch, so that one that is named twice is removed once.
  */
 void
 sagaz_receipts_remove(int64 batch_id)

@@ -35,6 +35,7 @@ next_retry_place(SagazRetryPlaces *places)
 		places->seq = DatumGetInt64(sagaz_column(places->scan->slot, retry_seq));
 }
 
+/* Begin behind the place "after".  Cheap where the group has no retry rows. */
 void
 sagaz_retry_places_begin(SagazRetryPlaces *places, int16 group_no,
 						 int64 after, Snapshot snapshot)
@@ -61,7 +62,7 @@ jump_to_retry_place(SagazRetryPlaces *places, int64 seq)
 	next_retry_place(places);
 }
 
-/* To be asked with rising places. */
+/* Has the place a retry row?  To be asked with rising places. */
 bool
 sagaz_retry_places_have(SagazRetryPlaces *places, int64 seq)
 {
@@ -161,7 +162,10 @@ sagaz_retry_row_of(int16 group_no, int64 seq, Snapshot snapshot)
 							keys, 2, ForwardScanDirection);
 }
 
-/* Start a row for an event of the log. */
+/*
+ * Start a row for an event of the log, which the caller inserts.  Values are
+ * not copied: the event's row must last until then.
+ */
 void
 sagaz_retry_row_of_event(SagazWriter *writer, int16 group_no,
 						 TupleTableSlot *event, int state)
@@ -206,7 +210,10 @@ sagaz_retry_next_attempt(TimestampTz now, int retry_count)
 	return now + (int64) (wait * (0.5 + 0.5 * pg_prng_double(&pg_global_prng_state)));
 }
 
-/* Count one more failure in the writer's row: a retry, or a dead letter. */
+/*
+ * Count one more failure in the writer's row, which the caller writes: a
+ * retry, and then whoever waits is woken at commit, or a dead letter.
+ */
 void
 sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error)
 {
@@ -258,7 +265,9 @@ sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew)
 
 /*
  * After a row of the saga was sent or given up: if nothing blocks before the
- * first held row, that one is due.
+ * first held row, that one is due.  The caller holds the lock of the batch or
+ * lane that the row belonged to.  Makes what was written before visible;
+ * looks with a snapshot of its own.
  */
 void
 sagaz_retry_let_go(const SagazGroup *group, Datum saga_id)
@@ -288,7 +297,10 @@ sagaz_retry_let_go(const SagazGroup *group, Datum saga_id)
 	UnregisterSnapshot(snapshot);
 }
 
-/* Mark the rows that are out in a batch as sent; returns how many. */
+/*
+ * Mark the rows that are out in a batch, whose lock is held, as sent; returns
+ * how many.
+ */
 int
 sagaz_retry_finish_batch(const SagazGroup *group, int64 batch_id,
 						 TimestampTz at, Snapshot snapshot)
@@ -314,7 +326,10 @@ sagaz_retry_finish_batch(const SagazGroup *group, int64 batch_id,
 	return count;
 }
 
-/* Let the rows that are out in a batch wait again; their lease is over. */
+/*
+ * Let the rows that are out in a batch wait again; their lease is over, and
+ * the batch's lock is held.  Returns how many.
+ */
 int
 sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 						 Snapshot snapshot)

@@ -29,6 +29,7 @@
 #define EPOCH_MS \
 	((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * (int64) SECS_PER_DAY * 1000)
 
+/* In the present memory context, which must last as long as the claim. */
 void
 sagaz_stream_places_init(SagazStreamPlaces *places)
 {
@@ -53,7 +54,10 @@ sagaz_stream_places_add(SagazStreamPlaces *places, int64 seq)
 	places->count++;
 }
 
-/* In the memory of the places. */
+/*
+ * The stored form, in the memory of the places: to be written before they are
+ * reset.
+ */
 bytea *
 sagaz_stream_places_encode(SagazStreamPlaces *places)
 {
@@ -97,7 +101,10 @@ sagaz_stream_scan_back(int16 group_no, int64 ms, Snapshot snapshot)
 							keys, 2, BackwardScanDirection);
 }
 
-/* The next row that the worker claimed; false at the end. */
+/*
+ * The next row that the worker claimed, its places in the present memory
+ * context; false at the end.
+ */
 bool
 sagaz_stream_scan_next(SagazScan *scan, const char *worker_id,
 					   Snapshot snapshot, SagazStreamRow *row)
@@ -124,7 +131,8 @@ sagaz_stream_scan_next(SagazScan *scan, const char *worker_id,
 
 /*
  * The ms of the next row: the time, unless the stream or an earlier row is
- * ahead of it.
+ * ahead of it.  Good only while nobody else claims for the stream: a delivery
+ * has one worker.
  */
 int64
 sagaz_stream_next_ms(int16 group_no, int64 after)

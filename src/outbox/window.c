@@ -66,9 +66,10 @@ add_window_running(SagazEnd *end, Snapshot snapshot, uint64 next, uint64 own)
 }
 
 /*
- * Read the present moment.  The snapshot returned is registered; it is the
- * one to read the log with.  The epoch is for the caller to set, who finds it
- * with that snapshot.
+ * Read the present moment.  The snapshot returned is registered, the caller
+ * unregisters it; it is the one to read the log with.  Who moves a cursor
+ * holds the lane's lock already.  The epoch is for the caller to set, who
+ * finds it with that snapshot.  The end lies in the present memory context.
  */
 Snapshot
 sagaz_window_end_read(SagazEnd *end)
@@ -202,6 +203,9 @@ sagaz_window_encode(const SagazWindow *window)
 	return sagaz_bytes_end(&buffer);
 }
 
+/*
+ * Both ends, in the present memory context; an error if the value is damaged.
+ */
 void
 sagaz_window_decode(Datum ends, SagazWindow *window)
 {

@@ -87,6 +87,11 @@ find_window_stragglers(SagazWindowScan *scan)
 	scan->more_stragglers = scan->nstragglers > 0;
 }
 
+/*
+ * Begin a walk behind the place "after" up to "upto".  Window, cluster and
+ * snapshot must outlive it; it lies in the present memory context.  chunk is
+ * how many events the caller is likely to want.
+ */
 SagazWindowScan *
 sagaz_window_scan_begin(const SagazWindow *window, const SagazCluster *cluster,
 						int16 lane, int64 after, int64 upto, int chunk,
@@ -273,7 +278,11 @@ next_of_window_rest(SagazWindowScan *scan)
 }
 
 
-/* The next event, or NULL at the window's end. */
+/*
+ * The next event, or NULL at the window's end.  The row is valid until the
+ * next call; what the walk still needs it allocates in the present memory
+ * context, which must last as long.
+ */
 TupleTableSlot *
 sagaz_window_scan_next(SagazWindowScan *scan)
 {

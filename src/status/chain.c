@@ -154,7 +154,10 @@ add_later_links_to_chain(SagazStates *states, SagazChain *chain)
 	list_sort(chain->holders, compare_chain_links);
 }
 
-/* The chain of a root batch; valid until another one is asked for. */
+/*
+ * The chain of a root batch, in memory of the states; valid until another one
+ * is asked for.
+ */
 SagazChain *
 sagaz_states_chain(SagazStates *states, int16 lane, int64 root)
 {

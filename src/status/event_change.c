@@ -25,8 +25,9 @@
 #include "wakeup/wake.h"
 
 /*
- * Look at the event and its place as they are now; false if it is not in the
- * log.  The caller has set group and event_id.
+ * Look at the event and its place as they are now, with a new snapshot; false
+ * if it is not in the log.  The caller has set group and event_id.  Rows of
+ * an earlier look are gone.
  */
 bool
 sagaz_event_change_look(SagazEventChange *change)
@@ -192,7 +193,8 @@ change_in_batch(const SagazEventChange *change, SagazEventEnd end,
 
 /*
  * Change the locked event's state.  One that a batch has sent needs no row,
- * unless there is more to be kept than when that was.
+ * unless there is more to be kept than when that was.  What was looked at is
+ * old afterwards.
  */
 void
 sagaz_event_change(SagazEventChange *change, SagazEventEnd end, bool needs_row,

@@ -107,6 +107,7 @@ begin_event_scan(SagazStates *states, int statuses, Phase phase)
 	return scan;
 }
 
+/* All events in these statuses, in no order. */
 SagazEventScan *
 sagaz_scan_by_status(SagazStates *states, int statuses)
 {
@@ -118,6 +119,10 @@ sagaz_scan_by_status(SagazStates *states, int statuses)
 	return scan;
 }
 
+/*
+ * The events of these ids that are in one of the statuses.  The ids must
+ * outlive the scan.
+ */
 SagazEventScan *
 sagaz_scan_by_ids(SagazStates *states, int statuses, Datum *event_ids,
 				  int count)
@@ -419,7 +424,10 @@ scan_step(SagazEventScan *scan)
 	return false;
 }
 
-/* The next event, or NULL. */
+/*
+ * The next event, or NULL; valid until the next call, whatever the present
+ * memory context.
+ */
 const SagazFoundEvent *
 sagaz_event_scan_next(SagazEventScan *scan)
 {

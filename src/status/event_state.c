@@ -161,7 +161,10 @@ state_status_of_retry(TupleTableSlot *retry)
 	}
 }
 
-/* The state that a row of outbox_retry tells; texts are palloc'd. */
+/*
+ * The state that a row of outbox_retry tells; texts lie in the present memory
+ * context.
+ */
 void
 sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 {

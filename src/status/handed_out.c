@@ -218,7 +218,10 @@ next_of_handed_range(SagazHandedOutWalk *walk, SagazEventState *state)
 	return NULL;
 }
 
-/* The next event and its state, or NULL. */
+/*
+ * The next event and its state, or NULL.  Texts of the state last as the row
+ * does.
+ */
 TupleTableSlot *
 sagaz_handed_out_next(SagazHandedOutWalk *walk, SagazEventState *state)
 {

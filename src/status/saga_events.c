@@ -188,6 +188,10 @@ compare_event_places(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+/*
+ * All places of the saga are found here, and rows are fetched one by one;
+ * saga_id and snapshot must outlive the walk.
+ */
 SagazSagaWalk *
 sagaz_saga_events_begin(Datum saga_id, Snapshot snapshot)
 {

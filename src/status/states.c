@@ -25,7 +25,7 @@ find_states_datums(SagazStates *states)
 
 /*
  * The default group need not exist: then it has read nothing.  The snapshot
- * must outlive the states.
+ * must outlive the states, and so must the present memory context.
  */
 SagazStates *
 sagaz_states_open(const char *group, Snapshot snapshot)
@@ -50,6 +50,7 @@ sagaz_states_open(const char *group, Snapshot snapshot)
 	return states;
 }
 
+/* Close what the states have open.  What they gave out goes with them. */
 void
 sagaz_states_close(SagazStates *states)
 {
@@ -62,6 +63,7 @@ sagaz_states_close(SagazStates *states)
 	pfree(states);
 }
 
+/* The lane's cursor, read once; it lasts as long as the states. */
 const SagazCursor *
 sagaz_states_cursor(SagazStates *states, int16 lane)
 {
@@ -137,7 +139,10 @@ sagaz_states_is_its(const SagazStates *states, TupleTableSlot *event)
 		 states->group.start_time);
 }
 
-/* The lane's oldest batch with an id from batch_id on; NULL if none. */
+/*
+ * The lane's oldest batch with an id from batch_id on; NULL if none.  Valid
+ * until the next call.
+ */
 TupleTableSlot *
 sagaz_states_batch_from(SagazStates *states, int16 lane, int64 batch_id)
 {
