@@ -19,6 +19,7 @@
 #include "outbox/outbox.h"
 #include "backends/record/record.h"
 #include "outbox/retry.h"
+#include "lib/words.h"
 
 /* What a record makes of an event. */
 typedef struct Replacement

@@ -22,6 +22,7 @@
 #include "backends/native/native_store.h"
 #include "outbox/outbox.h"
 #include "backends/record/record.h"
+#include "lib/words.h"
 
 #define LOG_POSITION		"log "
 #define ARCHIVE_POSITION	"archive "

@@ -16,6 +16,7 @@
 #include "backends/native/native_store.h"
 #include "outbox/outbox.h"
 #include "backends/record/record.h"
+#include "lib/words.h"
 
 /* ---------------------------------------------------------------------- */
 /* Sagas */

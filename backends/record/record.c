@@ -16,14 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "lib/times.h"
-
-const char *const sagaz_saga_words[] = {
-	"pending", "executing", "completed", "compensating", "failed",
-	"rolled_back", "partially_committed", "forward_recovery", NULL
-};
-const char *const sagaz_event_words[] = {
-	"pending", "claimed", "sent", "failed", "dead_letter", NULL
-};
+#include "lib/words.h"
 
 /* The kind that a type argument names. */
 SagazKind

@@ -98,8 +98,6 @@ sagaz_record_key(const SagazRecord *record)
 		record->event.event_id;
 }
 
-extern const char *const sagaz_saga_words[];
-extern const char *const sagaz_event_words[];
 
 extern SagazKind sagaz_record_kind(const char *type);
 extern Jsonb *sagaz_record_to_json(const SagazRecord *record);

@@ -20,6 +20,7 @@
 
 #include "backends/record/record.h"
 #include "lib/times.h"
+#include "lib/words.h"
 
 #define VERSION_FIELD "sagaz:version"
 #define SAGA_WORDS 8			/* statuses of sagas */

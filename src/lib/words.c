@@ -1,6 +1,7 @@
 /*
  * words.c
- *		Words of the status types of sagas, steps and events.
+ *		Words of the status types of sagas, steps and events, and which status
+ *		of an event may follow which.
  */
 #include "lib/sagaz.h"
 
@@ -14,9 +15,9 @@
 
 #include "lib/words.h"
 
-static const char *const saga_words[] = {
+const char *const sagaz_saga_words[] = {
 	"pending", "executing", "completed", "compensating", "failed",
-	"rolled_back", "partially_committed", "forward_recovery"
+	"rolled_back", "partially_committed", "forward_recovery", NULL
 };
 
 static const char *const step_words[] = {
@@ -24,12 +25,23 @@ static const char *const step_words[] = {
 	"failed", "tainted", "skipped"
 };
 
-static const char *const event_words[] = {
-	"pending", "claimed", "sent", "failed", "dead_letter"
+const char *const sagaz_event_words[] = {
+	[EVENT_PENDING] = "pending",
+	[EVENT_CLAIMED] = "claimed",
+	[EVENT_SENT] = "sent",
+	[EVENT_FAILED] = "failed",
+	[EVENT_DEAD_LETTER] = "dead_letter",
+	[EVENT_STATUSES] = NULL
 };
 
+const char *const sagaz_unfinished_saga_words[SAGAZ_UNFINISHED_WORDS] = {
+	"pending", "executing", "compensating", "forward_recovery"
+};
+
+#define SAGA_STATUSES ((int) lengthof(sagaz_saga_words) - 1)
+
 const StatusType saga_statuses = {
-	.name = "saga_status", .count = lengthof(saga_words), .words = saga_words
+	.name = "saga_status", .count = SAGA_STATUSES, .words = sagaz_saga_words
 };
 
 const StatusType step_statuses = {
@@ -37,7 +49,7 @@ const StatusType step_statuses = {
 };
 
 const StatusType event_statuses = {
-	.name = "event_status", .count = lengthof(event_words), .words = event_words
+	.name = "event_status", .count = EVENT_STATUSES, .words = sagaz_event_words
 };
 
 static const StatusType *const types[] = {
@@ -48,10 +60,10 @@ static const StatusType *const types[] = {
  * The enum values in the order of the words, as far as they were looked up: a
  * copy needs them for each step.
  */
-static Oid	known[lengthof(types)][lengthof(saga_words)];
+static Oid	known[lengthof(types)][lengthof(sagaz_saga_words) - 1];
 
-StaticAssertDecl(lengthof(step_words) <= lengthof(saga_words) &&
-				 lengthof(event_words) <= lengthof(saga_words),
+StaticAssertDecl(lengthof(step_words) < lengthof(sagaz_saga_words) &&
+				 EVENT_STATUSES < lengthof(sagaz_saga_words),
 				 "no type has more words than that of sagas");
 
 static void
@@ -149,4 +161,35 @@ saga_status_of_word(const StatusType *type, const char *word, const char *field)
 			(errcode(ERRCODE_SAGAZ_INPUT),
 			 errmsg("%s is not a status: \"%s\"", field, word),
 			 errhint("Valid values are: %s.", valid.data)));
+}
+
+/* The status of an event that the word stands for; EVENT_STATUSES: none. */
+EventStatus
+sagaz_event_status(const char *word)
+{
+	int			status = 0;
+
+	while (sagaz_event_words[status] && strcmp(sagaz_event_words[status], word) != 0)
+		status++;
+	return (EventStatus) status;
+}
+
+/*
+ * May somebody change an event's status like that, in any store?  That an
+ * event is claimed is a claim's doing alone.
+ */
+bool
+sagaz_event_status_may_follow(EventStatus from, EventStatus to)
+{
+	static const bool allowed[EVENT_STATUSES][EVENT_STATUSES] = {
+		[EVENT_PENDING] = {[EVENT_SENT] = true,[EVENT_FAILED] = true,
+		[EVENT_DEAD_LETTER] = true},
+		[EVENT_CLAIMED] = {[EVENT_SENT] = true,[EVENT_FAILED] = true,
+		[EVENT_PENDING] = true,[EVENT_DEAD_LETTER] = true},
+		[EVENT_FAILED] = {[EVENT_PENDING] = true,[EVENT_SENT] = true,
+		[EVENT_DEAD_LETTER] = true},
+		[EVENT_DEAD_LETTER] = {[EVENT_PENDING] = true},
+	};
+
+	return from < EVENT_STATUSES && to < EVENT_STATUSES && allowed[from][to];
 }

@@ -347,9 +347,6 @@ sagaz_list_sagas(PG_FUNCTION_ARGS)
 Datum
 sagaz_stuck_sagas(PG_FUNCTION_ARGS)
 {
-	static const char *const words[] = {
-		"pending", "executing", "compensating", "forward_recovery"
-	};
 	Selection	selection = {0};
 	TimestampTz cutoff;
 
@@ -358,12 +355,12 @@ sagaz_stuck_sagas(PG_FUNCTION_ARGS)
 	selection.snapshot = GetActiveSnapshot();
 	selection.compare = list_oldest_updated_first;
 	selection.limit = PG_INT64_MAX;
-	for (int i = 0; i < (int) lengthof(words); i++)
+	for (int i = 0; i < SAGAZ_UNFINISHED_WORDS; i++)
 	{
 		ScanKeyData key;
 		SagazScan  *scan;
 
-		saga_status_key(&key, 1, saga_status_word_oid(&saga_statuses, words[i]));
+		saga_status_key(&key, 1, saga_status_word_oid(&saga_statuses, sagaz_unfinished_saga_words[i]));
 		scan = sagaz_scan_begin("sagas", "sagas_status", selection.snapshot,
 								&key, 1, ForwardScanDirection);
 		while (sagaz_scan_next(scan))

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "lib/words.h"
 #include "status/event_change.h"
 #include "outbox/mark.h"
 #include "outbox/outbox.h"
@@ -22,15 +23,6 @@ PG_FUNCTION_INFO_V1(sagaz_change_event_status);
 /* column "status" of outbox_archive */
 #define ARCHIVE_STATUS 8
 
-typedef enum EventStatus
-{
-	EVENT_PENDING,
-	EVENT_CLAIMED,
-	EVENT_SENT,
-	EVENT_FAILED,
-	EVENT_DEAD_LETTER
-} EventStatus;
-
 typedef struct Change
 {
 	SagazEventChange base;
@@ -39,34 +31,17 @@ typedef struct Change
 	const char *error;
 } Change;
 
-static const char *const status_names[] = {
-	[EVENT_PENDING] = "pending",
-	[EVENT_CLAIMED] = "claimed",
-	[EVENT_SENT] = "sent",
-	[EVENT_FAILED] = "failed",
-	[EVENT_DEAD_LETTER] = "dead_letter",
-};
-
-static const bool allowed[lengthof(status_names)][lengthof(status_names)] = {
-	[EVENT_PENDING] = {[EVENT_SENT] = true,[EVENT_FAILED] = true,
-	[EVENT_DEAD_LETTER] = true},
-	[EVENT_CLAIMED] = {[EVENT_SENT] = true,[EVENT_FAILED] = true,
-	[EVENT_PENDING] = true,[EVENT_DEAD_LETTER] = true},
-	[EVENT_FAILED] = {[EVENT_PENDING] = true,[EVENT_SENT] = true,
-	[EVENT_DEAD_LETTER] = true},
-	[EVENT_DEAD_LETTER] = {[EVENT_PENDING] = true},
-};
-
 static EventStatus
 read_status_to_update(const char *name)
 {
-	for (int i = 0; i < (int) lengthof(status_names); i++)
-		if (strcmp(name, status_names[i]) == 0)
-			return (EventStatus) i;
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_INPUT),
-			 errmsg("status \"%s\" is unknown", name),
-			 errhint("Say 'pending', 'sent', 'failed' or 'dead_letter'.")));
+	EventStatus status = sagaz_event_status(name);
+
+	if (status == EVENT_STATUSES)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("status \"%s\" is unknown", name),
+				 errhint("Say 'pending', 'sent', 'failed' or 'dead_letter'.")));
+	return status;
 }
 
 static char *
@@ -83,7 +58,7 @@ refuse_update(const Change *change, const char *from, const char *detail,
 			(errcode(ERRCODE_SAGAZ_TRANSITION),
 			 errmsg("event %s cannot go from %s to %s",
 					updated_id_text(change->base.event_id), from,
-					status_names[change->to]),
+					sagaz_event_words[change->to]),
 			 detail ? errdetail_internal("%s", detail) : 0,
 			 hint ? errhint("%s", hint) : 0));
 }
@@ -165,11 +140,11 @@ event_present_status(const Change *change)
 static void
 check_update(const Change *change)
 {
-	const char *from = status_names[change->from];
+	const char *from = sagaz_event_words[change->from];
 
 	if (change->to == EVENT_CLAIMED)
 		refuse_update(change, from, NULL, "Events are handed out by claim_batch().");
-	if (!allowed[change->from][change->to])
+	if (!sagaz_event_status_may_follow(change->from, change->to))
 		refuse_update(change, from, NULL, change->from == EVENT_DEAD_LETTER ?
 					  "A dead letter can only be pending again." : NULL);
 	if (change->base.group.ordered && change->base.place.state == PLACE_UNREAD &&

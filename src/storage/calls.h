@@ -30,7 +30,7 @@ SAGAZ_SAGA_FUNCTIONS(DECLARE)
 SAGAZ_EVENT_FUNCTIONS(DECLARE)
 #undef DECLARE
 
-/* foreign_call.c */
+/* remote_call.c */
 extern bool sagaz_remote_call(FunctionCallInfo fcinfo, SagazStore *store,
 							  Datum *value);
 

@@ -19,6 +19,7 @@
 #include "backends/record/record.h"
 #include "lib/rows.h"
 #include "storage/storage.h"
+#include "lib/words.h"
 
 static const char *const claimed_word[] = {"claimed"};
 static const char *const pending_word[] = {"pending"};

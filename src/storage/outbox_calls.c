@@ -25,6 +25,7 @@
 #include "outbox/retry.h"
 #include "lib/rows.h"
 #include "storage/storage.h"
+#include "lib/words.h"
 
 static char *
 group_argument(FunctionCallInfo fcinfo, int argno, const SagazStore *store)
@@ -350,17 +351,6 @@ typedef struct ChangeCall
 	bool		found;
 } ChangeCall;
 
-/* The changes that are allowed, beside those that only a claim makes. */
-static bool
-is_allowed(const char *from, const char *to)
-{
-	if (strcmp(from, "sent") == 0)
-		return false;
-	if (strcmp(from, "dead_letter") == 0)
-		return strcmp(to, "pending") == 0;
-	return strcmp(from, to) != 0;
-}
-
 static SagazVerdict
 change_edit(SagazRecord *record, bool exists, void *arg)
 {
@@ -368,7 +358,8 @@ change_edit(SagazRecord *record, bool exists, void *arg)
 	SagazEvent *event = &record->event;
 
 	change->found = true;
-	if (!is_allowed(event->status, change->status))
+	if (!sagaz_event_status_may_follow(sagaz_event_status(event->status),
+									   sagaz_event_status(change->status)))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_TRANSITION),
 				 errmsg("event %s cannot go from %s to %s", event->event_id,

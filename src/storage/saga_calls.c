@@ -21,6 +21,7 @@
 #include "lib/rows.h"
 #include "saga/saga.h"
 #include "lib/times.h"
+#include "lib/words.h"
 
 /* Raise what is wrong with a stored record. */
 void
@@ -461,10 +462,9 @@ oldest_updated_first(const ListCell *a, const ListCell *b)
 Datum
 sagaz_call_stuck_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	static const char *const words[] = {
-		"pending", "executing", "compensating", "forward_recovery"
+	SagazFilter filter = {
+		.statuses = sagaz_unfinished_saga_words,.nstatuses = SAGAZ_UNFINISHED_WORDS
 	};
-	SagazFilter filter = {.statuses = words,.nstatuses = lengthof(words)};
 	SagazReader *reader;
 	SagazRecord record;
 	List	   *sagas = NIL;
