@@ -152,7 +152,7 @@ age_crashes(SagazCrashes *crashes, TimestampTz now)
 	int			kept = 0;
 
 	for (int i = 0; i < crashes->count; i++)
-		if (Abs(now - crashes->times[i]) < WINDOW_US)
+		if (Max(now - crashes->times[i], crashes->times[i] - now) < WINDOW_US)
 			crashes->times[kept++] = crashes->times[i];
 	crashes->count = kept;
 }
