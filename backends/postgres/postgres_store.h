@@ -73,8 +73,8 @@ typedef struct PostgresResult
 } PostgresResult;
 
 /* postgres_result.c */
-extern void postgres_refuse_result(const PostgresResult *result,
-								   const char *why) pg_attribute_noreturn();
+SAGAZ_NORETURN extern void postgres_refuse_result(const PostgresResult *result,
+								   const char *why);
 extern char *postgres_value(const PostgresResult *result, int row, int column);
 extern char *postgres_text(const PostgresResult *result, int row, int column);
 extern int64 postgres_number(const PostgresResult *result, int row, int column);

@@ -34,6 +34,12 @@
 	extern int	no_such_variable
 #endif
 
+#if PG_VERSION_NUM >= 180000
+#define SAGAZ_NORETURN pg_noreturn
+#else
+#define SAGAZ_NORETURN pg_attribute_noreturn()
+#endif
+
 #define SAGAZ_SCHEMA "sagaz"
 
 /* class SZ, see doc/reference.md */

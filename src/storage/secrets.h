@@ -8,7 +8,7 @@
 #include "fmgr.h"
 
 extern bool sagaz_may_hold_secret(const char *name);
-extern void sagaz_storage_unknown(const char *name) pg_attribute_noreturn();
+SAGAZ_NORETURN extern void sagaz_storage_unknown(const char *name);
 extern Datum sagaz_secrets_hide_statement(FunctionCallInfo fcinfo,
 										  PGFunction function);
 extern Datum sagaz_secrets_hide_argument(FunctionCallInfo fcinfo, int argno,
