@@ -263,7 +263,7 @@ sub max_deliveries
 	$node->restart;
 	my $from = -s $node->logfile;
 	deliver($_, '') for 'a', 'b', 'c';
-	wait_for(q{string_agg(state, ' ' ORDER BY name) = 'idle idle stopped' FROM sagaz.stat_delivery},
+	wait_for(q{string_agg(state, ' ' ORDER BY name) = 'idle idle waiting for a process' FROM sagaz.stat_delivery},
 		'max_deliveries: one must wait');
 	ok($node->wait_for_log(qr/there are more deliveries than sagaz.max_deliveries/, $from),
 		'the log says so');
