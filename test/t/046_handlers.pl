@@ -11,6 +11,7 @@ use SagazTest;
 use Test::More;
 
 my $conf = <<'CONF';
+max_worker_processes = 20
 fsync = off
 sagaz.poll_interval = 1h
 sagaz.housekeeping_interval = 1h
