@@ -411,7 +411,9 @@ is($other->safe_psql('made', q{SELECT count(*) FROM pg_class WHERE relnamespace 
 
 $other->safe_psql('library_empty', q{CREATE ROLE reader LOGIN; GRANT USAGE ON SCHEMA public TO reader; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader});
 is(issues('sqlite_filled', database_url($other, 'library_empty', 'reader')), 'f|privilege', 'before: who may only read writes nothing');
-is(issues(database_url($other, 'library_empty', 'reader'), 'redis_empty'), 't|', 'before: but reads');
+is(issues(database_url($other, 'library_empty', 'reader'), 'redis_empty'), 'f|privilege', 'before: nor trusts he the tables of anybody');
+my $owner = $other->safe_psql('library_empty', q{SELECT tableowner FROM pg_tables WHERE tablename = 'sagas'});
+is(issues(database_url($other, 'library_empty', 'reader') . "?trusted_owner=$owner", 'redis_empty'), 't|', "before: those of $owner he reads if told to");
 $node->safe_psql('empty', q{CREATE ROLE plain; SELECT sagaz.grant_access('plain', 'operator')});
 like(error_of(q{SELECT code FROM sagaz.validate_transfer('sqlite_filled', 'redis_empty'), jsonb_to_recordset(issues) AS (code text) WHERE 1 / (code = 'privilege')::integer = 0}, 'plain'),
 	qr/^$/, 'before: who may not use a storage');
