@@ -276,6 +276,16 @@ copy_postgres_error(const PostgresConnection *connection, const PGresult *result
 	return error;
 }
 
+/* Has each statement a result?  Where nobody wants them, nobody looks. */
+static bool
+all_answered(PostgresResult **results, int count)
+{
+	for (int i = 0; results && i < count; i++)
+		if (results[i] == NULL)
+			return false;
+	return true;
+}
+
 /*
  * Read the results up to the end of a pipeline; returns the first error.
  * Where results is NULL nobody wants them.
@@ -299,7 +309,8 @@ read_postgres_results(PostgresConnection *connection, PostgresResult **results, 
 			continue;
 		}
 		status = PQresultStatus(connection->result);
-		if (status == PGRES_PIPELINE_SYNC && error == NULL && read < count)
+		if (status == PGRES_PIPELINE_SYNC && error == NULL &&
+			(read < count || !all_answered(results, count)))
 			postgres_lost(connection->store, "It left statements unanswered.");
 		if (status == PGRES_FATAL_ERROR && error == NULL)
 			error = copy_postgres_error(connection, connection->result);
