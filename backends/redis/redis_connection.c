@@ -1,11 +1,11 @@
 /*
  * redis_connection.c
- *		A connection to a Redis server, over hiredis.
+ *		A connection to a Redis server: commands out, replies in.
  *
- * The socket never blocks: every wait is on the latch, too, has a deadline
- * and can be cancelled.  Only the name of the host is resolved without one.
- * From the first byte sent to the last reply read the store counts as broken,
- * so that whatever ends an exchange early closes the connection.
+ * hiredis writes commands as the server wants them and reads what it answers;
+ * the bytes between are moved by redis_socket.c.  From the first command queued
+ * to the last reply read the store counts as broken, so that whatever ends an
+ * exchange early closes the connection.
  *
  * hiredis builds replies through functions of ours, in the memory of the
  * exchange, so an error leaks none of them; they return NULL where memory
@@ -15,17 +15,13 @@
 #include "backends/redis/redis.h"
 
 #include <stdarg.h>
-#include <sys/socket.h>
 #include <hiredis/hiredis.h>
 
-#include "commands/defrem.h"
 #include "miscadmin.h"
-#include "storage/fd.h"
-#include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "backends/common/server_file.h"
+#include "backends/redis/redis_socket.h"
 
 #if HIREDIS_MAJOR >= 1
 #define ElementCount size_t
@@ -33,7 +29,7 @@
 #define ElementCount int
 #endif
 
-#define DEFAULT_PORT 6379
+#define READ_BYTES (64 * 1024)
 /* No reply to us has more. */
 #define MAX_ELEMENTS (16 * 1024 * 1024)
 #define MAX_REPLY_BYTES ((size_t) sagaz_max_reply * 1024)
@@ -41,8 +37,9 @@
 struct RedisConnection
 {
 	RedisStore *store;
-	redisContext *context;
-	bool		has_fd;			/* counted as one of our descriptors */
+	RedisSocket socket;
+	redisReader *reader;
+	char	   *read;			/* where bytes come to first */
 	int			queued;			/* commands whose replies are to be read */
 	int			ahead;			/* the first so many: only whether they fail */
 	uint64		requested;		/* whose replies are still to come, 0: none */
@@ -181,32 +178,18 @@ lost_connection(RedisStore *store, const char *why)
 			 errdetail_internal("%s.", detail)));
 }
 
-static void
-cannot_connect_redis(RedisStore *store, const char *why)
-{
-	char	   *detail = pstrdup(why);
-
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_CONNECTION),
-			 errmsg("could not connect to storage \"%s\"", store->base.name),
-			 errdetail_internal("%s.", detail),
-			 errhint("See its options, and whether the server runs there.")));
-}
-
 /* ---------------------------------------------------------------------- */
 /* Connecting */
 
 static void
 disconnect_redis(RedisConnection *connection)
 {
-	if (connection->context)
-		redisFree(connection->context);
-	connection->context = NULL;
+	redis_socket_close(&connection->socket);
+	if (connection->reader)
+		redisReaderFree(connection->reader);
+	connection->reader = NULL;
 	connection->queued = connection->ahead = 0;
 	connection->requested = 0;
-	if (connection->has_fd)
-		ReleaseExternalFD();
-	connection->has_fd = false;
 }
 
 static void
@@ -216,49 +199,14 @@ close_redis_connection(void *arg)
 }
 
 static void
-wait_until_redis_connected(RedisConnection *connection)
+make_redis_reader(RedisConnection *connection)
 {
-	int			error = 0;
-	socklen_t	size = sizeof(error);
-
-	if (sagaz_wait_for_socket(connection->context->fd, WL_SOCKET_CONNECTED,
-						sagaz_wait_deadline(sagaz_connect_timeout)) == 0)
-		cannot_connect_redis(connection->store, "It did not answer within sagaz.connect_timeout");
-	if (getsockopt(connection->context->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
-		error = errno;
-	if (error != 0)
-		cannot_connect_redis(connection->store, pg_strerror(error));
-}
-
-static void
-open_redis_socket(RedisConnection *connection)
-{
-	RedisStore *store = connection->store;
-	const char *path = sagaz_store_option(&store->base, "path");
-	const char *host = sagaz_store_option(&store->base, "host");
-	const char *port = sagaz_store_option(&store->base, "port");
-
-	if (path)
-		sagaz_check_server_file(&store->base, "path", true);
-	if (!AcquireExternalFD())
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_CAPACITY),
-				 errmsg("too many files are open for another storage")));
-	connection->has_fd = true;
-	connection->context = path ? redisConnectUnixNonBlock(path) :
-		redisConnectNonBlock(host ? host : "localhost",
-							 port ? atoi(port) : DEFAULT_PORT);
-	if (connection->context == NULL)
+	connection->reader = redisReaderCreateWithFunctions(&reply_functions);
+	if (connection->reader == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of memory")));
-	if (connection->context->err)
-		cannot_connect_redis(store, connection->context->errstr);
-	connection->context->reader->fn = &reply_functions;
-	connection->context->reader->privdata = connection;
-	wait_until_redis_connected(connection);
-	if (path == NULL)
-		(void) redisEnableKeepAlive(connection->context);
+	connection->reader->privdata = connection;
 }
 
 /*
@@ -322,7 +270,8 @@ connect_redis_anew(RedisStore *store)
 	disconnect_redis(connection);
 	memset(store->digests, 0, sizeof(store->digests));
 	store->base.broken = true;
-	open_redis_socket(connection);
+	redis_socket_open(&connection->socket, &store->base);
+	make_redis_reader(connection);
 	store->base.broken = false;
 	greet_redis(store);
 }
@@ -334,10 +283,12 @@ redis_connect(RedisStore *store)
 	RedisConnection *connection = palloc0(sizeof(RedisConnection));
 
 	connection->store = store;
+	redis_socket_init(&connection->socket, store->base.context);
 	connection->close.func = close_redis_connection;
 	connection->close.arg = connection;
 	MemoryContextRegisterResetCallback(store->base.context, &connection->close);
 	store->connection = connection;
+	connection->read = palloc(READ_BYTES);
 	connect_redis_anew(store);
 }
 
@@ -349,18 +300,10 @@ void
 redis_ready(RedisStore *store)
 {
 	RedisConnection *connection = store->connection;
-	char		byte;
-	ssize_t		got;
 
-	if (connection->context && !store->base.broken)
-	{
-		got = recv(connection->context->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-		if (got > 0 && connection->requested)
-			return;
-		if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
-			return;
-	}
-	connect_redis_anew(store);
+	if (store->base.broken ||
+		!redis_socket_is_quiet(&connection->socket, connection->requested != 0))
+		connect_redis_anew(store);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -386,13 +329,21 @@ void
 redis_queue(RedisStore *store, RedisCommand *command)
 {
 	RedisConnection *connection = store->connection;
+	sds			text = NULL;
+	bool		is_queued;
 
 	if (connection->requested)
 		drop_redis_request(store);
 	store->base.broken = true;
-	if (redisAppendCommandArgv(connection->context, command->count,
-							   command->words, command->lengths) != REDIS_OK)
-		lost_connection(store, connection->context->errstr);
+	/* the length that it returns is an int in old releases */
+	(void) redisFormatSdsCommandArgv(&text, command->count, command->words,
+									 command->lengths);
+	is_queued = text && redis_socket_queue(&connection->socket, text, sdslen(text));
+	redisFreeSdsCommand(text);
+	if (!is_queued)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
 	connection->queued++;
 }
 
@@ -413,11 +364,7 @@ redis_queue_ahead(RedisStore *store, RedisCommand *command)
 void
 redis_send_ahead(RedisStore *store)
 {
-	redisContext *context = store->connection->context;
-	int			done;
-
-	if (redisBufferWrite(context, &done) != REDIS_OK)
-		lost_connection(store, context->errstr);
+	redis_socket_flush(&store->connection->socket);
 }
 
 /* The next reply that has come whole, or NULL. */
@@ -426,33 +373,28 @@ next_redis_reply(RedisConnection *connection)
 {
 	void	   *reply = NULL;
 
-	if (redisGetReplyFromReader(connection->context, &reply) != REDIS_OK)
-		lost_connection(connection->store, connection->context->errstr);
-	if (reply == NULL && connection->context->reader->len > MAX_REPLY_BYTES)
+	if (redisReaderGetReply(connection->reader, &reply) != REDIS_OK)
+		lost_connection(connection->store, connection->reader->errstr);
+	if (reply == NULL && connection->reader->len > MAX_REPLY_BYTES)
 		lost_connection(connection->store, "The server's reply is larger than sagaz.max_reply");
 	return reply;
 }
 
 /* Move bytes, waiting until the server takes or has some. */
 static void
-move_redis_bytes(RedisConnection *connection, bool *written, TimestampTz deadline)
+move_redis_bytes(RedisConnection *connection, TimestampTz deadline)
 {
-	redisContext *context = connection->context;
-	int			done = 1;
-	int			events;
+	RedisSocket *socket = &connection->socket;
+	ssize_t		got;
 
-	if (!*written)
-	{
-		if (redisBufferWrite(context, &done) != REDIS_OK)
-			lost_connection(connection->store, context->errstr);
-		*written = done;
-	}
-	events = sagaz_wait_for_socket(connection->context->fd, WL_SOCKET_READABLE |
-							 (*written ? 0 : WL_SOCKET_WRITEABLE), deadline);
-	if (events == 0)
+	redis_socket_flush(socket);
+	if (!redis_socket_wait(socket, deadline))
 		lost_connection(connection->store, "It did not answer within sagaz.command_timeout");
-	if ((events & WL_SOCKET_READABLE) && redisBufferRead(context) != REDIS_OK)
-		lost_connection(connection->store, context->errstr);
+	got = redis_socket_read(socket, connection->read, READ_BYTES);
+	if (got < 0)
+		lost_connection(connection->store, socket->error);
+	if (got > 0 && redisReaderFeed(connection->reader, connection->read, got) != REDIS_OK)
+		lost_connection(connection->store, connection->reader->errstr);
 }
 
 /*
@@ -465,7 +407,6 @@ redis_exchange(RedisStore *store, int *count)
 	RedisConnection *connection = store->connection;
 	RedisReply **replies = palloc0((connection->queued + 1) * sizeof(RedisReply *));
 	TimestampTz deadline = sagaz_wait_deadline(sagaz_command_timeout);
-	bool		written = false;
 	int			ahead = connection->ahead;
 	int			read = 0;
 
@@ -477,7 +418,7 @@ redis_exchange(RedisStore *store, int *count)
 	{
 		replies[read] = next_redis_reply(connection);
 		if (replies[read] == NULL)
-			move_redis_bytes(connection, &written, deadline);
+			move_redis_bytes(connection, deadline);
 		else
 		{
 			read++;
