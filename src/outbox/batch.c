@@ -304,6 +304,29 @@ sagaz_release_batch(PG_FUNCTION_ARGS)
 	PG_RETURN_INT32(sagaz_batch_release(batch_id, worker_id, error, delay));
 }
 
+/*
+ * Extend the worker's lease on the batch if it runs out within half of
+ * sagaz.claim_timeout.  Returns when it runs out; takes the batch's lock.
+ */
+TimestampTz
+sagaz_batch_keep_lease(int64 batch_id, const char *worker_id)
+{
+	int64		lasts = sagaz_claim_timeout * INT64CONST(1000);
+	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz until;
+	SagazLease	lease;
+
+	sagaz_batch_lease_open(batch_id, worker_id, &lease);
+	until = sagaz_batch_lease_end(lease.claimed_at, lease.receipts.until);
+	if (until < now + lasts / 2)
+	{
+		until = now + lasts;
+		sagaz_receipt_extend(batch_id, until);
+	}
+	sagaz_batch_lease_done(&lease);
+	return until;
+}
+
 /* extend_batch(batch_id, worker_id, by, storage): when the lease runs out */
 Datum
 sagaz_extend_batch(PG_FUNCTION_ARGS)

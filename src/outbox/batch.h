@@ -29,6 +29,7 @@ extern void sagaz_batch_lease_open(int64 batch_id, const char *worker_id,
 extern void sagaz_batch_lease_done(SagazLease *lease);
 extern void sagaz_batch_close_if_done(SagazLease *lease, int events,
 									  TimestampTz at);
+extern TimestampTz sagaz_batch_keep_lease(int64 batch_id, const char *worker_id);
 extern bool sagaz_batch_is_of(int64 batch_id, const char *worker_id);
 extern int	sagaz_batch_finish(int64 batch_id, const char *worker_id);
 extern int	sagaz_batch_release(int64 batch_id, const char *worker_id,

@@ -39,6 +39,7 @@ typedef struct Mark
 	const char *worker_id;
 	const char *error;
 	bool		failed;
+	bool		for_good;		/* and is not to be tried again */
 	TimestampTz now;
 	int			nevents;
 	MarkedEvent *events;
@@ -154,7 +155,7 @@ write_marked_retry(const Mark *mark, SagazWriter *writer)
 {
 	if (mark->failed)
 	{
-		sagaz_retry_failed(writer, mark->now, mark->error);
+		sagaz_retry_failed(writer, mark->now, mark->error, mark->for_good);
 		sagaz_retry_clear(writer, retry_batch_id);
 		return;
 	}
@@ -193,7 +194,7 @@ add_marked_retry(const Mark *mark, const SagazLease *lease, const MarkedEvent *e
 					 TimestampTzGetDatum(lease->claimed_at));
 	sagaz_writer_set(writer, retry_worker_id,
 					 CStringGetTextDatum(mark->worker_id));
-	sagaz_retry_failed(writer, mark->now, mark->error);
+	sagaz_retry_failed(writer, mark->now, mark->error, mark->for_good);
 	sagaz_writer_insert(writer);
 	sagaz_writer_end(writer);
 	sagaz_scan_end(log);
@@ -276,17 +277,29 @@ mark_events(Mark *mark)
 }
 
 /*
- * Say of one event of the worker's batches that it failed; in an ordered
- * group, those of its saga behind it leave the batch, too.  Takes the batch's
- * lock; a new snapshot sees what was written.
+ * Say of one event of the worker's batches that it failed, for good: that it
+ * is a dead letter at once; in an ordered group, those of its saga behind it
+ * leave the batch, too.  Takes the batch's lock; a new snapshot sees what was
+ * written.
  */
 void
 sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
-						const char *worker_id, const char *error)
+						const char *worker_id, const char *error, bool for_good)
 {
 	MarkedEvent event = {.event_id = event_id};
 	Mark		mark = {.group = *group,.worker_id = worker_id,.error = error,
-	.failed = true,.nevents = 1,.events = &event};
+	.failed = true,.for_good = for_good,.nevents = 1,.events = &event};
+
+	(void) mark_events(&mark);
+	CommandCounterIncrement();
+}
+
+/* Likewise, that it is sent. */
+void
+sagaz_mark_event_sent(const SagazGroup *group, Datum event_id, const char *worker_id)
+{
+	MarkedEvent event = {.event_id = event_id};
+	Mark		mark = {.group = *group,.worker_id = worker_id,.nevents = 1,.events = &event};
 
 	(void) mark_events(&mark);
 	CommandCounterIncrement();

@@ -9,7 +9,10 @@
 
 extern void sagaz_mark_no_such_event(Datum event_id);
 extern void sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
-									const char *worker_id, const char *error);
+									const char *worker_id, const char *error,
+									bool for_good);
+extern void sagaz_mark_event_sent(const SagazGroup *group, Datum event_id,
+								  const char *worker_id);
 
 /* hold.c */
 extern int	sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq,

@@ -212,13 +212,14 @@ sagaz_retry_next_attempt(TimestampTz now, int retry_count)
 
 /*
  * Count one more failure in the writer's row, which the caller writes: a
- * retry, and then whoever waits is woken at commit, or a dead letter.
+ * retry, and then whoever waits is woken at commit, or a dead letter, for
+ * good: at once.
  */
 void
-sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error)
+sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error, bool for_good)
 {
 	int			count = DatumGetInt32(writer->slot->tts_values[retry_retry_count - 1]) + 1;
-	bool		dead = count > sagaz_max_retries;
+	bool		dead = for_good || count > sagaz_max_retries;
 
 	sagaz_writer_set(writer, retry_state,
 					 Int16GetDatum(dead ? RETRY_DEAD : RETRY_WAITING));

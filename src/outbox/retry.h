@@ -44,7 +44,7 @@ extern int	sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 									 Snapshot snapshot);
 extern TimestampTz sagaz_retry_next_attempt(TimestampTz now, int retry_count);
 extern void sagaz_retry_failed(SagazWriter *writer, TimestampTz at,
-							   const char *error);
+							   const char *error, bool for_good);
 extern void sagaz_retry_forget_claim(SagazWriter *writer);
 extern void sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew);
 extern void sagaz_retry_let_go(const SagazGroup *group, Datum saga_id);

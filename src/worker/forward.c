@@ -1,26 +1,76 @@
 /*
  * forward.c
- *		Handing a claimed batch to another storage: its events become pending
- *		events there.
+ *		The target that is another storage: events become pending events there,
+ *		or entries of its stream.
  *
- * The claim is committed before the target is talked to, and the batch is
+ * The claim is committed before the storage is talked to, and the batch is
  * finished afterwards, so that no transaction, snapshot or lock is held
- * meanwhile.  Who is interrupted in between sends the batch again; the target
+ * meanwhile.  Who is interrupted in between sends the batch again; the storage
  * leaves an event that it has as it is, so each arrives once.
  */
 #include "lib/sagaz.h"
 
 #include "access/xact.h"
-#include "miscadmin.h"
-#include "utils/timeout.h"
-#include "utils/timestamp.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
 
 #include "outbox/batch.h"
-#include "status/event_record.h"
-#include "worker/forward.h"
 #include "outbox/group.h"
 #include "outbox/outstanding.h"
+#include "status/event_record.h"
 #include "storage/storage.h"
+#include "worker/binding.h"
+#include "worker/forward.h"
+#include "worker/process.h"
+
+static bool
+forward_serves(const SagazDelivery *delivery)
+{
+	return delivery->target != NULL;
+}
+
+static void
+release_left_over(const SagazRun *run, const char *consumer_group)
+{
+	SagazGroup	group;
+	ListCell   *cell;
+
+	if (!sagaz_group_find(consumer_group, &group))
+		return;
+	foreach(cell, sagaz_outstanding_batches(&group, NULL))
+	{
+		SagazOutstanding *batch = lfirst(cell);
+
+		if (!sagaz_batch_is_of(batch->batch_id, run->worker_id) ||
+			!sagaz_outstanding_lock(batch))
+			continue;
+		(void) sagaz_batch_release(batch->batch_id, run->worker_id,
+								   "the worker ended", 0);
+		CommandCounterIncrement();
+	}
+}
+
+/*
+ * Once: give back what an earlier process of this delivery held when it ended,
+ * so that nobody waits for the leases to run out.
+ */
+static bool
+forward_catch_up(SagazRun *run, const SagazDelivery *delivery)
+{
+	if (run->state != NULL)
+		return false;
+	PushActiveSnapshot(GetTransactionSnapshot());
+	release_left_over(run, delivery->consumer_group);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	run->state = MemoryContextAllocZero(TopMemoryContext, 1);
+	return true;
+}
+
+static void
+forward_prepare(SagazBatch *batch)
+{
+}
 
 /* As it is when it arrives: nobody has tried it there. */
 static void
@@ -33,79 +83,71 @@ forget_claim_to_forward(SagazEvent *event)
 	event->worker_id = NULL;
 }
 
-/* Take the claimed rows, while their transaction lasts. */
-SagazRecord *
-sagaz_forward_read(SagazBatch *batch)
+void
+sagaz_forward_read(TupleTableSlot *slot, SagazHanded *event)
 {
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(batch->claim.row_type,
-													&TTSOpsMinimalTuple);
-	SagazRecord *records = palloc0(batch->claim.picked * sizeof(SagazRecord));
+	event->record = palloc0(sizeof(SagazRecord));
+	event->record->kind = SAGAZ_EVENT;
+	slot_getallattrs(slot);
+	sagaz_event_of_columns(slot->tts_values, slot->tts_isnull, &event->record->event);
+	forget_claim_to_forward(&event->record->event);
+}
+
+void
+sagaz_forward_bind(SagazBatch *batch)
+{
+	batch->bound = palloc(sizeof(SagazStorage));
+	sagaz_binding_storage(batch->delivery, batch->bound);
+}
+
+static bool
+forward_begin(SagazBatch *batch)
+{
+	return true;
+}
+
+/* The storage, opened anew where an error broke it; outside of a transaction. */
+SagazStore *
+sagaz_forward_open(SagazBatch *batch)
+{
+	return sagaz_storage_open(batch->bound, batch->delivery->target, SAGAZ_EVENT);
+}
+
+static void
+forward_deliver(SagazBatch *batch, int first, int end, bool last)
+{
+	SagazStore *store = sagaz_forward_open(batch);
+	SagazRecord *records = palloc((end - first) * sizeof(SagazRecord));
 	int			count = 0;
 
-	while (tuplestore_gettupleslot(batch->claim.rows, true, false, slot))
-	{
-		SagazEvent *event = &records[count].event;
-
-		slot_getallattrs(slot);
-		records[count++].kind = SAGAZ_EVENT;
-		sagaz_event_of_columns(slot->tts_values, slot->tts_isnull, event);
-		forget_claim_to_forward(event);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(batch->claim.rows);
-	return records;
-}
-
-/* Until sagaz_forward_end() the target has so long; no transaction is open. */
-void
-sagaz_forward_begin(int timeout_ms)
-{
-	enable_timeout_after(STATEMENT_TIMEOUT, timeout_ms);
-}
-
-void
-sagaz_forward_end(void)
-{
-	disable_timeout(STATEMENT_TIMEOUT, false);
-	if (get_timeout_indicator(STATEMENT_TIMEOUT, true))
-		QueryCancelPending = false;
-}
-
-/* Send them, as events or as entries of a stream; outside of a transaction. */
-void
-sagaz_forward_send(SagazStore *store, const SagazBatch *batch,
-				   SagazRecord *records)
-{
-	sagaz_forward_begin(batch->delivery->timeout_ms);
+	for (int i = first; i < end; i++)
+		if (!batch->events[i].skipped)
+			records[count++] = *batch->events[i].record;
 	if (batch->delivery->to_stream)
-		store->backend->publish(store, records, batch->claim.picked);
+		store->backend->publish(store, records, count);
 	else
-		(void) sagaz_put(store, records, batch->claim.picked, SAGAZ_PUT_MISSING);
-	sagaz_forward_end();
+		(void) sagaz_put(store, records, count, SAGAZ_PUT_MISSING);
 }
 
-/*
- * Give back what an earlier process of this delivery held when it ended, so
- * that nobody waits for the leases to run out.
- */
-void
-sagaz_forward_release_left_over(const char *consumer_group,
-								const char *worker_id)
+static void
+forward_judged(SagazBatch *batch, int event)
 {
-	SagazGroup	group;
-	ListCell   *cell;
-
-	if (!sagaz_group_find(consumer_group, &group))
-		return;
-	foreach(cell, sagaz_outstanding_batches(&group, NULL))
-	{
-		SagazOutstanding *batch = lfirst(cell);
-
-		if (!sagaz_batch_is_of(batch->batch_id, worker_id) ||
-			!sagaz_outstanding_lock(batch))
-			continue;
-		(void) sagaz_batch_release(batch->batch_id, worker_id,
-								   "the worker ended", 0);
-		CommandCounterIncrement();
-	}
 }
+
+static void
+forward_end(SagazRun *run, bool done)
+{
+}
+
+const SagazTarget sagaz_forward_target = {
+	.name = "storage",
+	.serves = forward_serves,
+	.catch_up = forward_catch_up,
+	.prepare = forward_prepare,
+	.read = sagaz_forward_read,
+	.bind = sagaz_forward_bind,
+	.begin = forward_begin,
+	.deliver = forward_deliver,
+	.judged = forward_judged,
+	.end = forward_end
+};

@@ -1,18 +1,14 @@
 /*
  * forward.h
- *		Handing a claimed batch to another storage.
+ *		What targets that are storages have in common.
  */
 #ifndef SAGAZ_FORWARD_H
 #define SAGAZ_FORWARD_H
 
-#include "worker/handler.h"
+#include "worker/target.h"
 
-extern SagazRecord *sagaz_forward_read(SagazBatch *batch);
-extern void sagaz_forward_send(SagazStore *store, const SagazBatch *batch,
-							   SagazRecord *records);
-extern void sagaz_forward_begin(int timeout_ms);
-extern void sagaz_forward_end(void);
-extern void sagaz_forward_release_left_over(const char *consumer_group,
-											const char *worker_id);
+extern void sagaz_forward_read(TupleTableSlot *slot, SagazHanded *event);
+extern void sagaz_forward_bind(SagazBatch *batch);
+extern SagazStore *sagaz_forward_open(SagazBatch *batch);
 
 #endif							/* SAGAZ_FORWARD_H */

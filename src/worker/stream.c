@@ -1,6 +1,7 @@
 /*
  * stream.c
- *		Delivering an ordered group to a stream, each event exactly once.
+ *		The target that is a stream, of an ordered group: each event is there
+ *		exactly once.
  *
  * A claim stores with each of its rows a ms, higher than those of all earlier
  * rows and than the stream's end; the row's events have the entries ms-0,
@@ -19,40 +20,59 @@
  *
  * A finished batch beyond the stream's end was lost there, and is added again
  * with the ids it had.
+ *
+ * An event that the stream refuses keeps its id, which stays unused.  That it
+ * is a dead letter, or waits for a retry with another id, is durable before
+ * anything behind it is added: else what is in the stream would not tell that
+ * it is not.
  */
 #include "lib/sagaz.h"
 
 #include "access/stratnum.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "pgstat.h"
+#include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/uuid.h"
 
 #include "outbox/batch.h"
 #include "outbox/cluster.h"
-#include "status/event_record.h"
-#include "worker/forward.h"
 #include "outbox/group.h"
 #include "outbox/outbox.h"
-#include "worker/process.h"
-#include "storage/storage.h"
-#include "worker/binding.h"
-#include "worker/stream.h"
 #include "outbox/stream_row.h"
+#include "status/event_record.h"
+#include "worker/attempt.h"
+#include "worker/forward.h"
+#include "worker/process.h"
 
 /* So many rows are searched for earlier tries. */
 #define EARLIER_ROWS 100
 
-/* Events that have to be in the stream, with their ids, which rise. */
+/* What the worker knows of its stream. */
+typedef struct Stream
+{
+	const char *worker_id;
+	bool		looked;			/* all that was claimed earlier is decided, as of
+								 * the last look */
+	bool		sure;			/* and what is claimed now has no earlier try */
+	bool		failed;			/* to add: is the end still where it was? */
+	SagazStreamId end;			/* the stream's, unless others write to it */
+	int64		passed_ms;		/* rows up to here were looked at for loss */
+	TimestampTz looked_at;
+} Stream;
+
+/*
+ * Events that have to be in the stream, with their ids, which rise: those of
+ * an open batch, or of a row that was lost, which has no batch_id.
+ */
 typedef struct Work
 {
-	int64		batch_id;		/* an open batch; 0: a row that was lost */
-	int64		ms;				/* of that row */
+	int64		ms;				/* of the row that was lost */
 	int64		from_ms;		/* earlier tries may have entries from here on */
-	int			count;
-	SagazRecord *records;		/* without event_id: not to be added */
-	SagazStreamId *ids;
+	SagazBatch *batch;
 } Work;
 
 static bool
@@ -69,9 +89,8 @@ last_stream_id(const SagazStreamRow *row)
 	return id;
 }
 
-/* Is it a delivery that this file is about? */
-bool
-sagaz_stream_is_exact(const SagazDelivery *delivery)
+static bool
+stream_serves(const SagazDelivery *delivery)
 {
 	SagazGroup	group;
 
@@ -79,16 +98,60 @@ sagaz_stream_is_exact(const SagazDelivery *delivery)
 		sagaz_group_find(delivery->consumer_group, &group) && group.ordered;
 }
 
-/* What a claim has to know. */
-void
-sagaz_stream_prepare(const SagazStream *stream, SagazClaim *claim)
+static Stream *
+stream_of_run(SagazRun *run)
 {
-	claim->for_stream = true;
-	claim->stream_after = stream->end.ms;
+	Stream	   *stream = run->state;
+
+	if (stream == NULL)
+	{
+		stream = run->state = MemoryContextAllocZero(TopMemoryContext, sizeof(Stream));
+		stream->worker_id = run->worker_id;
+	}
+	return stream;
+}
+
+static void
+stream_prepare(SagazBatch *batch)
+{
+	batch->claim.for_stream = true;
+	batch->claim.stream_after = stream_of_run(batch->run)->end.ms;
 }
 
 /* ---------------------------------------------------------------------- */
 /* What there is to do */
+
+/* An event of the log, at its place in the stream. */
+static void
+read_streamed_event(TupleTableSlot *row, SagazHanded *event)
+{
+	event->record = palloc0(sizeof(SagazRecord));
+	event->record->kind = SAGAZ_EVENT;
+	sagaz_event_of_log(row, &event->record->event);
+	event->event_id = datumCopy(sagaz_column(row, outbox_event_id), false, UUID_LEN);
+	event->saga_id = event->record->event.saga_id;
+	event->skipped = false;
+}
+
+/* Make room for the events of one more row; they are to be skipped so far. */
+static void
+grow_stream_work(SagazBatch *batch, const SagazStreamRow *row)
+{
+	int			count = batch->count + row->count;
+
+	batch->events = batch->events == NULL ? palloc(count * sizeof(SagazHanded)) :
+		repalloc(batch->events, count * sizeof(SagazHanded));
+	memset(&batch->events[batch->count], 0, row->count * sizeof(SagazHanded));
+	for (int i = 0; i < row->count; i++)
+	{
+		SagazHanded *event = &batch->events[batch->count + i];
+
+		event->place.ms = row->ms;
+		event->place.seq = i;
+		event->skipped = true;
+	}
+	batch->count = count;
+}
 
 /*
  * Read the row's events off the log, but those of which somebody said singly
@@ -99,21 +162,14 @@ add_stream_row(Work *work, const SagazStreamRow *row, const SagazReceipts *recei
 			   Snapshot snapshot)
 {
 	SagazScan  *scan = NULL;
-	int			size = work->count + row->count;
+	SagazHanded *events;
 
-	work->records = work->records == NULL ?
-		palloc(size * sizeof(SagazRecord)) :
-		repalloc(work->records, size * sizeof(SagazRecord));
-	work->ids = work->ids == NULL ? palloc(size * sizeof(SagazStreamId)) :
-		repalloc(work->ids, size * sizeof(SagazStreamId));
+	grow_stream_work(work->batch, row);
+	events = &work->batch->events[work->batch->count - row->count];
 	for (int i = 0; i < row->count; i++)
 	{
 		ScanKeyData keys[2];
-		SagazRecord *record = &work->records[work->count];
 
-		memset(record, 0, sizeof(SagazRecord));
-		work->ids[work->count].ms = row->ms;
-		work->ids[work->count++].seq = i;
 		if (receipts->nseqs > 0 &&
 			bsearch(&row->seqs[i], receipts->seqs, receipts->nseqs,
 					sizeof(int64), sagaz_receipt_compare_seqs))
@@ -126,10 +182,7 @@ add_stream_row(Work *work, const SagazStreamRow *row, const SagazReceipts *recei
 			scan = sagaz_scan_begin("outbox", "outbox_lane_seq", snapshot,
 									keys, 2, ForwardScanDirection);
 		if (sagaz_scan_next(scan))
-		{
-			record->kind = SAGAZ_EVENT;
-			sagaz_event_of_log(scan->slot, &record->event);
-		}
+			read_streamed_event(scan->slot, &events[i]);
 	}
 	if (scan)
 		sagaz_scan_end(scan);
@@ -141,7 +194,7 @@ add_stream_row(Work *work, const SagazStreamRow *row, const SagazReceipts *recei
  * to be claimed again, so a look at some of the rows below ms is enough.
  */
 static int64
-find_earlier_stream_tries(const SagazStream *stream, int16 group_no, int64 ms,
+find_earlier_stream_tries(const Stream *stream, int16 group_no, int64 ms,
 						  Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_stream_scan_back(group_no, ms, snapshot);
@@ -165,7 +218,7 @@ find_earlier_stream_tries(const SagazStream *stream, int16 group_no, int64 ms,
  * elsewhere.
  */
 static bool
-find_lost_of_stream(SagazStream *stream, const SagazDelivery *delivery, int16 group_no,
+find_lost_of_stream(Stream *stream, const SagazDelivery *delivery, int16 group_no,
 					Work *work, Snapshot snapshot)
 {
 	int64		from = Max((int64) stream->end.ms, stream->passed_ms + 1);
@@ -193,28 +246,20 @@ find_lost_of_stream(SagazStream *stream, const SagazDelivery *delivery, int16 gr
 
 /* Others must not take an open batch over while its outcome is unknown. */
 static void
-keep_streamed_lease(const SagazStream *stream, int16 group_no, Snapshot snapshot)
+keep_streamed_lease(const Stream *stream, int16 group_no, Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_stream_scan_back(group_no, PG_INT64_MAX, snapshot);
-	int64		lasts = (int64) sagaz_claim_timeout * 1000;
-	TimestampTz now = GetCurrentTimestamp();
 	SagazStreamRow row;
-	SagazLease	lease;
 
 	if (sagaz_stream_scan_next(scan, stream->worker_id, snapshot, &row) &&
 		row.closed_by == 0)
-	{
-		sagaz_batch_lease_open(row.batch_id, stream->worker_id, &lease);
-		if (sagaz_batch_lease_end(lease.claimed_at, lease.receipts.until) < now + lasts / 2)
-			sagaz_receipt_extend(row.batch_id, now + lasts);
-		sagaz_batch_lease_done(&lease);
-	}
+		(void) sagaz_batch_keep_lease(row.batch_id, stream->worker_id);
 	sagaz_scan_end(scan);
 }
 
 /* Before the stream is asked, which may take its time or fail. */
 static void
-prepare_stream_look(const SagazStream *stream, const SagazDelivery *delivery)
+prepare_stream_look(const Stream *stream, const SagazDelivery *delivery)
 {
 	Snapshot	snapshot;
 	SagazGroup	group;
@@ -228,7 +273,7 @@ prepare_stream_look(const SagazStream *stream, const SagazDelivery *delivery)
 
 /* The rows of the newest batch if it is open; true if so. */
 static bool
-find_open_of_stream(const SagazStream *stream, int16 group_no, Work *work, Snapshot snapshot)
+find_open_of_stream(const Stream *stream, int16 group_no, Work *work, Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_stream_scan_back(group_no, PG_INT64_MAX, snapshot);
 	SagazStreamRow row;
@@ -247,8 +292,11 @@ find_open_of_stream(const SagazStream *stream, int16 group_no, Work *work, Snaps
 	sagaz_scan_end(scan);
 	if (rows == NIL)
 		return false;
-	work->batch_id = ((SagazStreamRow *) linitial(rows))->batch_id;
-	sagaz_batch_lease_open(work->batch_id, stream->worker_id, &lease);
+	work->batch->claim.batch_id = ((SagazStreamRow *) linitial(rows))->batch_id;
+	sagaz_batch_lease_open(work->batch->claim.batch_id, stream->worker_id, &lease);
+	work->batch->claim.group = lease.group;
+	work->batch->lease_until =
+		sagaz_batch_lease_end(lease.claimed_at, lease.receipts.until);
 	foreach(cell, rows)
 		add_stream_row(work, lfirst(cell), &lease.receipts, snapshot);
 	work->from_ms =
@@ -260,7 +308,7 @@ find_open_of_stream(const SagazStream *stream, int16 group_no, Work *work, Snaps
 
 /* What there is to do next, the earliest first; false if there is nothing. */
 static bool
-find_stream_work(SagazStream *stream, const SagazDelivery *delivery, Work *work)
+find_stream_work(Stream *stream, const SagazDelivery *delivery, Work *work)
 {
 	Snapshot	snapshot;
 	SagazGroup	group;
@@ -296,28 +344,33 @@ find_stream_entry(const SagazStreamEntry *entries, int count, const char *event_
 									   sizeof(SagazStreamEntry), compare_stream_entries);
 }
 
+static const char *
+streamed_id(const SagazHanded *event)
+{
+	return event->record ? event->record->event.event_id : NULL;
+}
+
 /*
  * How many of the first ids were used: those up to the last event that is
  * where it should be, though consumers may have removed others; and up to the
  * stream's end, if that has such an id and not another's entry.
  */
 static int
-count_used_of_stream(const SagazStream *stream, const Work *work,
+count_used_of_stream(const Stream *stream, const SagazBatch *batch,
 					 const SagazStreamEntry *entries, int count, bool end_is_others)
 {
-	for (int i = work->count; i > 0; i--)
+	for (int i = batch->count; i > 0; i--)
 	{
-		SagazStreamId id = work->ids[i - 1];
-		const SagazRecord *record = &work->records[i - 1];
+		const SagazHanded *event = &batch->events[i - 1];
 		const SagazStreamEntry *entry;
 
-		if (stream_is_after(id, stream->end))
+		if (stream_is_after(event->place, stream->end))
 			continue;
-		if (!stream_is_after(stream->end, id) && !end_is_others)
+		if (!stream_is_after(stream->end, event->place) && !end_is_others)
 			return i;
-		entry = record->event.event_id == NULL ? NULL :
-			find_stream_entry(entries, count, record->event.event_id);
-		if (entry && entry->id.ms == id.ms && entry->id.seq == id.seq)
+		entry = streamed_id(event) == NULL ? NULL :
+			find_stream_entry(entries, count, streamed_id(event));
+		if (entry && entry->id.ms == event->place.ms && entry->id.seq == event->place.seq)
 			return i;
 	}
 	return 0;
@@ -325,25 +378,29 @@ count_used_of_stream(const SagazStream *stream, const Work *work,
 
 /* Is the last entry none of the events that should be there? */
 static bool
-stream_entry_is_others(const Work *work, const SagazStreamEntry *entry)
+stream_entry_is_others(const SagazBatch *batch, const SagazStreamEntry *entry)
 {
-	for (int i = 0; i < work->count; i++)
-		if (work->ids[i].ms == entry->id.ms && work->ids[i].seq == entry->id.seq)
-			return work->records[i].event.event_id == NULL ||
-				strcmp(work->records[i].event.event_id, entry->event_id) != 0;
+	for (int i = 0; i < batch->count; i++)
+	{
+		const SagazHanded *event = &batch->events[i];
+
+		if (event->place.ms == entry->id.ms && event->place.seq == entry->id.seq)
+			return streamed_id(event) == NULL ||
+				strcmp(streamed_id(event), entry->event_id) != 0;
+	}
 	return false;
 }
 
-/* Leave in the work only what is to be added. */
+/* Skip what the stream has. */
 static void
-drop_what_stream_has(const SagazStream *stream, SagazStore *store, Work *work)
+skip_what_stream_has(const Stream *stream, SagazStore *store, Work *work)
 {
+	SagazBatch *batch = work->batch;
 	SagazStreamId from = {work->from_ms, 0};
 	SagazStreamEntry *entries = NULL;
 	bool		end_is_others = false;
 	int			count = 0;
 	int			used;
-	int			kept = 0;
 
 	if (stream->end.ms >= from.ms)
 	{
@@ -354,19 +411,19 @@ drop_what_stream_has(const SagazStream *stream, SagazStore *store, Work *work)
 		foreach(cell, read)
 			entries[count++] = *(SagazStreamEntry *) lfirst(cell);
 		if (count > 0)
-			end_is_others = stream_entry_is_others(work, &entries[count - 1]);
+			end_is_others = stream_entry_is_others(batch, &entries[count - 1]);
 		if (count > 1)
 			qsort(entries, count, sizeof(SagazStreamEntry), compare_stream_entries);
 	}
-	used = count_used_of_stream(stream, work, entries, count, end_is_others);
-	for (int i = used; i < work->count; i++)
-		if (work->records[i].event.event_id &&
-			!find_stream_entry(entries, count, work->records[i].event.event_id))
-		{
-			work->records[kept] = work->records[i];
-			work->ids[kept++] = work->ids[i];
-		}
-	work->count = kept;
+	used = count_used_of_stream(stream, batch, entries, count, end_is_others);
+	for (int i = 0; i < batch->count; i++)
+	{
+		SagazHanded *event = &batch->events[i];
+
+		if (event->record &&
+			(i < used || find_stream_entry(entries, count, streamed_id(event))))
+			event->skipped = event->delivered = true;
+	}
 }
 
 /* ---------------------------------------------------------------------- */
@@ -374,58 +431,144 @@ drop_what_stream_has(const SagazStream *stream, SagazStore *store, Work *work)
 
 /* To be looked at anew if the stream's end is not where it was. */
 static void
-append_to_stream(SagazStream *stream, SagazStore *store, SagazRecord *records,
-				 const SagazStreamId *ids, int count)
+stream_end_moved(const SagazStore *store)
 {
-	if (!store->backend->stream_append(store, stream->end, records, ids, count))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_CONCURRENCY),
-				 errmsg("somebody else adds to the stream of storage \"%s\"", store->name),
-				 errhint("A delivery of an ordered group must be the only writer of its stream.")));
-	stream->end = ids[count - 1];
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
+			 errmsg("somebody else adds to the stream of storage \"%s\"", store->name),
+			 errhint("A delivery of an ordered group must be the only writer of its stream.")));
 }
 
 /*
- * Have in the stream what should be; false if the ids are no longer above the
- * stream's end, which only others that write to it can cause.
+ * Adding failed: it may have added something all the same, and then what is
+ * missing has to be looked for.
  */
-static bool
-do_stream_work(SagazStream *stream, SagazStore *store, Work *work)
+static void
+check_nothing_was_added(Stream *stream, SagazStore *store)
 {
-	drop_what_stream_has(stream, store, work);
-	if (work->count == 0)
-		return true;
-	if (!stream_is_after(work->ids[0], stream->end))
-		return false;
-	if (work->batch_id == 0)
-		ereport(LOG,
-				(errmsg("storage \"%s\" has lost entries of its stream, %d are added again",
-						store->name, work->count),
-				 errdetail("The first is " UINT64_FORMAT "-" UINT64_FORMAT ".",
-						   work->ids[0].ms, work->ids[0].seq)));
-	append_to_stream(stream, store, work->records, work->ids, work->count);
-	return true;
+	SagazStreamId end;
+
+	if (!stream->failed)
+		return;
+	end = store->backend->stream_end(store);
+	if (end.ms != stream->end.ms || end.seq != stream->end.seq)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CONCURRENCY),
+				 errmsg("a part of a batch was added to the stream of storage \"%s\"", store->name)));
+	stream->failed = false;
 }
 
-static int
-finish_streamed(const SagazStream *stream, int64 batch_id)
+static void
+stream_deliver(SagazBatch *batch, int first, int end, bool last)
 {
-	int			events;
+	Stream	   *stream = stream_of_run(batch->run);
+	SagazStore *store = sagaz_forward_open(batch);
+	SagazRecord *records = palloc((end - first) * sizeof(SagazRecord));
+	SagazStreamId *ids = palloc((end - first) * sizeof(SagazStreamId));
+	int			count = 0;
 
-	sagaz_process_begin();
-	events = sagaz_batch_finish(batch_id, stream->worker_id);
-	CommitTransactionCommand();
-	return events;
+	for (int i = first; i < end; i++)
+		if (!batch->events[i].skipped)
+		{
+			records[count] = *batch->events[i].record;
+			ids[count++] = batch->events[i].place;
+		}
+	check_nothing_was_added(stream, store);
+	stream->failed = true;
+	if (!store->backend->stream_append(store, stream->end, records, ids, count))
+		stream_end_moved(store);
+	stream->failed = false;
+	stream->end = ids[count - 1];
+}
+
+/* Is it sure that the event is not in the stream? */
+static void
+stream_judged(SagazBatch *batch, int event)
+{
+	sagaz_attempt_time(batch->delivery->timeout_ms);
+	check_nothing_was_added(stream_of_run(batch->run), sagaz_forward_open(batch));
+	sagaz_attempt_time_over();
+}
+
+/* ---------------------------------------------------------------------- */
+/* Looking */
+
+/* The first that is to be added; NULL if nothing is. */
+static const SagazHanded *
+first_to_stream(const SagazBatch *batch)
+{
+	for (int i = 0; i < batch->count; i++)
+		if (!batch->events[i].skipped)
+			return &batch->events[i];
+	return NULL;
+}
+
+static void
+restore_to_stream(Work *work, const SagazHanded *first)
+{
+	ereport(LOG,
+			(errmsg("storage \"%s\" has lost entries of its stream, they are added again",
+					work->batch->delivery->target),
+			 errdetail("The first is " UINT64_FORMAT "-" UINT64_FORMAT ".",
+					   first->place.ms, first->place.seq)));
+	sagaz_attempt_time(work->batch->delivery->timeout_ms);
+	stream_deliver(work->batch, 0, work->batch->count, true);
+	sagaz_attempt_time_over();
 }
 
 /* None of the rest was added, or can be: it is claimed anew, with higher ids. */
 static void
-release_streamed(const SagazStream *stream, int64 batch_id)
+release_streamed(const Stream *stream, int64 batch_id)
 {
 	sagaz_process_begin();
 	(void) sagaz_batch_release(batch_id, stream->worker_id,
 							   "others write to the stream", 0);
 	CommitTransactionCommand();
+}
+
+/*
+ * Have in the stream what should be.  An open batch is finished then, or given
+ * back where its ids are no longer above the stream's end, which only others
+ * that write to it can cause.
+ */
+static void
+do_stream_work(Stream *stream, SagazStore *store, Work *work)
+{
+	SagazBatch *batch = work->batch;
+	const SagazHanded *first;
+	bool		too_late;
+
+	sagaz_attempt_time(batch->delivery->timeout_ms);
+	skip_what_stream_has(stream, store, work);
+	sagaz_attempt_time_over();
+	first = first_to_stream(batch);
+	too_late = first && !stream_is_after(first->place, stream->end);
+	if (batch->claim.batch_id == 0)
+	{
+		if (first && !too_late)
+			restore_to_stream(work, first);
+		stream->passed_ms = work->ms;
+		return;
+	}
+	if (too_late)
+	{
+		release_streamed(stream, batch->claim.batch_id);
+		return;
+	}
+	if (first)
+		sagaz_attempt_events(batch);
+	sagaz_attempt_finish(batch);
+}
+
+/* How many events of the work are delivered now. */
+static int
+count_streamed(const SagazBatch *batch)
+{
+	int			count = 0;
+
+	for (int i = 0; i < batch->count; i++)
+		count += batch->events[i].delivered ? 1 : 0;
+	return batch->claim.batch_id == 0 ? 0 : count;
 }
 
 static void
@@ -440,105 +583,131 @@ check_stream_end(const SagazStore *store, SagazStreamId end)
 				 errhint("Deliver to another stream, or delete this one.")));
 }
 
-/*
- * Look at the stream and do one thing that is missing there; stream->looked
- * says that nothing was.  To be called in a transaction, which it ends; to be
- * called again until nothing is missing.  Returns how many events were
- * finished.
- */
-int
-sagaz_stream_look(SagazStream *stream, const SagazDelivery *delivery)
+/* Where the stream ends; outside of a transaction. */
+static SagazStore *
+ask_stream_end(Stream *stream, SagazBatch *batch)
 {
-	MemoryContext context = CurrentMemoryContext;
-	SagazStorage storage;
 	SagazStore *store;
 	SagazStreamId end;
-	Work		work = {0};
-	bool		found;
-	int			finished = 0;
 
-	stream->looked = stream->sure = false;
-	prepare_stream_look(stream, delivery);
-	sagaz_binding_storage(delivery, &storage);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
-	sagaz_forward_begin(delivery->timeout_ms);
-	store = sagaz_storage_open(&storage, delivery->target, SAGAZ_EVENT);
+	sagaz_attempt_time(batch->delivery->timeout_ms);
+	store = sagaz_forward_open(batch);
 	end = store->backend->stream_end(store);
-	sagaz_forward_end();
+	sagaz_attempt_time_over();
 	check_stream_end(store, end);
 	if (stream_is_after(stream->end, end))
 		stream->passed_ms = 0;
 	stream->end = end;
+	stream->failed = false;
+	return store;
+}
+
+/*
+ * Look at the stream and do one thing that is missing there; stream->looked
+ * says that nothing was.  Ends the transaction.
+ */
+static void
+look_at_stream(SagazRun *run, const SagazDelivery *delivery)
+{
+	Stream	   *stream = stream_of_run(run);
+	MemoryContext context = CurrentMemoryContext;
+	SagazBatch *batch = palloc0(sizeof(SagazBatch));
+	Work		work = {.batch = batch};
+	SagazStore *store;
+	bool		found;
+
+	stream->looked = stream->sure = false;
+	batch->run = run;
+	batch->delivery = delivery;
+	batch->claim.worker_id = run->worker_id;
+	prepare_stream_look(stream, delivery);
+	sagaz_forward_bind(batch);
+	CommitTransactionCommand();
+	MemoryContextSwitchTo(context);
+	store = ask_stream_end(stream, batch);
 
 	sagaz_process_begin();
 	MemoryContextSwitchTo(context);
 	found = find_stream_work(stream, delivery, &work);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(context);
-	if (!found)
+	if (found)
 	{
-		stream->looked = true;
-		stream->looked_at = GetCurrentTimestamp();
-		return 0;
+		do_stream_work(stream, store, &work);
+		run->caught_up = count_streamed(batch);
+		return;
 	}
-	sagaz_forward_begin(delivery->timeout_ms);
-	found = do_stream_work(stream, store, &work);
-	sagaz_forward_end();
-	if (work.batch_id == 0)
-		stream->passed_ms = work.ms;
-	else if (found)
-		finished = finish_streamed(stream, work.batch_id);
-	else
-		release_streamed(stream, work.batch_id);
-	MemoryContextSwitchTo(context);
-	return finished;
+	stream->looked = true;
+	stream->looked_at = GetCurrentTimestamp();
+}
+
+/* Has the stream what was claimed before?  Find out, if it is time to. */
+static bool
+stream_catch_up(SagazRun *run, const SagazDelivery *delivery)
+{
+	const Stream *stream = stream_of_run(run);
+
+	if (stream->looked && GetCurrentTimestamp() <
+		stream->looked_at + sagaz_poll_interval * INT64CONST(1000))
+		return false;
+	pgstat_report_activity(STATE_RUNNING,
+						   psprintf("sagaz: comparing with the stream of %s",
+									delivery->target));
+	look_at_stream(run, delivery);
+	return true;
 }
 
 /* The ids of what was claimed, as its rows have them. */
-static SagazStreamId *
-stream_ids_of_claim(const SagazClaim *claim)
+static void
+place_claimed_in_stream(SagazBatch *batch)
 {
-	SagazStreamId *ids = palloc(claim->picked * sizeof(SagazStreamId));
+	const SagazClaim *claim = &batch->claim;
 	int			count = 0;
 
 	for (int i = 0; i < claim->nstream_rows; i++)
 		for (int j = 0; j < claim->stream_rows[i].count; j++)
 		{
-			ids[count].ms = claim->stream_rows[i].ms;
-			ids[count++].seq = j;
+			batch->events[count].place.ms = claim->stream_rows[i].ms;
+			batch->events[count++].place.seq = j;
 		}
-	Assert(count == claim->picked);
-	return ids;
+	Assert(count == batch->count);
 }
 
 /*
- * Commit the claim, make it durable, add its events to the stream, finish.
- * False if it is not done: then a look decides what is missing.
+ * Make the claim durable; where it may have an earlier try, a look decides
+ * what is missing.
  */
-bool
-sagaz_stream_deliver(SagazStream *stream, SagazBatch *batch)
+static bool
+stream_begin(SagazBatch *batch)
 {
-	MemoryContext context = CurrentMemoryContext;
-	SagazStorage storage;
-	SagazRecord *records = sagaz_forward_read(batch);
-	SagazStreamId *ids = stream_ids_of_claim(&batch->claim);
+	Stream	   *stream = stream_of_run(batch->run);
 	bool		first_try = stream->sure;
 
 	stream->looked = stream->sure = false;
-	sagaz_binding_storage(batch->delivery, &storage);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(context);
 	XLogFlush(XactLastCommitEnd);
-	if (!first_try)
-		return false;
-	sagaz_forward_begin(batch->delivery->timeout_ms);
-	append_to_stream(stream, sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
-					 records, ids, batch->claim.picked);
-	sagaz_forward_end();
-	(void) finish_streamed(stream, batch->claim.batch_id);
-	MemoryContextSwitchTo(context);
-	stream->looked = stream->sure = true;
-	return true;
+	place_claimed_in_stream(batch);
+	return first_try;
 }
+
+static void
+stream_end(SagazRun *run, bool done)
+{
+	Stream	   *stream = stream_of_run(run);
+
+	if (done)
+		stream->looked = stream->sure = true;
+}
+
+const SagazTarget sagaz_stream_target = {
+	.name = "stream",
+	.keeps = true,
+	.serves = stream_serves,
+	.catch_up = stream_catch_up,
+	.prepare = stream_prepare,
+	.read = sagaz_forward_read,
+	.bind = sagaz_forward_bind,
+	.begin = stream_begin,
+	.deliver = stream_deliver,
+	.judged = stream_judged,
+	.end = stream_end
+};

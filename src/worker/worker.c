@@ -29,18 +29,14 @@
 
 #include "lib/times.h"
 #include "outbox/batch.h"
+#include "worker/attempt.h"
 #include "worker/delivery.h"
-#include "worker/forward.h"
-#include "worker/handler.h"
 #include "upkeep/housekeeping.h"
 #include "outbox/locks.h"
 #include "outbox/peek.h"
 #include "worker/obstacle.h"
 #include "worker/process.h"
-#include "worker/session.h"
-#include "storage/storage.h"
-#include "worker/binding.h"
-#include "worker/stream.h"
+#include "worker/target.h"
 #include "wakeup/shared.h"
 #include "wakeup/crash.h"
 
@@ -62,8 +58,11 @@
 /* So many batches go into one transaction, if they take no longer. */
 #define MAX_SCALE 10
 #define SCALE_MS 20
-/* So many errors in a row that pass by themselves, and an event is to blame. */
+/* So many errors in a row that may pass, and an event may be to blame. */
 #define MAX_PATIENCE 5
+/* Then so many parts of a batch are tried if nothing goes, twice as many each time. */
+#define MAX_VAIN 8
+#define MAX_VAIN_DOUBLINGS 8
 /* House-keeping rests so many times as long as it works. */
 #define REST_FACTOR 4
 
@@ -74,7 +73,7 @@ typedef enum Outcome
 	NOTHING,					/* to deliver now */
 	DELIVERED,
 	LOOKED,						/* at what was delivered earlier */
-	RETRY_WITH_CARE,			/* the handler failed */
+	RETRY_WITH_CARE,			/* the target failed, and all is undone */
 	FAILED						/* something else did */
 } Outcome;
 
@@ -82,11 +81,12 @@ typedef struct Worker
 {
 	SagazWorkerSlot *slot;
 	char	   *name;			/* of the delivery */
-	char	   *worker_id;		/* in claims */
+	SagazRun	run;			/* what its target knows */
 	Oid			owner;			/* whom this process is connected as */
 	MemoryContext context;		/* of one round */
 	SagazCare	care;			/* how the next batch is tried */
-	bool		called;			/* the handler, since the session was cleared */
+	int			singly;			/* events that are yet to be tried with it */
+	bool		called;			/* the target, since the last end() */
 	bool		gone;			/* the delivery is not to run any more */
 	bool		expect;			/* there is likely something to claim */
 	int			errors;			/* in a row */
@@ -96,12 +96,8 @@ typedef struct Worker
 	TimestampTz logged_at;
 	int			count;			/* events of the last transaction */
 	bool		full;			/* it could not have been larger */
+	bool		done;			/* nothing is left of this round's batch */
 	int			scale;			/* batches in one transaction */
-	int64		out;			/* the batch that is sent to a storage, or 0 */
-	SagazStream stream;			/* where each event gets one entry */
-	bool		clearing;		/* this transaction gives back what an earlier
-								 * process left over */
-	bool		cleared;		/* and such a one has committed */
 } Worker;
 
 static void
@@ -238,15 +234,15 @@ worker_note_error(Worker *worker, const char *error, const char *context)
 			 errdetail_internal("%s", context)));
 }
 
-/* Keep the error of the first event on which the handler failed. */
+/* Keep the error of the first event that has a verdict. */
 static void
 worker_note_failures(Worker *worker, const SagazBatch *batch)
 {
 	for (int i = 0; i < batch->count; i++)
-		if (batch->events[i].error)
+		if (batch->events[i].verdict != TARGET_DONE)
 		{
-			worker_note_error(worker, batch->events[i].error,
-							  psprintf("The handler failed on %d of %d events, first on event %s.",
+			worker_note_error(worker, batch->events[i].reason,
+							  psprintf("The target failed on %d of %d events, first on event %s.",
 									   batch->failed + batch->dead, batch->count,
 									   DatumGetCString(DirectFunctionCall1(uuid_out,
 																		   batch->events[i].event_id))));
@@ -280,36 +276,13 @@ adapt_worker_scale(Worker *worker, TimestampTz start)
 		worker->scale = Min(worker->scale * 2, MAX_SCALE);
 }
 
-/* Call the handler in the transaction of the claim, and commit. */
+/* What was tried event by event is through. */
 static void
-worker_deliver_to_handler(Worker *worker, SagazBatch *batch, int at_once)
+worker_relax(Worker *worker, const SagazBatch *batch)
 {
-	worker->called = true;
-	sagaz_handler_deliver(batch, worker->care, at_once);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(worker->context);
-}
-
-/* Commit the claim, send the events without a transaction, finish. */
-static void
-worker_deliver_to_storage(Worker *worker, SagazBatch *batch)
-{
-	SagazRecord *records = sagaz_forward_read(batch);
-	SagazStorage storage;
-
-	sagaz_binding_storage(batch->delivery, &storage);
-	PopActiveSnapshot();
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(worker->context);
-	worker->out = batch->claim.batch_id;
-	sagaz_forward_send(sagaz_storage_open(&storage, batch->delivery->target, SAGAZ_EVENT),
-					   batch, records);
-	sagaz_process_begin();
-	(void) sagaz_batch_finish(worker->out, worker->worker_id);
-	CommitTransactionCommand();
-	MemoryContextSwitchTo(worker->context);
-	worker->out = 0;
+	worker->singly -= batch->claim.picked;
+	if (worker->care != CARE_SINGLY || worker->singly <= 0)
+		worker->care = CARE_NONE;
 }
 
 /* Deliver what was claimed and commit. */
@@ -320,44 +293,50 @@ worker_deliver(Worker *worker, SagazBatch *batch, int at_once)
 
 	set_worker_state(worker, WORKER_DELIVERING);
 	worker_report_batch(batch);
-	if (batch->claim.for_stream)
-	{
-		if (!sagaz_stream_deliver(&worker->stream, batch))
-			return;
-	}
-	else if (batch->delivery->target)
-		worker_deliver_to_storage(worker, batch);
-	else
-		worker_deliver_to_handler(worker, batch, at_once);
+	worker->called = true;
+	if (!sagaz_attempt_deliver(batch, worker->care, at_once))
+		return;
 	worker_count_batch(worker, batch);
 	worker_note_failures(worker, batch);
 	pgstat_report_stat(false);
-	worker->care = CARE_NONE;
+	worker_relax(worker, batch);
 	worker->errors = 0;
 	worker->count = batch->claim.picked;
 	worker->full = batch->claim.picked >= batch->claim.limit;
+	worker->done = true;
 	adapt_worker_scale(worker, start);
 }
 
-/* Has the stream what was claimed before?  Find out, if it is time to. */
+/* What earlier batches left is settled now, or not; was there something? */
 static bool
-worker_look_at_stream(Worker *worker, const SagazDelivery *delivery)
+worker_catch_up(Worker *worker, const SagazDelivery *delivery)
 {
-	const SagazStream *stream = &worker->stream;
-	int			finished;
-
-	if (stream->looked && GetCurrentTimestamp() <
-		stream->looked_at + sagaz_poll_interval * INT64CONST(1000))
+	worker->run.caught_up = 0;
+	worker->run.patient = worker->errors < MAX_PATIENCE;
+	worker->run.max_vain = MAX_VAIN <<
+		Min(Max(worker->errors - MAX_PATIENCE, 0), MAX_VAIN_DOUBLINGS);
+	if (!worker->run.target->catch_up(&worker->run, delivery))
 		return false;
-	set_worker_state(worker, WORKER_DELIVERING);
-	pgstat_report_activity(STATE_RUNNING,
-						   psprintf("sagaz: comparing with the stream of %s",
-									delivery->target));
-	finished = sagaz_stream_look(&worker->stream, delivery);
-	if (finished > 0)
-		worker_count_delivered(worker, finished);
+	if (worker->run.caught_up > 0)
+		worker_count_delivered(worker, worker->run.caught_up);
 	worker->errors = 0;
 	return true;
+}
+
+/* So many events are claimed at most. */
+static int
+worker_limit(const Worker *worker, int at_once)
+{
+	switch (worker->care)
+	{
+		case CARE_NONE:
+			return at_once * worker->scale;
+		case CARE_PARTS:
+			return at_once;
+		case CARE_SINGLY:
+			return 1;
+	}
+	return at_once;				/* keep compiler quiet */
 }
 
 /*
@@ -368,36 +347,24 @@ static Outcome
 worker_claim_and_deliver(Worker *worker, SagazBatch *batch)
 {
 	SagazDelivery *delivery = palloc0(sizeof(SagazDelivery));
-	bool		exact;
-	bool		clear;
 	int			at_once;
 
 	batch->delivery = delivery;
-	worker->clearing = false;
-	batch->patient = worker->errors < MAX_PATIENCE;
+	worker->done = false;
 	if (!worker_open_delivery(worker, delivery))
 		return NOTHING;
-	exact = sagaz_stream_is_exact(delivery);
-	if (exact && worker_look_at_stream(worker, delivery))
+	worker->run.target = sagaz_target_of(delivery);
+	if (worker_catch_up(worker, delivery))
 		return LOOKED;
-	clear = delivery->target && !exact && !worker->cleared;
-	at_once = delivery->batch_size > 0 ? delivery->batch_size : sagaz_batch_size;
-	if (!worker->expect && !clear &&
+	if (!worker->expect &&
 		!sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
 		return NOTHING;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	if (clear)
-	{
-		sagaz_forward_release_left_over(delivery->consumer_group,
-										worker->worker_id);
-		worker->clearing = true;
-	}
-	batch->claim.worker_id = worker->worker_id;
-	batch->claim.limit = worker->care == CARE_NONE ?
-		at_once * worker->scale : at_once;
-	sagaz_handler_prepare(batch);
-	if (exact)
-		sagaz_stream_prepare(&worker->stream, &batch->claim);
+	at_once = delivery->batch_size > 0 ? delivery->batch_size : sagaz_batch_size;
+	batch->claim.worker_id = worker->run.worker_id;
+	batch->claim.limit = worker_limit(worker, at_once);
+	sagaz_attempt_prepare(batch);
+	worker->run.target->prepare(batch);
 	sagaz_claim(&batch->claim, delivery->consumer_group);
 	if (batch->claim.picked > 0)
 	{
@@ -421,7 +388,7 @@ worker_back_off(Worker *worker)
 
 /*
  * In a PG_CATCH block: give up the transaction.  Returns the error, and in
- * *care what the handler's failure, if it was that, makes of the next try.
+ * *care what the target's failure, if it was that, makes of the next try.
  */
 static ErrorData *
 worker_give_up(Worker *worker, const SagazBatch *batch, SagazCare *care)
@@ -434,25 +401,20 @@ worker_give_up(Worker *worker, const SagazBatch *batch, SagazCare *care)
 	HOLD_INTERRUPTS();
 	disable_all_timeouts(false);
 	QueryCancelPending = false;
-	*care = batch ? sagaz_handler_blame(batch, error) : CARE_NONE;
+	*care = batch ? sagaz_attempt_blame(batch, error) : CARE_NONE;
 	AbortCurrentTransaction();
 	RESUME_INTERRUPTS();
 	MemoryContextSwitchTo(worker->context);
 	return error;
 }
 
-/* The target did not take the batch: give it back, with one write. */
+/* The target did not take the batch: give it back. */
 static void
-worker_release(Worker *worker, const char *error)
+worker_release(Worker *worker, SagazBatch *batch, const char *error)
 {
-	int64		batch_id = worker->out;
-
-	worker->out = 0;
 	PG_TRY();
 	{
-		sagaz_process_begin();
-		(void) sagaz_batch_release(batch_id, worker->worker_id, error, 0);
-		CommitTransactionCommand();
+		sagaz_attempt_give_back(batch, error);
 	}
 	PG_CATCH();
 	{
@@ -468,13 +430,14 @@ worker_release(Worker *worker, const char *error)
 
 /* The events of the batch are as if never claimed. */
 static Outcome
-worker_recover(Worker *worker, const SagazBatch *batch)
+worker_recover(Worker *worker, SagazBatch *batch)
 {
 	ErrorData  *error = worker_give_up(worker, batch, &worker->care);
 
 	worker->scale = 1;
-	if (worker->out != 0)
-		worker_release(worker, error->message);
+	worker->singly = worker->care == CARE_SINGLY ? batch->claim.picked : 0;
+	if (batch->out)
+		worker_release(worker, batch, error->message);
 	if (worker->care != CARE_NONE)
 		return RETRY_WITH_CARE;
 	worker_note_error(worker, error->message ? error->message : "unknown error", error->detail ? error->detail :
@@ -484,23 +447,23 @@ worker_recover(Worker *worker, const SagazBatch *batch)
 }
 
 /*
- * The handler was called: leave its session as it found it.  Where that cannot
- * be done a new process has to go on.
+ * The target was called: let it tidy up.  Where that cannot be done a new
+ * process has to go on.
  */
 static void
-clear_worker_session(Worker *worker)
+worker_end_batch(Worker *worker)
 {
 	worker->called = false;
 	PG_TRY();
 	{
-		sagaz_session_end();
+		worker->run.target->end(&worker->run, worker->done);
 	}
 	PG_CATCH();
 	{
 		SagazCare	care;
 		ErrorData  *error = worker_give_up(worker, NULL, &care);
 
-		worker_note_error(worker, error->message, "What the handler left could not be removed.");
+		worker_note_error(worker, error->message, "What a batch left could not be removed.");
 		proc_exit(1);
 	}
 	PG_END_TRY();
@@ -516,6 +479,7 @@ worker_run_round(Worker *worker)
 	MemoryContextReset(worker->context);
 	MemoryContextSwitchTo(worker->context);
 	batch = palloc0(sizeof(SagazBatch));
+	batch->run = &worker->run;
 	worker->next = PG_INT64_MAX;
 	PG_TRY();
 	{
@@ -524,7 +488,6 @@ worker_run_round(Worker *worker)
 		outcome = worker_claim_and_deliver(worker, batch);
 		if (IsTransactionState())
 			CommitTransactionCommand();
-		worker->cleared = worker->cleared || worker->clearing;
 	}
 	PG_CATCH();
 	{
@@ -533,7 +496,7 @@ worker_run_round(Worker *worker)
 	PG_END_TRY();
 	MemoryContextSwitchTo(worker->context);
 	if (worker->called)
-		clear_worker_session(worker);
+		worker_end_batch(worker);
 	return outcome;
 }
 
@@ -702,10 +665,10 @@ sagaz_worker_main(Datum main_arg)
 					PGC_S_OVERRIDE);
 	pgstat_report_appname(application);
 	worker->owner = owner;
-	worker->worker_id = MemoryContextStrdup(TopMemoryContext, application);
+	worker->run.slot = worker->slot;
+	worker->run.worker_id = MemoryContextStrdup(TopMemoryContext, application);
 	worker->context = AllocSetContextCreate(TopMemoryContext, "sagaz worker",
 											ALLOCSET_DEFAULT_SIZES);
-	worker->stream.worker_id = worker->worker_id;
 	worker->expect = true;
 	worker->scale = 1;
 	ereport(LOG, (errmsg("delivery \"%s\" started", worker->name)));

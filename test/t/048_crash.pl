@@ -166,7 +166,7 @@ wait_for(q{SELECT state, last_error FROM sagaz.stat_delivery},
 set('restart_after_crash', 'off');
 wait_for(state_of('busy'), 'delivering', 'it is tried again');
 kill 'SEGV', patient_sql('SELECT pid FROM sagaz.stat_delivery');
-log_says($node, qr/shutting down because restart_after_crash is off/, $offset, 'the server ends');
+log_says($node, qr/shutting down because "?restart_after_crash"? is off/, $offset, 'the server ends');
 usleep(50_000) while -e $node->data_dir . '/postmaster.pid';
 $node->_update_pid(0);
 $node->start;
