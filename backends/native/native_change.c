@@ -47,36 +47,26 @@ set_changed_text(SagazWriter *row, int attnum, const char *text)
 }
 
 static int
-native_retry_state(SagazStatus status)
+native_retry_state(EventStatus status)
 {
 	switch (status)
 	{
-		case STATUS_CLAIMED:
+		case EVENT_CLAIMED:
 			return RETRY_OUT;
-		case STATUS_SENT:
+		case EVENT_SENT:
 			return RETRY_SENT;
-		case STATUS_DEAD:
+		case EVENT_DEAD_LETTER:
 			return RETRY_DEAD;
 		default:
 			return RETRY_WAITING;
 	}
 }
 
-SagazStatus
-native_status_of(const SagazEvent *event)
-{
-	int			status = 0;
-
-	while (strcmp(sagaz_event_words[status], event->status) != 0)
-		status++;
-	return (SagazStatus) status;
-}
-
 /* Does the row in the log say all there is to say? */
 bool
 native_is_plain(const SagazEvent *event)
 {
-	return native_status_of(event) == STATUS_PENDING &&
+	return sagaz_event_status(event->status) == EVENT_PENDING &&
 		event->retry_count == 0 && event->last_error == NULL &&
 		event->worker_id == NULL && event->claimed_at == 0 &&
 		event->sent_at == 0;
@@ -87,9 +77,9 @@ void
 native_set_retry(SagazWriter *row, const SagazEvent *event, TimestampTz now,
 				 int64 batch_id)
 {
-	SagazStatus status = native_status_of(event);
+	EventStatus status = sagaz_event_status(event->status);
 	int			state = native_retry_state(status);
-	bool		has_failed = status == STATUS_FAILED || status == STATUS_DEAD;
+	bool		has_failed = status == EVENT_FAILED || status == EVENT_DEAD_LETTER;
 
 	sagaz_writer_set(row, retry_state, Int16GetDatum(state));
 	sagaz_writer_set(row, retry_retry_count, Int32GetDatum(event->retry_count));
@@ -176,20 +166,6 @@ native_set_content(SagazWriter *row, const SagazEvent *event)
 
 /* ---------------------------------------------------------------------- */
 
-/* The event as it is under the locks; status is STATUS_NONE for none of its. */
-static SagazStatus
-read_locked_native(SagazStore *store, const SagazEventChange *change, SagazEvent *there)
-{
-	SagazStates *states = sagaz_states_open(store->consumer_group, change->snapshot);
-	SagazFoundEvent found = {.slot = change->event};
-
-	sagaz_state_of(states, change->event, &found.state);
-	if (found.state.status != STATUS_NONE)
-		native_event_of(states, &found, there);
-	sagaz_states_close(states);
-	return found.state.status;
-}
-
 static bool
 lock_native_event(SagazStore *store, SagazEventChange *change)
 {
@@ -215,25 +191,25 @@ static void
 replace_native_event(SagazEventChange *change, const SagazEvent *event, bool is_its)
 {
 	Replacement replacement = {.event = event};
-	SagazStatus status = native_status_of(event);
-	bool		is_plain = is_its && change->place.state == PLACE_UNREAD &&
+	EventStatus status = sagaz_event_status(event->status);
+	bool		is_plain = is_its && change->state.where == WHERE_UNREAD &&
 		native_is_plain(event);
 
 	check_changed_saga_id(change, event);
 	replace_native_content(change, event, is_plain);
 	if (is_plain)
 		return;
-	if (status == STATUS_CLAIMED)
+	if (status == EVENT_CLAIMED)
 	{
 		int			counts[SAGAZ_LANES] = {0};
 
-		counts[change->place.lane] = 1;
+		counts[change->lane] = 1;
 		replacement.batch_id = native_make_batch(&change->group, counts,
 												 event->claimed_at);
 	}
 	sagaz_event_change(change,
-					   status == STATUS_SENT ? EVENT_IS_SENT :
-					   status == STATUS_DEAD ? EVENT_IS_DEAD : EVENT_GOES_ON,
+					   status == EVENT_SENT ? EVENT_IS_SENT :
+					   status == EVENT_DEAD_LETTER ? EVENT_IS_DEAD : EVENT_GOES_ON,
 					   true, set_native_replacement, &replacement);
 }
 
@@ -243,16 +219,22 @@ native_change_event(NativePut *put, const SagazRecord *record, Datum event_id)
 {
 	SagazEventChange change = {.event_id = event_id};
 	SagazRecord there = {.kind = SAGAZ_EVENT};
-	SagazStatus status;
+	bool		is_its;
 	NativeOutcome outcome = NATIVE_CHANGED;
 
 	if (!lock_native_event(put->store, &change))
 		return NATIVE_GONE;
-	status = read_locked_native(put->store, &change, &there.event);
-	if (status != STATUS_NONE && sagaz_merge_keeps(&there, record, put->over_claims))
+	is_its = change.state.status != EVENT_NONE;
+	if (is_its)
+	{
+		SagazFoundEvent found = {.slot = change.event,.state = change.state};
+
+		native_event_of(change.states, &found, &there.event);
+	}
+	if (is_its && sagaz_merge_keeps(&there, record, put->over_claims))
 		outcome = NATIVE_KEPT;
 	else
-		replace_native_event(&change, &record->event, status != STATUS_NONE);
+		replace_native_event(&change, &record->event, is_its);
 	sagaz_event_change_end(&change);
 	return outcome;
 }
@@ -270,13 +252,10 @@ bool
 native_finish_event(SagazStore *store, Datum event_id)
 {
 	SagazEventChange change = {.event_id = event_id};
-	SagazEvent	there = {0};
-	SagazStatus status;
 
 	if (!lock_native_event(store, &change))
 		return false;
-	status = read_locked_native(store, &change, &there);
-	if (status != STATUS_SENT && status != STATUS_NONE)
+	if (change.state.status != EVENT_SENT && change.state.status != EVENT_NONE)
 		sagaz_event_change(&change, EVENT_IS_SENT, false, set_native_sent, NULL);
 	sagaz_event_change_end(&change);
 	return true;

@@ -20,7 +20,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
-#include "outbox/place.h"
+#include "outbox/event.h"
 #include "backends/native/native_store.h"
 #include "outbox/outbox.h"
 #include "backends/record/record.h"
@@ -39,7 +39,7 @@ typedef struct NewEvent
 {
 	const SagazEvent *event;
 	Datum		event_id;
-	SagazStatus status;
+	EventStatus status;
 	bool		is_plain;		/* and the group gets it off the log */
 } NewEvent;
 
@@ -93,7 +93,7 @@ static bool
 find_event(EventPut *put, Datum event_id, SagazFoundEvent *found)
 {
 	found->archived = false;
-	found->slot = sagaz_place_fetch_event(&put->log, event_id, put->snapshot);
+	found->slot = sagaz_event_fetch(&put->log, event_id, put->snapshot);
 	if (found->slot)
 		return true;
 	found->archived = probe_archived_event(put, event_id);
@@ -134,7 +134,7 @@ read_event_there(EventPut *put, SagazFoundEvent *found, SagazEvent *there)
 	if (!found->archived)
 	{
 		sagaz_state_of(put->states, found->slot, &found->state);
-		if (found->state.status == STATUS_NONE)
+		if (found->state.status == EVENT_NONE)
 			return false;
 	}
 	native_event_of(put->states, found, there);
@@ -148,13 +148,13 @@ remember_fresh_event(EventPut *put, const SagazEvent *event, Datum event_id)
 
 	fresh->event = event;
 	fresh->event_id = event_id;
-	fresh->status = native_status_of(event);
+	fresh->status = sagaz_event_status(event->status);
 	fresh->is_plain = native_is_plain(event) &&
-		(put->group.start_time == 0 || event->created_at >= put->group.start_time);
-	if (fresh->status == STATUS_SENT || fresh->is_plain)
+		sagaz_group_begins_by(&put->group, event->created_at);
+	if (fresh->status == EVENT_SENT || fresh->is_plain)
 		return;
 	put->has_retries = true;
-	if (fresh->status != STATUS_CLAIMED)
+	if (fresh->status != EVENT_CLAIMED)
 		return;
 	put->claimed[sagaz_lane_of(event->saga_id, strlen(event->saga_id))]++;
 	put->claimed_at = Max(put->claimed_at, event->claimed_at);
@@ -307,7 +307,7 @@ queue_event_row(SagazWriter *writer)
 static void
 write_native_event(EventPut *put, const NewEvent *fresh)
 {
-	if (fresh->status == STATUS_SENT)
+	if (fresh->status == EVENT_SENT)
 	{
 		make_event_archive_row(put, fresh);
 		queue_event_row(put->to_archive);

@@ -308,7 +308,7 @@ read_native_event(NativeReader *reader, SagazFoundEvent *found, SagazEvent *even
 	if (!found->archived)
 	{
 		sagaz_state_of(reader->states, found->slot, &found->state);
-		if (found->state.status == STATUS_NONE)
+		if (found->state.status == EVENT_NONE)
 			return false;
 	}
 	native_event_of(reader->states, found, event);

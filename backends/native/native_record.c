@@ -82,9 +82,9 @@ set_record_state(const SagazStates *states, const SagazEventState *state,
 	event->retry_count = state->retry_count;
 	event->last_error = state->last_error ? pstrdup(state->last_error) : NULL;
 	event->worker_id = state->worker_id ? pstrdup(state->worker_id) : NULL;
-	if (state->status == STATUS_CLAIMED)
+	if (state->status == EVENT_CLAIMED)
 		event->lease_until = record_lease_until(states, state);
-	else if (state->status != STATUS_SENT)
+	else if (state->status != EVENT_SENT)
 		event->next_attempt_at = state->next_attempt_at;
 }
 

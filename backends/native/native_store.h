@@ -92,7 +92,6 @@ extern NativeOutcome native_change_event(NativePut *put,
 										 const SagazRecord *record,
 										 Datum event_id);
 extern bool native_finish_event(SagazStore *store, Datum event_id);
-extern SagazStatus native_status_of(const SagazEvent *event);
 extern bool native_is_plain(const SagazEvent *event);
 extern void native_set_content(SagazWriter *row, const SagazEvent *event);
 extern void native_set_retry(SagazWriter *row, const SagazEvent *event,

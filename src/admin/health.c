@@ -50,7 +50,7 @@ look_at_health_event(const SagazHealth *health, const SagazFoundEvent *event, Ta
 	tally->count++;
 	if (event->state.where == WHERE_OUT && event->state.lease_end <= health->now)
 		tally->expired++;
-	if (event->state.status != STATUS_PENDING ||
+	if (event->state.status != EVENT_PENDING ||
 		event->state.next_attempt_at > health->now)
 		return;
 	created_at = DatumGetTimestampTz(sagaz_column(event->slot, outbox_created_at));
@@ -59,7 +59,7 @@ look_at_health_event(const SagazHealth *health, const SagazFoundEvent *event, Ta
 }
 
 static Tally
-count_health_events(const SagazHealth *health, SagazStates *states, SagazStatus status)
+count_health_events(const SagazHealth *health, SagazStates *states, EventStatus status)
 {
 	SagazEventScan *scan = sagaz_scan_by_status(states, status_bit(status));
 	const SagazFoundEvent *event;
@@ -103,10 +103,10 @@ static void
 check_health_of_group(SagazHealth *health, const char *name)
 {
 	SagazStates *states = sagaz_states_open(name, health->snapshot);
-	Tally		pending = count_health_events(health, states, STATUS_PENDING);
-	Tally		claimed = count_health_events(health, states, STATUS_CLAIMED);
-	Tally		failed = count_health_events(health, states, STATUS_FAILED);
-	Tally		dead = count_health_events(health, states, STATUS_DEAD);
+	Tally		pending = count_health_events(health, states, EVENT_PENDING);
+	Tally		claimed = count_health_events(health, states, EVENT_CLAIMED);
+	Tally		failed = count_health_events(health, states, EVENT_FAILED);
+	Tally		dead = count_health_events(health, states, EVENT_DEAD_LETTER);
 
 	judge_health_of_group(health, states, &pending, &claimed, &dead);
 	appendStringInfoString(&health->details, "{\"consumer_group\": ");

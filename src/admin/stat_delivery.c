@@ -143,7 +143,7 @@ sagaz_group_lag(PG_FUNCTION_ARGS)
 	TimestampTz oldest = now;
 	int64		count = 0;
 	SagazStates *states = sagaz_states_open(group, GetActiveSnapshot());
-	SagazEventScan *scan = sagaz_scan_by_status(states, status_bit(STATUS_PENDING));
+	SagazEventScan *scan = sagaz_scan_by_status(states, status_bit(EVENT_PENDING));
 	const SagazFoundEvent *event;
 	TupleDesc	row_type;
 	Datum		values[2];

@@ -163,7 +163,7 @@ saga_status_of_word(const StatusType *type, const char *word, const char *field)
 			 errhint("Valid values are: %s.", valid.data)));
 }
 
-/* The status of an event that the word stands for; EVENT_STATUSES: none. */
+/* The status of an event that the word stands for; EVENT_NONE: none. */
 EventStatus
 sagaz_event_status(const char *word)
 {
@@ -172,6 +172,13 @@ sagaz_event_status(const char *word)
 	while (sagaz_event_words[status] && strcmp(sagaz_event_words[status], word) != 0)
 		status++;
 	return (EventStatus) status;
+}
+
+/* The status as a value of its type. */
+Datum
+sagaz_event_status_value(EventStatus status)
+{
+	return ObjectIdGetDatum(word_value_at(&event_statuses, status));
 }
 
 /*

@@ -13,7 +13,8 @@ typedef enum EventStatus
 	EVENT_SENT,
 	EVENT_FAILED,
 	EVENT_DEAD_LETTER,
-	EVENT_STATUSES				/* how many there are */
+	EVENT_STATUSES,				/* how many there are */
+	EVENT_NONE = EVENT_STATUSES /* of an event that is none of a group's */
 } EventStatus;
 
 /* NULL ends them. */
@@ -40,6 +41,7 @@ extern const char *saga_status_word(Oid status);
 extern Oid	saga_status_of_word(const StatusType *type, const char *word,
 								const char *field);
 extern EventStatus sagaz_event_status(const char *word);
+extern Datum sagaz_event_status_value(EventStatus status);
 extern bool sagaz_event_status_may_follow(EventStatus from, EventStatus to);
 
 #endif							/* SAGAZ_WORDS_H */

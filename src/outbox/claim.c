@@ -24,6 +24,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "lib/words.h"
 #include "outbox/claim.h"
 #include "outbox/locks.h"
 #include "outbox/outbox.h"
@@ -155,10 +156,7 @@ sagaz_claim(SagazClaim *claim, const char *consumer_group)
 	sagaz_group_use(consumer_group, &claim->group);
 	claim->worker_datum = CStringGetTextDatum(claim->worker_id);
 	claim->group_datum = CStringGetTextDatum(claim->group.name);
-	claim->status_claimed =
-		DirectFunctionCall2(enum_in, CStringGetDatum("claimed"),
-							ObjectIdGetDatum(TupleDescAttr(claim->row_type,
-														   event_status)->atttypid));
+	claim->status_claimed = sagaz_event_status_value(EVENT_CLAIMED);
 	claim->next_xid = U64FromFullTransactionId(ReadNextFullTransactionId());
 	claim->xids_size = 64;
 	claim->xids = palloc(claim->xids_size * sizeof(TransactionId));

@@ -88,6 +88,23 @@ sagaz_cursor_window(int16 group_no, int16 lane, int64 batch_id,
 }
 
 /*
+ * Is the event at this place one of those that the entry stands for, finished
+ * or not?  Reads the row that has the entry's window.
+ */
+bool
+sagaz_cursor_range_has(const SagazOwed *owed, int16 group_no, int16 lane,
+					   uint64 pos, int64 seq, const SagazCluster *cluster,
+					   Snapshot snapshot)
+{
+	SagazWindow window;
+
+	return owed->range && seq > owed->lo && seq <= owed->hi &&
+		sagaz_cursor_window(group_no, lane, owed->window_batch, snapshot,
+							&window) &&
+		sagaz_window_has(&window, cluster, pos, seq);
+}
+
+/*
  * Write the row that becomes the lane's cursor; the lane is locked, and the
  * row's batch id was drawn under that lock.  Invisible until the caller's
  * CommandCounterIncrement().

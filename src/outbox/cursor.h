@@ -28,6 +28,10 @@ extern void sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
 							  SagazCursor *cursor);
 extern bool sagaz_cursor_window(int16 group_no, int16 lane, int64 batch_id,
 								Snapshot snapshot, SagazWindow *window);
+extern bool sagaz_cursor_range_has(const SagazOwed *owed, int16 group_no,
+								   int16 lane, uint64 pos, int64 seq,
+								   const SagazCluster *cluster,
+								   Snapshot snapshot);
 extern void sagaz_cursor_write(SagazWriter *writer, int16 group_no, int16 lane,
 							   const SagazCursor *row, int64 root, int events,
 							   const char *worker_id);

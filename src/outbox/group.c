@@ -166,6 +166,18 @@ sagaz_group_make(const char *name, const char *ordering,
 }
 
 /*
+ * Is the event of the log for the group to read?  Others it has only if they
+ * have a retry row of the group.
+ */
+bool
+sagaz_group_gets(const SagazGroup *group, TupleTableSlot *event)
+{
+	return DatumGetUInt64(sagaz_column(event, outbox_pos)) >= SAGAZ_FIRST_POS &&
+		sagaz_group_begins_by(group,
+							  DatumGetTimestampTz(sagaz_column(event, outbox_created_at)));
+}
+
+/*
  * Under a lane's lock: is the group still the one that was looked up before?
  * It may have been paused, or dropped and its number given to another, meanwhile.
  */

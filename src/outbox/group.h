@@ -6,6 +6,7 @@
 #define SAGAZ_GROUP_H
 
 #include "datatype/timestamp.h"
+#include "executor/tuptable.h"
 #include "utils/snapshot.h"
 
 enum group_column
@@ -29,7 +30,15 @@ typedef struct SagazGroup
 	TimestampTz start_time;		/* events created earlier are none of its; 0: all are */
 } SagazGroup;
 
+/* Is an event that was created then not from before the group's start? */
+static inline bool
+sagaz_group_begins_by(const SagazGroup *group, TimestampTz created_at)
+{
+	return group->start_time == 0 || created_at >= group->start_time;
+}
+
 extern void sagaz_no_such_group(const char *name);
+extern bool sagaz_group_gets(const SagazGroup *group, TupleTableSlot *event);
 extern bool sagaz_group_find_in(const char *name, Snapshot snapshot,
 								SagazGroup *group);
 extern bool sagaz_group_find(const char *name, SagazGroup *group);

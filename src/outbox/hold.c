@@ -13,7 +13,6 @@
 #include "utils/timestamp.h"
 
 #include "outbox/cursor.h"
-#include "outbox/place.h"
 #include "outbox/mark.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"

@@ -17,7 +17,7 @@
 
 #include "outbox/batch.h"
 #include "outbox/claim.h"
-#include "outbox/place.h"
+#include "outbox/event.h"
 #include "outbox/outbox.h"
 #include "outbox/receipt.h"
 #include "outbox/retry.h"
@@ -209,29 +209,15 @@ claim_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
 	return lane->stopped || upto == PG_INT64_MAX ? last : upto;
 }
 
-/* The log's row of a retry; NULL if it is gone. */
-static TupleTableSlot *
-lane_event_of_retry(Lane *lane, TupleTableSlot *retry)
-{
-	ScanKeyData key;
-
-	sagaz_key_uuid(&key, 1, sagaz_column(retry, retry_event_id));
-	if (lane->log == NULL)
-		lane->log = sagaz_scan_begin("outbox", "outbox_event_id",
-									 lane->snapshot, &key, 1,
-									 ForwardScanDirection);
-	else
-		sagaz_scan_again(lane->log, &key, 1);
-	return sagaz_scan_next(lane->log) ? lane->log->slot : NULL;
-}
-
 /* Hand a retry row's event out. */
 static void
 claim_retry(Lane *lane, TupleTableSlot *retry)
 {
 	SagazClaim *claim = lane->claim;
 	SagazWriter *writer = lane_retry_writer(lane);
-	TupleTableSlot *event = lane_event_of_retry(lane, retry);
+	TupleTableSlot *event =
+		sagaz_event_fetch(&lane->log, sagaz_column(retry, retry_event_id),
+						  lane->snapshot);
 
 	if (event == NULL)
 		return;

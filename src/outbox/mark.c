@@ -18,11 +18,11 @@
 #include "utils/uuid.h"
 
 #include "outbox/batch.h"
-#include "outbox/place.h"
+#include "outbox/event.h"
 #include "outbox/mark.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"
-#include "outbox/window_scan.h"
+#include "outbox/state.h"
 
 PG_FUNCTION_INFO_V1(sagaz_mark_sent);
 PG_FUNCTION_INFO_V1(sagaz_mark_failed);
@@ -30,7 +30,10 @@ PG_FUNCTION_INFO_V1(sagaz_mark_failed);
 typedef struct MarkedEvent
 {
 	Datum		event_id;
-	SagazPlace	place;
+	int64		batch_id;		/* that it is out in */
+	int64		seq;
+	int16		lane;
+	bool		is_retry;
 } MarkedEvent;
 
 typedef struct Mark
@@ -51,39 +54,36 @@ marked_id_text(Datum event_id)
 	return DatumGetCString(DirectFunctionCall1(uuid_out, event_id));
 }
 
-void
-sagaz_mark_no_such_event(Datum event_id)
+/*
+ * Find the event's batch, which is to be batch_id unless that is 0; an error
+ * unless it is in the worker's hands.  Returns its row in the log.
+ */
+static TupleTableSlot *
+find_marked_event(const Mark *mark, SagazStates *states, int64 batch_id,
+				  MarkedEvent *event)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_NOT_FOUND),
-			 errmsg("event %s is not in the outbox", marked_id_text(event_id))));
-}
+	TupleTableSlot *slot = sagaz_states_event(states, event->event_id);
+	SagazEventState state;
 
-static void
-mark_is_not_in_hand(const Mark *mark, const MarkedEvent *event)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_CONCURRENCY),
-			 errmsg("event %s is not in a batch of worker \"%s\"",
-					marked_id_text(event->event_id), mark->worker_id),
-			 errhint("Only events of a batch that the worker holds can be marked.")));
-}
-
-/* An event that is not in the worker's hands can't be marked. */
-static void
-check_mark_in_hand(const Mark *mark, const MarkedEvent *event)
-{
-	const SagazPlace *place = &event->place;
-
-	if (place->state == PLACE_HELD_OUT ||
-		(place->state == PLACE_RETRY && place->retry_state == RETRY_OUT))
-		return;
-	if (place->state == PLACE_FINISHED ||
-		(place->state == PLACE_RETRY && place->retry_state == RETRY_SENT))
+	if (slot == NULL)
+		sagaz_event_no_such(event->event_id);
+	sagaz_state_of(states, slot, &state);
+	if (state.status == EVENT_SENT)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_TRANSITION),
 				 errmsg("event %s is sent already", marked_id_text(event->event_id))));
-	mark_is_not_in_hand(mark, event);
+	if (state.status != EVENT_CLAIMED ||
+		(batch_id != 0 && state.batch_id != batch_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_CONCURRENCY),
+				 errmsg("event %s is not in a batch of worker \"%s\"",
+						marked_id_text(event->event_id), mark->worker_id),
+				 errhint("Only events of a batch that the worker holds can be marked.")));
+	event->batch_id = state.batch_id;
+	event->seq = DatumGetInt64(sagaz_column(slot, outbox_seq));
+	event->lane = DatumGetInt16(sagaz_column(slot, outbox_lane));
+	event->is_retry = state.where == WHERE_RETRY;
+	return slot;
 }
 
 /* Find every event's batch. */
@@ -91,20 +91,11 @@ static void
 find_marked_events(Mark *mark)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	SagazScan  *log = NULL;
+	SagazStates *states = sagaz_states_of_group(&mark->group, snapshot);
 
 	for (int i = 0; i < mark->nevents; i++)
-	{
-		MarkedEvent *event = &mark->events[i];
-		TupleTableSlot *slot = sagaz_place_fetch_event(&log, event->event_id, snapshot);
-
-		if (slot == NULL)
-			sagaz_mark_no_such_event(event->event_id);
-		sagaz_place_find(&mark->group, slot, snapshot, &event->place);
-		check_mark_in_hand(mark, event);
-	}
-	if (log)
-		sagaz_scan_end(log);
+		(void) find_marked_event(mark, states, 0, &mark->events[i]);
+	sagaz_states_close(states);
 	UnregisterSnapshot(snapshot);
 }
 
@@ -114,9 +105,9 @@ compare_marked_events(const void *a, const void *b)
 	const MarkedEvent *x = a;
 	const MarkedEvent *y = b;
 
-	if (x->place.holder != y->place.holder)
-		return (x->place.holder > y->place.holder) - (x->place.holder < y->place.holder);
-	return (x->place.seq > y->place.seq) - (x->place.seq < y->place.seq);
+	if (x->batch_id != y->batch_id)
+		return (x->batch_id > y->batch_id) - (x->batch_id < y->batch_id);
+	return (x->seq > y->seq) - (x->seq < y->seq);
 }
 
 /* Sort by batch and place; an event named twice counts once. */
@@ -128,26 +119,9 @@ sort_marked_events(Mark *mark)
 	qsort(mark->events, mark->nevents, sizeof(MarkedEvent), compare_marked_events);
 	for (int i = 0; i < mark->nevents; i++)
 		if (kept == 0 ||
-			mark->events[kept - 1].place.seq != mark->events[i].place.seq)
+			mark->events[kept - 1].seq != mark->events[i].seq)
 			mark->events[kept++] = mark->events[i];
 	mark->nevents = kept;
-}
-
-/* Under the batch's lock: is the event still the batch's? */
-static void
-check_mark_still_out(const Mark *mark, const SagazLease *lease, MarkedEvent *event)
-{
-	SagazScan  *log = NULL;
-	TupleTableSlot *slot = sagaz_place_fetch_event(&log, event->event_id,
-												   lease->snapshot);
-
-	if (slot == NULL)
-		sagaz_mark_no_such_event(event->event_id);
-	sagaz_place_find(&mark->group, slot, lease->snapshot, &event->place);
-	if (event->place.holder != lease->batch_id)
-		mark_is_not_in_hand(mark, event);
-	check_mark_in_hand(mark, event);
-	sagaz_scan_end(log);
 }
 
 static void
@@ -163,41 +137,39 @@ write_marked_retry(const Mark *mark, SagazWriter *writer)
 	sagaz_writer_set(writer, retry_sent_at, TimestampTzGetDatum(mark->now));
 }
 
-/* Write what became of a retry that was out. */
+/*
+ * Under the batch's lock: is the event still the batch's?  Then write what
+ * became of it, unless the batch's receipt says it all.
+ */
 static void
-mark_retry(const Mark *mark, const SagazLease *lease, const MarkedEvent *event)
+mark_event(const Mark *mark, SagazStates *states, const SagazLease *lease,
+		   MarkedEvent *event)
 {
-	SagazScan  *scan = sagaz_retry_row_of(mark->group.no, event->place.seq,
-										  lease->snapshot);
-	SagazWriter *writer = sagaz_writer_begin("outbox_retry");
+	TupleTableSlot *slot = find_marked_event(mark, states, lease->batch_id, event);
+	SagazWriter *writer;
 
-	if (!sagaz_scan_next(scan))
-		elog(ERROR, "retry row went away");
-	sagaz_retry_row_copy(writer, scan->slot);
-	write_marked_retry(mark, writer);
-	sagaz_writer_update(writer, scan->slot, lease->snapshot);
+	if (!event->is_retry && !mark->failed)
+		return;
+	writer = sagaz_writer_begin("outbox_retry");
+	if (event->is_retry)
+	{
+		TupleTableSlot *retry = sagaz_states_retry_row(states, event->seq);
+
+		sagaz_retry_row_copy(writer, retry);
+		write_marked_retry(mark, writer);
+		sagaz_writer_update(writer, retry, lease->snapshot);
+	}
+	else
+	{
+		sagaz_retry_row_of_event(writer, mark->group.no, slot, RETRY_WAITING);
+		sagaz_writer_set(writer, retry_claimed_at,
+						 TimestampTzGetDatum(lease->claimed_at));
+		sagaz_writer_set(writer, retry_worker_id,
+						 CStringGetTextDatum(mark->worker_id));
+		sagaz_retry_failed(writer, mark->now, mark->error, mark->for_good);
+		sagaz_writer_insert(writer);
+	}
 	sagaz_writer_end(writer);
-	sagaz_scan_end(scan);
-}
-
-/* Make the retry row of an event that failed for the first time. */
-static void
-add_marked_retry(const Mark *mark, const SagazLease *lease, const MarkedEvent *event)
-{
-	SagazScan  *log = NULL;
-	SagazWriter *writer = sagaz_writer_begin("outbox_retry");
-	TupleTableSlot *slot = sagaz_place_fetch_event(&log, event->event_id,
-												   lease->snapshot);
-
-	sagaz_retry_row_of_event(writer, mark->group.no, slot, RETRY_WAITING);
-	sagaz_writer_set(writer, retry_claimed_at,
-					 TimestampTzGetDatum(lease->claimed_at));
-	sagaz_writer_set(writer, retry_worker_id,
-					 CStringGetTextDatum(mark->worker_id));
-	sagaz_retry_failed(writer, mark->now, mark->error, mark->for_good);
-	sagaz_writer_insert(writer);
-	sagaz_writer_end(writer);
-	sagaz_scan_end(log);
 }
 
 /* Mark those of the worker's events that are in one batch. */
@@ -205,19 +177,18 @@ static void
 mark_in_batch(const Mark *mark, MarkedEvent *events, int nevents)
 {
 	SagazLease	lease;
+	SagazStates *states;
 	int64	   *seqs = palloc(nevents * sizeof(int64));
 	int			held = 0;
 
-	sagaz_batch_lease_open(events[0].place.holder, mark->worker_id, &lease);
+	sagaz_batch_lease_open(events[0].batch_id, mark->worker_id, &lease);
+	states = sagaz_states_of_group(&mark->group, lease.snapshot);
 	for (int i = 0; i < nevents; i++)
 	{
-		check_mark_still_out(mark, &lease, &events[i]);
-		seqs[i] = events[i].place.seq;
-		if (events[i].place.state == PLACE_RETRY)
-			mark_retry(mark, &lease, &events[i]);
-		else if (mark->failed)
-			add_marked_retry(mark, &lease, &events[i]);
+		mark_event(mark, states, &lease, &events[i]);
+		seqs[i] = events[i].seq;
 	}
+	sagaz_states_close(states);
 	sagaz_receipt_events(lease.batch_id,
 						 mark->failed ? RECEIPT_EVENTS_MOVED : RECEIPT_EVENTS_SENT,
 						 mark->now, seqs, nevents);
@@ -225,10 +196,10 @@ mark_in_batch(const Mark *mark, MarkedEvent *events, int nevents)
 	for (int i = 0; i < nevents; i++)
 	{
 		if (mark->failed && mark->group.ordered)
-			held += sagaz_hold_back(&lease, events[i].place.lane,
-									events[i].place.seq, mark->now);
-		else if (events[i].place.state == PLACE_RETRY)
-			sagaz_hold_let_go_of(&mark->group, events[i].place.seq);
+			held += sagaz_hold_back(&lease, events[i].lane, events[i].seq,
+									mark->now);
+		else if (events[i].is_retry)
+			sagaz_hold_let_go_of(&mark->group, events[i].seq);
 	}
 	sagaz_batch_close_if_done(&lease, nevents + held, mark->now);
 	sagaz_batch_lease_done(&lease);
@@ -268,7 +239,7 @@ mark_events(Mark *mark)
 	for (int i = 1; i <= mark->nevents; i++)
 	{
 		if (i < mark->nevents &&
-			mark->events[i].place.holder == mark->events[first].place.holder)
+			mark->events[i].batch_id == mark->events[first].batch_id)
 			continue;
 		mark_in_batch(mark, &mark->events[first], i - first);
 		first = i;

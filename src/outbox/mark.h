@@ -7,7 +7,6 @@
 
 #include "outbox/batch.h"
 
-extern void sagaz_mark_no_such_event(Datum event_id);
 extern void sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
 									const char *worker_id, const char *error,
 									bool for_good);

@@ -133,6 +133,20 @@ sagaz_window_end_saw(const SagazEnd *end, const SagazCluster *cluster,
 	return sagaz_window_end_saw_xid(end, pos);
 }
 
+/*
+ * Does a row that is reading the window and has come to last_seq in it, be it
+ * a batch's or the cursor, count the event at this place as handed out?
+ */
+bool
+sagaz_window_counts(const SagazWindow *window, int64 last_seq,
+					const SagazCluster *cluster, uint64 pos, int64 seq)
+{
+	return sagaz_window_end_saw(&window->from, cluster, pos, seq) ||
+		(seq <= last_seq &&
+		 sagaz_window_end_saw(&window->to, cluster, pos, seq));
+}
+
+/* Does the event at this place lie in the window? */
 bool
 sagaz_window_has(const SagazWindow *window, const SagazCluster *cluster,
 				 uint64 pos, int64 seq)

@@ -117,7 +117,7 @@ sagaz_get_stuck_events(PG_FUNCTION_ARGS)
 	age = sagaz_interval_argument(fcinfo, 0, "claimed_older_than");
 	states = open_states_to_ask(fcinfo, 1);
 	put_asked_events(fcinfo,
-					 sagaz_scan_by_status(states, status_bit(STATUS_CLAIMED)),
+					 sagaz_scan_by_status(states, status_bit(EVENT_CLAIMED)),
 					 states, PG_INT64_MAX, GetCurrentTimestamp() - age);
 	return (Datum) 0;
 }
@@ -135,7 +135,7 @@ sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
 				 errmsg("max_rows must not be %s",
 						PG_ARGISNULL(0) ? "null" : "negative")));
 	states = open_states_to_ask(fcinfo, 1);
-	put_asked_events(fcinfo, sagaz_scan_by_status(states, status_bit(STATUS_DEAD)),
+	put_asked_events(fcinfo, sagaz_scan_by_status(states, status_bit(EVENT_DEAD_LETTER)),
 					 states, PG_GETARG_INT32(0), 0);
 	return (Datum) 0;
 }
@@ -146,7 +146,7 @@ sagaz_get_pending_count(PG_FUNCTION_ARGS)
 {
 	SagazStates *states = open_states_to_ask(fcinfo, 0);
 	SagazEventScan *scan = sagaz_scan_by_status(states,
-												status_bit(STATUS_PENDING));
+												status_bit(EVENT_PENDING));
 	int64		count = 0;
 
 	while (sagaz_event_scan_next(scan) != NULL)

@@ -10,7 +10,6 @@
  */
 #include "lib/sagaz.h"
 
-#include "access/stratnum.h"
 #include "access/xact.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
@@ -25,8 +24,8 @@
 #include "wakeup/wake.h"
 
 /*
- * Look at the event and its place as they are now, with a new snapshot; false
- * if it is not in the log.  The caller has set group and event_id.  Rows of
+ * Look at the event and where it stands now, with a new snapshot; false if it
+ * is not in the log.  The caller has set group and event_id.  Rows of
  * an earlier look are gone.
  */
 bool
@@ -34,32 +33,25 @@ sagaz_event_change_look(SagazEventChange *change)
 {
 	sagaz_event_change_end(change);
 	change->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	change->event = sagaz_place_fetch_event(&change->log, change->event_id,
-											change->snapshot);
-	if (change->event)
-		sagaz_place_find(&change->group, change->event, change->snapshot,
-						 &change->place);
-	return change->event != NULL;
+	change->states = sagaz_states_of_group(&change->group, change->snapshot);
+	change->event = sagaz_states_event(change->states, change->event_id);
+	if (change->event == NULL)
+		return false;
+	change->seq = DatumGetInt64(sagaz_column(change->event, outbox_seq));
+	change->lane = DatumGetInt16(sagaz_column(change->event, outbox_lane));
+	sagaz_state_of(change->states, change->event, &change->state);
+	return true;
 }
 
 /* Let go of what was looked at; what is locked stays so. */
 void
 sagaz_event_change_end(SagazEventChange *change)
 {
-	if (change->log == NULL)
+	if (change->states == NULL)
 		return;
-	sagaz_scan_end(change->log);
-	change->log = NULL;
+	sagaz_states_close(change->states);
+	change->states = NULL;
 	UnregisterSnapshot(change->snapshot);
-}
-
-/* Is the event in an open batch? */
-bool
-sagaz_event_change_is_out(const SagazEventChange *change)
-{
-	return change->place.state == PLACE_HELD_OUT ||
-		(change->place.state == PLACE_RETRY &&
-		 change->place.retry_state == RETRY_OUT);
 }
 
 /*
@@ -71,7 +63,7 @@ sagaz_event_change_is_out(const SagazEventChange *change)
 bool
 sagaz_event_change_lock(SagazEventChange *change)
 {
-	int16		lane = change->place.lane;
+	int16		lane = change->lane;
 	ListCell   *cell;
 
 	(void) sagaz_lock_lane(change->group.no, lane, true);
@@ -81,9 +73,9 @@ sagaz_event_change_lock(SagazEventChange *change)
 			(void) sagaz_outstanding_lock(lfirst(cell));
 	if (!sagaz_event_change_look(change))
 		return false;
-	if (sagaz_event_change_is_out(change))
+	if (change->state.status == EVENT_CLAIMED)
 	{
-		(void) sagaz_lock_batch(change->place.holder, true);
+		(void) sagaz_lock_batch(change->state.batch_id, true);
 		if (!sagaz_event_change_look(change))
 			return false;
 	}
@@ -91,53 +83,20 @@ sagaz_event_change_lock(SagazEventChange *change)
 	return true;
 }
 
-/* The group's retry row of an event that has one; *scan keeps it. */
-TupleTableSlot *
-sagaz_event_change_retry(const SagazEventChange *change, SagazScan **scan)
-{
-	*scan = sagaz_retry_row_of(change->group.no, change->place.seq,
-							   change->snapshot);
-	if (!sagaz_scan_next(*scan))
-		elog(ERROR, "retry row went away");
-	return (*scan)->slot;
-}
-
-/* Who claimed the batch, or NULL. */
-static char *
-change_batch_worker(const SagazEventChange *change, int64 batch_id)
-{
-	ScanKeyData keys[3];
-	SagazScan  *scan;
-	char	   *worker_id = NULL;
-
-	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, change->group.no);
-	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, change->place.lane);
-	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, batch_id);
-	scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key",
-							change->snapshot, keys, 3, ForwardScanDirection);
-	if (sagaz_scan_next(scan))
-		worker_id = sagaz_column_text(scan->slot, batch_worker_id);
-	sagaz_scan_end(scan);
-	return worker_id;
-}
-
 /* Start the retry row of an event that has none. */
 static void
 start_changed_row(const SagazEventChange *change, SagazWriter *writer,
 				  const SagazLease *lease)
 {
-	char	   *worker_id;
-
 	sagaz_retry_row_of_event(writer, change->group.no, change->event,
 							 RETRY_WAITING);
 	if (lease == NULL)
 		return;
 	sagaz_writer_set(writer, retry_claimed_at,
 					 TimestampTzGetDatum(lease->claimed_at));
-	worker_id = change_batch_worker(change, lease->batch_id);
-	if (worker_id)
+	if (change->state.worker_id)
 		sagaz_writer_set(writer, retry_worker_id,
-						 CStringGetTextDatum(worker_id));
+						 CStringGetTextDatum(change->state.worker_id));
 }
 
 static void
@@ -145,16 +104,14 @@ write_changed_row(const SagazEventChange *change, const SagazLease *lease,
 				  SagazSetRetry set, void *arg)
 {
 	SagazWriter *writer = sagaz_writer_begin("outbox_retry");
-	SagazScan  *scan;
 
-	if (change->place.state == PLACE_RETRY)
+	if (change->state.where == WHERE_RETRY)
 	{
-		TupleTableSlot *old = sagaz_event_change_retry(change, &scan);
+		TupleTableSlot *old = sagaz_states_retry_row(change->states, change->seq);
 
 		sagaz_retry_row_copy(writer, old);
 		set(change, writer, arg);
 		sagaz_writer_update(writer, old, change->snapshot);
-		sagaz_scan_end(scan);
 	}
 	else
 	{
@@ -172,11 +129,11 @@ change_in_batch(const SagazEventChange *change, SagazEventEnd end,
 				bool needs_row, SagazSetRetry set, void *arg)
 {
 	SagazLease	lease;
-	int64		seq = change->place.seq;
+	int64		seq = change->seq;
 	int			held = 0;
 
-	sagaz_batch_lease_open(change->place.holder, NULL, &lease);
-	if (change->place.state == PLACE_RETRY || end != EVENT_IS_SENT || needs_row)
+	sagaz_batch_lease_open(change->state.batch_id, NULL, &lease);
+	if (change->state.where == WHERE_RETRY || end != EVENT_IS_SENT || needs_row)
 		write_changed_row(change, &lease, set, arg);
 	sagaz_receipt_events(lease.batch_id,
 						 end == EVENT_IS_SENT ?
@@ -186,7 +143,7 @@ change_in_batch(const SagazEventChange *change, SagazEventEnd end,
 	if (end == EVENT_IS_SENT)
 		sagaz_hold_let_go_of(&change->group, seq);
 	else if (change->group.ordered)
-		held = sagaz_hold_back(&lease, change->place.lane, seq, change->now);
+		held = sagaz_hold_back(&lease, change->lane, seq, change->now);
 	sagaz_batch_close_if_done(&lease, 1 + held, change->now);
 	sagaz_batch_lease_done(&lease);
 }
@@ -200,13 +157,13 @@ void
 sagaz_event_change(SagazEventChange *change, SagazEventEnd end, bool needs_row,
 				   SagazSetRetry set, void *arg)
 {
-	if (sagaz_event_change_is_out(change))
+	if (change->state.status == EVENT_CLAIMED)
 		change_in_batch(change, end, needs_row, set, arg);
 	else
 	{
 		write_changed_row(change, NULL, set, arg);
 		if (end != EVENT_GOES_ON)
-			sagaz_hold_let_go_of(&change->group, change->place.seq);
+			sagaz_hold_let_go_of(&change->group, change->seq);
 	}
 	sagaz_wake_at_commit();
 }

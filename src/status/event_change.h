@@ -6,7 +6,7 @@
 #define SAGAZ_EVENT_CHANGE_H
 
 #include "outbox/batch.h"
-#include "outbox/place.h"
+#include "outbox/state.h"
 
 /* An event that nobody else can hand out or say anything about. */
 typedef struct SagazEventChange
@@ -14,10 +14,12 @@ typedef struct SagazEventChange
 	SagazGroup	group;
 	Datum		event_id;
 	TimestampTz now;
-	SagazPlace	place;
 	Snapshot	snapshot;		/* of the last look; registered */
-	SagazScan  *log;
-	TupleTableSlot *event;		/* in the log, as of the snapshot */
+	SagazStates *states;		/* this and what follows: as of the snapshot */
+	TupleTableSlot *event;		/* in the log */
+	int64		seq;
+	int16		lane;
+	SagazEventState state;
 } SagazEventChange;
 
 /*
@@ -37,9 +39,6 @@ typedef enum SagazEventEnd
 
 extern bool sagaz_event_change_look(SagazEventChange *change);
 extern bool sagaz_event_change_lock(SagazEventChange *change);
-extern bool sagaz_event_change_is_out(const SagazEventChange *change);
-extern TupleTableSlot *sagaz_event_change_retry(const SagazEventChange *change,
-												SagazScan **scan);
 extern void sagaz_event_change(SagazEventChange *change, SagazEventEnd end,
 							   bool needs_row, SagazSetRetry set, void *arg);
 extern void sagaz_event_change_end(SagazEventChange *change);

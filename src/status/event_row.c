@@ -59,7 +59,7 @@ static void
 fill_row_from_state(const SagazStates *states, const SagazEventState *state,
 					Datum *values, bool *nulls)
 {
-	values[event_status] = states->status_datum[state->status];
+	values[event_status] = sagaz_event_status_value(state->status);
 	set_row_time(values, nulls, event_claimed_at, state->claimed_at);
 	set_row_time(values, nulls, event_sent_at, state->sent_at);
 	values[event_retry_count] = Int32GetDatum(state->retry_count);
@@ -67,7 +67,7 @@ fill_row_from_state(const SagazStates *states, const SagazEventState *state,
 	set_row_text(values, nulls, event_worker_id, state->worker_id);
 	values[event_batch_id] = Int64GetDatum(state->batch_id);
 	nulls[event_batch_id] = state->batch_id == 0 ||
-		(state->status != STATUS_CLAIMED && state->status != STATUS_SENT);
+		(state->status != EVENT_CLAIMED && state->status != EVENT_SENT);
 }
 
 /* The columns of outbox_archive begin with those of the record. */

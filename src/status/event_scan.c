@@ -17,7 +17,6 @@
 
 #include "status/event_scan.h"
 #include "status/event_walk.h"
-#include "outbox/place.h"
 #include "outbox/outbox.h"
 
 typedef enum Phase
@@ -46,8 +45,7 @@ struct SagazEventScan
 
 	int			retry_index;	/* in retry_indexes */
 	SagazScan  *rows;			/* of outbox_retry or outbox_archive */
-	SagazScan  *log;			/* probes by event_id */
-	SagazScan  *archive;
+	SagazScan  *archive;		/* probes by event_id */
 	SagazSagaWalk *saga;
 	SagazHandedOutWalk *handed_out;
 	SagazUnreadWalk *ahead;
@@ -69,23 +67,23 @@ static const struct
 }			retry_indexes[] = {
 	{
 		"outbox_retry_due", true,
-			status_bit(STATUS_PENDING) | status_bit(STATUS_FAILED),
+			status_bit(EVENT_PENDING) | status_bit(EVENT_FAILED),
 			1 << RETRY_WAITING | 1 << RETRY_SCHEDULED
 	},
 	{
-		"outbox_retry_saga", true, status_bit(STATUS_PENDING),
+		"outbox_retry_saga", true, status_bit(EVENT_PENDING),
 			1 << RETRY_HELD
 	},
 	{
-		"outbox_retry_batch", false, status_bit(STATUS_CLAIMED),
+		"outbox_retry_batch", false, status_bit(EVENT_CLAIMED),
 			1 << RETRY_OUT
 	},
 	{
-		"outbox_retry_dead", true, status_bit(STATUS_DEAD),
+		"outbox_retry_dead", true, status_bit(EVENT_DEAD_LETTER),
 			1 << RETRY_DEAD
 	},
 	{
-		"outbox_retry_pkey", true, status_bit(STATUS_SENT),
+		"outbox_retry_pkey", true, status_bit(EVENT_SENT),
 			~0
 	},
 };
@@ -113,7 +111,7 @@ sagaz_scan_by_status(SagazStates *states, int statuses)
 {
 	SagazEventScan *scan = begin_event_scan(states, statuses, PHASE_RETRIES);
 
-	scan->retry_index = statuses & status_bit(STATUS_SENT) ? WHOLE_TABLE : 0;
+	scan->retry_index = statuses & status_bit(EVENT_SENT) ? WHOLE_TABLE : 0;
 	if (!states->has_group)
 		scan->phase = PHASE_HANDED_OUT;
 	return scan;
@@ -157,16 +155,18 @@ scan_found_in_log(SagazEventScan *scan, TupleTableSlot *slot)
 	scan->found.slot = slot;
 	scan->found.archived = false;
 	return (scan->statuses & status_bit(scan->found.state.status)) != 0 &&
-		scan->found.state.status != STATUS_NONE;
+		scan->found.state.status != EVENT_NONE;
 }
 
-static SagazStatus
-scan_archived_status(const SagazStates *states, TupleTableSlot *slot)
+static EventStatus
+scan_archived_status(TupleTableSlot *slot)
 {
-	for (int status = 0; status < SAGAZ_STATUSES; status++)
-		if (states->status_datum[status] == sagaz_column(slot, event_status + 1))
-			return status;
-	return STATUS_NONE;
+	int			status = 0;
+
+	while (status < EVENT_STATUSES &&
+		   sagaz_event_status_value(status) != sagaz_column(slot, event_status + 1))
+		status++;
+	return (EventStatus) status;
 }
 
 static bool
@@ -174,7 +174,7 @@ scan_found_in_archive(SagazEventScan *scan, TupleTableSlot *slot)
 {
 	scan->found.slot = slot;
 	scan->found.archived = true;
-	scan->found.state.status = scan_archived_status(scan->states, slot);
+	scan->found.state.status = scan_archived_status(slot);
 	return (scan->statuses & status_bit(scan->found.state.status)) != 0;
 }
 
@@ -193,16 +193,6 @@ scan_probe(SagazEventScan *scan, SagazScan **rows, const char *table,
 	MemoryContextSwitchTo(outer);
 }
 
-static TupleTableSlot *
-scan_log_row(SagazEventScan *scan, Datum event_id)
-{
-	ScanKeyData key;
-
-	sagaz_key_uuid(&key, 1, event_id);
-	scan_probe(scan, &scan->log, "outbox", "outbox_event_id", &key);
-	return sagaz_scan_next(scan->log) ? scan->log->slot : NULL;
-}
-
 /* Each of these looks at one row; false if it is not what is wanted. */
 
 static bool
@@ -218,7 +208,7 @@ scan_next_id(SagazEventScan *scan)
 		return false;
 	}
 	event_id = scan->event_ids[scan->next_event_id++];
-	slot = scan_log_row(scan, event_id);
+	slot = sagaz_states_event(scan->states, event_id);
 	if (slot)
 	{
 		sagaz_state_of(scan->states, slot, &scan->found.state);
@@ -324,7 +314,7 @@ scan_next_retry(SagazEventScan *scan)
 	sagaz_state_of_retry(retry, &scan->found.state);
 	if (!(scan->statuses & status_bit(scan->found.state.status)))
 		return false;
-	slot = scan_log_row(scan, sagaz_column(retry, retry_event_id));
+	slot = sagaz_states_event(scan->states, sagaz_column(retry, retry_event_id));
 	return slot != NULL && scan_found_in_log(scan, slot);
 }
 
@@ -332,7 +322,7 @@ static bool
 scan_next_handed_out(SagazEventScan *scan)
 {
 	static const int possible =
-		status_bit(STATUS_PENDING) | status_bit(STATUS_CLAIMED) | status_bit(STATUS_SENT);
+		status_bit(EVENT_PENDING) | status_bit(EVENT_CLAIMED) | status_bit(EVENT_SENT);
 	TupleTableSlot *slot = NULL;
 
 	if (scan->handed_out == NULL && (scan->statuses & possible))
@@ -355,7 +345,7 @@ scan_next_unread(SagazEventScan *scan)
 {
 	TupleTableSlot *slot = NULL;
 
-	if (scan->ahead == NULL && (scan->statuses & status_bit(STATUS_PENDING)))
+	if (scan->ahead == NULL && (scan->statuses & status_bit(EVENT_PENDING)))
 	{
 		MemoryContext outer = MemoryContextSwitchTo(scan->context);
 
@@ -384,7 +374,7 @@ scan_next_archived(SagazEventScan *scan)
 	}
 	if (scan->rows == NULL)
 	{
-		bool		sent = (scan->statuses & status_bit(STATUS_SENT)) != 0;
+		bool		sent = (scan->statuses & status_bit(EVENT_SENT)) != 0;
 		MemoryContext outer = MemoryContextSwitchTo(scan->context);
 
 		scan->rows = sagaz_scan_begin("outbox_archive",
@@ -449,7 +439,7 @@ sagaz_event_scan_next(SagazEventScan *scan)
 void
 sagaz_event_scan_end(SagazEventScan *scan)
 {
-	SagazScan  *rows[] = {scan->rows, scan->log, scan->archive};
+	SagazScan  *rows[] = {scan->rows, scan->archive};
 
 	for (int i = 0; i < (int) lengthof(rows); i++)
 		if (rows[i])

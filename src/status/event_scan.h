@@ -2,11 +2,16 @@
  * event_scan.h
  *		Events with their state in one consumer group, wherever they are kept:
  *		in the log, also with a retry row, or in the archive.
+ *
+ * The folder finds events by where they stand, for those who look, and has
+ * the changes that operators make by hand.  What a single event's state is,
+ * outbox/state.h tells.  It calls src/outbox and what lies below, with the
+ * caller's snapshot: but for the changes it takes no lock.
  */
 #ifndef SAGAZ_EVENT_SCAN_H
 #define SAGAZ_EVENT_SCAN_H
 
-#include "status/event_state.h"
+#include "outbox/state.h"
 
 /* One event; everything in it is valid until the next one is asked for. */
 typedef struct SagazFoundEvent

@@ -14,7 +14,7 @@
 
 #include "lib/words.h"
 #include "status/event_change.h"
-#include "outbox/mark.h"
+#include "outbox/event.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"
 
@@ -36,7 +36,7 @@ read_status_to_update(const char *name)
 {
 	EventStatus status = sagaz_event_status(name);
 
-	if (status == EVENT_STATUSES)
+	if (status == EVENT_NONE)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("status \"%s\" is unknown", name),
@@ -79,62 +79,7 @@ refuse_archived_event(const Change *change)
 														  sagaz_column(scan->slot, ARCHIVE_STATUS))),
 					  "It is in the archive.", NULL);
 	sagaz_scan_end(scan);
-	sagaz_mark_no_such_event(change->base.event_id);
-}
-
-static EventStatus
-event_status_of_retry(const Change *change)
-{
-	SagazScan  *scan;
-	bool		failed;
-
-	switch (change->base.place.retry_state)
-	{
-		case RETRY_OUT:
-			return EVENT_CLAIMED;
-		case RETRY_DEAD:
-			return EVENT_DEAD_LETTER;
-		case RETRY_SENT:
-			return EVENT_SENT;
-		case RETRY_WAITING:
-			failed = !sagaz_column_is_null(sagaz_event_change_retry(&change->base, &scan),
-										   retry_failed_at);
-			sagaz_scan_end(scan);
-			return failed ? EVENT_FAILED : EVENT_PENDING;
-	}
-	return EVENT_PENDING;
-}
-
-/* Was the event ever meant for the group? */
-static bool
-event_is_of_group(const Change *change)
-{
-	return change->base.place.state == PLACE_RETRY ||
-		(DatumGetUInt64(sagaz_column(change->base.event, outbox_pos)) >= SAGAZ_FIRST_POS &&
-		 (change->base.group.start_time == 0 ||
-		  DatumGetTimestampTz(sagaz_column(change->base.event, outbox_created_at)) >=
-		  change->base.group.start_time));
-}
-
-static EventStatus
-event_present_status(const Change *change)
-{
-	if (!event_is_of_group(change))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
-				 errmsg("event %s is none of consumer group \"%s\"",
-						updated_id_text(change->base.event_id), change->base.group.name)));
-	switch (change->base.place.state)
-	{
-		case PLACE_HELD_OUT:
-			return EVENT_CLAIMED;
-		case PLACE_FINISHED:
-			return EVENT_SENT;
-		case PLACE_RETRY:
-			return event_status_of_retry(change);
-		default:
-			return EVENT_PENDING;
-	}
+	sagaz_event_no_such(change->base.event_id);
 }
 
 static void
@@ -142,12 +87,17 @@ check_update(const Change *change)
 {
 	const char *from = sagaz_event_words[change->from];
 
+	if (change->from == EVENT_NONE)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
+				 errmsg("event %s is none of consumer group \"%s\"",
+						updated_id_text(change->base.event_id), change->base.group.name)));
 	if (change->to == EVENT_CLAIMED)
 		refuse_update(change, from, NULL, "Events are handed out by claim_batch().");
 	if (!sagaz_event_status_may_follow(change->from, change->to))
 		refuse_update(change, from, NULL, change->from == EVENT_DEAD_LETTER ?
 					  "A dead letter can only be pending again." : NULL);
-	if (change->base.group.ordered && change->base.place.state == PLACE_UNREAD &&
+	if (change->base.group.ordered && change->base.state.where == WHERE_UNREAD &&
 		change->to == EVENT_FAILED)
 		refuse_update(change, from,
 					  "In a group with ordering \"saga\" only an event that was handed out can fail.",
@@ -217,7 +167,7 @@ sagaz_change_event_status(PG_FUNCTION_ARGS)
 	if (!sagaz_event_change_look(&change.base) ||
 		!sagaz_event_change_lock(&change.base))
 		refuse_archived_event(&change);
-	change.from = event_present_status(&change);
+	change.from = change.base.state.status;
 	check_update(&change);
 	sagaz_event_change(&change.base,
 					   change.to == EVENT_SENT ? EVENT_IS_SENT :

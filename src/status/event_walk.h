@@ -10,7 +10,7 @@
 #ifndef SAGAZ_EVENT_WALK_H
 #define SAGAZ_EVENT_WALK_H
 
-#include "status/event_state.h"
+#include "outbox/state.h"
 
 /* unread.c: events that the group has still to come to */
 typedef struct SagazUnreadWalk SagazUnreadWalk;

@@ -253,13 +253,13 @@ possible_events_statuses(ForeignScanState *node, EventsScan *events)
 	ExprContext *context = node->ss.ps.ps_ExprContext;
 	int			statuses = 0;
 
-	for (int status = 0; status < SAGAZ_STATUSES; status++)
+	for (int status = 0; status < EVENT_STATUSES; status++)
 	{
 		ExecClearTuple(slot);
 		memset(slot->tts_isnull, true,
 			   slot->tts_tupleDescriptor->natts * sizeof(bool));
 		slot->tts_values[event_status] =
-			events->states->status_datum[status];
+			sagaz_event_status_value(status);
 		slot->tts_isnull[event_status] = false;
 		ExecStoreVirtualTuple(slot);
 		context->ecxt_scantuple = slot;

@@ -18,7 +18,7 @@
 #include "outbox/batch.h"
 #include "status/event_scan.h"
 #include "status/event_walk.h"
-#include "outbox/place.h"
+#include "outbox/event.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"
 #include "lib/rows.h"
@@ -205,7 +205,7 @@ explain_done(Explanation *e)
 static void
 explain_waiting(Explanation *e)
 {
-	bool		failed = e->state.status == STATUS_FAILED;
+	bool		failed = e->state.status == EVENT_FAILED;
 
 	if (failed)
 		appendStringInfo(&e->reason, "waiting for retry %d of %d",
@@ -284,8 +284,8 @@ explain_obstacles(Explanation *e)
 {
 	const SagazCluster *cluster = e->states->cluster;
 
-	if (e->state.status == STATUS_SENT || e->state.status == STATUS_DEAD ||
-		e->state.status == STATUS_NONE)
+	if (e->state.status == EVENT_SENT || e->state.status == EVENT_DEAD_LETTER ||
+		e->state.status == EVENT_NONE)
 		return;
 	if (!e->states->has_group)
 		appendStringInfoString(&e->reason, "; no worker has claimed anything yet");
@@ -347,12 +347,12 @@ put_explain_row(ReturnSetInfo *result, const SagazStates *states,
 	bool		nulls[explain_columns] = {false};
 
 	values[explain_consumer_group] = CStringGetTextDatum(states->group.name);
-	nulls[explain_status] = state->status == STATUS_NONE;
-	if (state->status != STATUS_NONE)
-		values[explain_status] = states->status_datum[state->status];
+	nulls[explain_status] = state->status == EVENT_NONE;
+	if (state->status != EVENT_NONE)
+		values[explain_status] = sagaz_event_status_value(state->status);
 	values[explain_reason] = CStringGetTextDatum(reason);
 	put_explain_time(values, nulls, explain_next_attempt_at,
-					 state->status == STATUS_PENDING || state->status == STATUS_FAILED ?
+					 state->status == EVENT_PENDING || state->status == EVENT_FAILED ?
 					 state->next_attempt_at : 0);
 	values[explain_batch_id] = Int64GetDatum(state->batch_id);
 	nulls[explain_batch_id] = state->batch_id == 0;
@@ -360,7 +360,7 @@ put_explain_row(ReturnSetInfo *result, const SagazStates *states,
 	put_explain_time(values, nulls, explain_claimed_at, state->claimed_at);
 	put_explain_time(values, nulls, explain_sent_at, state->sent_at);
 	values[explain_retry_count] = Int32GetDatum(state->retry_count);
-	nulls[explain_retry_count] = state->status == STATUS_NONE;
+	nulls[explain_retry_count] = state->status == EVENT_NONE;
 	put_explain_text(values, nulls, explain_last_error, state->last_error);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
@@ -457,7 +457,7 @@ sagaz_explain_event(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("event_id must not be null")));
 	event_id = PG_GETARG_DATUM(0);
-	event = sagaz_place_fetch_event(&log, event_id, snapshot);
+	event = sagaz_event_fetch(&log, event_id, snapshot);
 	if (event)
 		explain_for_groups(result, event, snapshot);
 	else if (!explain_archived(result, event_id, snapshot))

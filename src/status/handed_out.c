@@ -68,11 +68,11 @@ handed_out_is_of_use(const SagazHandedOutWalk *walk, const SagazOwed *owed)
 	switch (sagaz_receipt_closing(owed->holder, walk->states->snapshot, &until))
 	{
 		case 0:
-			return (walk->statuses & status_bit(STATUS_CLAIMED)) != 0;
+			return (walk->statuses & status_bit(EVENT_CLAIMED)) != 0;
 		case RECEIPT_SENT:
 			return false;
 		default:
-			return (walk->statuses & status_bit(STATUS_PENDING)) != 0;
+			return (walk->statuses & status_bit(EVENT_PENDING)) != 0;
 	}
 }
 
@@ -138,7 +138,7 @@ begin_handed_batches(SagazHandedOutWalk *walk)
 static bool
 load_handed_ranges(SagazHandedOutWalk *walk)
 {
-	bool		sent = (walk->statuses & status_bit(STATUS_SENT)) != 0;
+	bool		sent = (walk->statuses & status_bit(EVENT_SENT)) != 0;
 	MemoryContext outer;
 
 	walk->ranges = NIL;
@@ -207,7 +207,7 @@ next_of_handed_range(SagazHandedOutWalk *walk, SagazEventState *state)
 
 		CHECK_FOR_INTERRUPTS();
 		if (sagaz_retry_places_have(&walk->places, seq) ||
-			!sagaz_states_is_its(walk->states, event))
+			!sagaz_group_gets(&walk->states->group, event))
 			continue;
 		sagaz_state_by_chain(walk->states, walk->chain,
 							 DatumGetUInt64(sagaz_column(event, outbox_pos)),

@@ -31,7 +31,7 @@ PG_FUNCTION_INFO_V1(sagaz_get_outbox_statistics);
 
 typedef struct Statistics
 {
-	int64		count[SAGAZ_STATUSES];
+	int64		count[EVENT_STATUSES];
 	int64		archived;
 	int64		open_batches;
 	TimestampTz oldest_pending;
@@ -85,7 +85,7 @@ count_statistics_events(SagazStates *states, int statuses, Statistics *statistic
 		if (event->archived)
 			continue;
 		statistics->count[event->state.status]++;
-		if (event->state.status != STATUS_PENDING)
+		if (event->state.status != EVENT_PENDING)
 			continue;
 		created_at = DatumGetTimestampTz(sagaz_column(event->slot,
 													  outbox_created_at));
@@ -134,7 +134,7 @@ passes_over_oldest(SagazStates *states, int16 lane)
 	if (sagaz_scan_next(scan))
 	{
 		sagaz_state_of(states, scan->slot, &state);
-		passed = state.status == STATUS_NONE;
+		passed = state.status == EVENT_NONE;
 	}
 	sagaz_scan_end(scan);
 	return passed;
@@ -172,14 +172,14 @@ count_statistics_sent(SagazStates *states, Statistics *statistics)
 
 	if (gets_a_part(states))
 	{
-		count_statistics_events(states, status_bit(STATUS_SENT), statistics);
+		count_statistics_events(states, status_bit(EVENT_SENT), statistics);
 		return;
 	}
 	rest = count_rows("outbox", states->snapshot, &statistics->estimated) -
 		count_statistics_adopted(states);
-	for (int status = 0; status < SAGAZ_STATUSES; status++)
+	for (int status = 0; status < EVENT_STATUSES; status++)
 		rest -= statistics->count[status];
-	statistics->count[STATUS_SENT] = Max(rest, 0);
+	statistics->count[EVENT_SENT] = Max(rest, 0);
 }
 
 /* A batch may hold several ranges, in several lanes. */
@@ -228,7 +228,7 @@ age_of(TimestampTz then)
 static void
 gather_statistics(SagazStates *states, Statistics *statistics)
 {
-	count_statistics_events(states, ALL_STATUSES & ~status_bit(STATUS_SENT), statistics);
+	count_statistics_events(states, ALL_STATUSES & ~status_bit(EVENT_SENT), statistics);
 	count_statistics_sent(states, statistics);
 	statistics->open_batches = count_open_batches(states);
 	statistics->archived = count_rows("outbox_archive", states->snapshot,
@@ -252,12 +252,12 @@ sagaz_get_outbox_statistics(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 	states = sagaz_states_open(group, GetActiveSnapshot());
 	gather_statistics(states, &statistics);
-	for (int status = 0; status < SAGAZ_STATUSES; status++)
+	for (int status = 0; status < EVENT_STATUSES; status++)
 		total += statistics.count[status];
 
 	values[column++] = CStringGetTextDatum(group);
 	values[column++] = Int64GetDatum(total);
-	for (int status = 0; status < SAGAZ_STATUSES; status++)
+	for (int status = 0; status < EVENT_STATUSES; status++)
 		values[column++] = Int64GetDatum(statistics.count[status]);
 	values[column++] = Int64GetDatum(statistics.archived);
 	nulls[column] = statistics.oldest_pending == 0;

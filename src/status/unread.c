@@ -204,7 +204,7 @@ is_unread(SagazUnreadWalk *walk, TupleTableSlot *event)
 	int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
 
 	if (DatumGetInt16(sagaz_column(event, outbox_lane)) != walk->lane ||
-		!sagaz_states_is_its(walk->states, event) ||
+		!sagaz_group_gets(&walk->states->group, event) ||
 		!sagaz_states_unread(walk->states, walk->lane,
 							 DatumGetUInt64(sagaz_column(event, outbox_pos)), seq))
 		return false;

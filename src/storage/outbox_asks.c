@@ -187,7 +187,7 @@ sagaz_call_get_pending_count(FunctionCallInfo fcinfo, SagazStore *store)
 typedef struct EventTally
 {
 	int64		total;
-	int64		by_status[SAGAZ_STATUSES];
+	int64		by_status[EVENT_STATUSES];
 	int64		batches;
 	TimestampTz oldest_pending;
 } EventTally;
@@ -285,7 +285,7 @@ sagaz_call_get_outbox_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 	age->time = Max(GetCurrentTimestamp() - sagaz_real_time(tally.oldest_pending), 0);
 	values[column++] = CStringGetTextDatum(store->consumer_group);
 	values[column++] = Int64GetDatum(tally.total);
-	for (int status = 0; status < SAGAZ_STATUSES; status++)
+	for (int status = 0; status < EVENT_STATUSES; status++)
 		values[column++] = Int64GetDatum(tally.by_status[status]);
 	values[column++] = Int64GetDatum(0);
 	nulls[column] = tally.oldest_pending == 0;

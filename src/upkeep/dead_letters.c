@@ -20,7 +20,6 @@
 #include "utils/uuid.h"
 
 #include "outbox/group.h"
-#include "outbox/place.h"
 #include "outbox/locks.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"

@@ -21,7 +21,7 @@
 #include "utils/timestamp.h"
 
 #include "backends/record/record.h"
-#include "outbox/place.h"
+#include "outbox/event.h"
 #include "outbox/locks.h"
 #include "outbox/outbox.h"
 #include "upkeep/retention.h"
@@ -105,7 +105,7 @@ fate_in_group(const Retention *retention, const SagazEventState *state)
 {
 	if (state->where == WHERE_NOT_ITS)
 		return GOES;
-	if (state->status == STATUS_SENT)
+	if (state->status == EVENT_SENT)
 		return state->sent_at < retention->before ? GOES : NOT_YET;
 	return state->where == WHERE_UNREAD ? NOT_YET : STAYS;
 }
@@ -148,7 +148,7 @@ find_fate(Retention *retention, TupleTableSlot *event, SagazEventState *final)
 	{
 		sagaz_state_of(retention->groups[i].states, event, &states[i]);
 		fate = Max(fate, fate_in_group(retention, &states[i]));
-		if (states[i].status == STATUS_SENT && !have_final)
+		if (states[i].status == EVENT_SENT && !have_final)
 		{
 			*final = states[i];
 			have_final = true;

@@ -8,7 +8,7 @@
 #include "datatype/timestamp.h"
 #include "utils/snapshot.h"
 
-#include "status/event_state.h"
+#include "outbox/state.h"
 
 /* An event that stays, and that a group's batch rows still tell about. */
 typedef struct SagazKept

@@ -14,7 +14,6 @@
 #include "storage/lmgr.h"
 #include "utils/snapmgr.h"
 
-#include "outbox/place.h"
 #include "outbox/outbox.h"
 #include "outbox/receipt.h"
 #include "upkeep/retention.h"
@@ -47,9 +46,9 @@ batch_range_is_needed(const SagazKeeper *keeper, int16 lane, const SagazOwed *ow
 	if (owed->hi >= end_seq)
 		return true;
 	for (int i = 0; i < keeper->nkept; i++)
-		if (sagaz_place_is_owed(owed, states->group.no, lane,
-								keeper->kept[i].pos, keeper->kept[i].seq,
-								states->cluster, states->snapshot))
+		if (sagaz_cursor_range_has(owed, states->group.no, lane,
+								   keeper->kept[i].pos, keeper->kept[i].seq,
+								   states->cluster, states->snapshot))
 			return true;
 	return false;
 }

@@ -36,7 +36,7 @@
 #include "outbox/batch.h"
 #include "outbox/mark.h"
 #include "outbox/outbox.h"
-#include "outbox/place.h"
+#include "outbox/event.h"
 #include "outbox/receipt.h"
 #include "status/event_scan.h"
 #include "worker/attempt.h"
@@ -119,10 +119,10 @@ sort_handed_by_place(SagazBatch *batch)
 	{
 		SagazHanded *event = &batch->events[i];
 		SagazScan  *log = NULL;
-		TupleTableSlot *slot = sagaz_place_fetch_event(&log, event->event_id, snapshot);
+		TupleTableSlot *slot = sagaz_event_fetch(&log, event->event_id, snapshot);
 
 		if (slot == NULL)
-			sagaz_mark_no_such_event(event->event_id);
+			sagaz_event_no_such(event->event_id);
 		event->seq = DatumGetInt64(sagaz_column(slot, outbox_seq));
 		sagaz_scan_end(log);
 	}

@@ -79,6 +79,11 @@ SELECT * FROM change('e6', 'dead_letter');
 -- an event older than the group's start is none of its
 SELECT sagaz.create_consumer_group('later', start_from => '2999-01-01');
 SELECT * FROM change('e8', 'sent', NULL, 'later');
+-- and so is one that was there when the group began
+SELECT sagaz.create_consumer_group('latest', start_from => 'now');
+SELECT * FROM change('e8', 'dead_letter', NULL, 'latest');
+SELECT sagaz.mark_sent(ARRAY[id('e8')], 'w', 'latest');
+SELECT sagaz.drop_consumer_group('latest');
 -- one in the archive stays as it is
 INSERT INTO sagaz.outbox_archive (event_id, saga_id, aggregate_type, aggregate_id,
 		event_type, payload, headers, status, created_at, retry_count)

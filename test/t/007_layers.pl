@@ -46,14 +46,14 @@ is($?, 0, 'nothing reaches up, and nothing runs in a circle') or diag($output);
 
 finds('an include of a header above', qr{^src/lib/uuid\.c knows src/outbox/window\.h \(include\)}m,
 	'src/lib/uuid.c' => "#include \"outbox/window.h\"\n");
-finds('a call of a function above', qr{^src/outbox/window\.c knows src/status/states\.c \(sagaz_states_open\)}m,
-	'src/outbox/window.c' => "static void *up(void)\n{\n\treturn sagaz_states_open(0, 0);\n}\n");
+finds('a call of a function above', qr{^src/outbox/window\.c knows src/status/event_scan\.c \(sagaz_scan_by_status\)}m,
+	'src/outbox/window.c' => "static void *up(void)\n{\n\treturn sagaz_scan_by_status(0, 0);\n}\n");
 finds('a variable of another backend', qr{^backends/redis/redis\.c knows backends/memory/memory\.c \(sagaz_memory_backend\)}m,
 	'backends/redis/redis.c' => "static const void *other = &sagaz_memory_backend;\n");
 finds('a macro of a header above', qr{^src/lib/uuid\.c knows backends/common/backend\.h \(SAGAZ_CLAIMS_BY_EDIT\)}m,
 	'src/lib/uuid.c' => "struct { int x; } y = { SAGAZ_CLAIMS_BY_EDIT };\n");
-finds('a name that a macro pastes together', qr{^src/lib/uuid\.c knows src/status/states\.c \(sagaz_states_open\)}m,
-	'src/lib/uuid.c' => "#define CALL(name) sagaz_states_##name(0, 0)\nCALL(open)\n");
+finds('a name that a macro pastes together', qr{^src/lib/uuid\.c knows src/status/event_scan\.c \(sagaz_scan_by_status\)}m,
+	'src/lib/uuid.c' => "#define CALL(name) sagaz_scan_##name(0, 0)\nCALL(by_status)\n");
 finds('what another folder defines', qr{^src/lib/uuid\.h declares what src/saga/saga_delete\.c defines \(saga_delete\)}m,
 	'src/lib/uuid.h' => "extern bool saga_delete(Datum saga_id);\n");
 finds('two files that call each other', qr{^circle: src/lib/here -> src/lib/there \(there\), src/lib/there -> src/lib/here \(here\)}m,

@@ -1,39 +1,29 @@
 /*
- * event_state.h
+ * state.h
  *		Where events stand for one consumer group, as of one snapshot.
  *
- * The folder derives, for those who look, what no row says: status, times and
- * worker of an event; and it has the changes that operators make by hand.
- * Words: a root handed an event out first, a chain is the root and all who
- * handed the same out again, a holder is one of them.  It calls src/outbox
- * and what lies below, and with the caller's snapshot: but for the changes it
- * takes no lock.
+ * There is no second answer: views and statistics ask here with the query's
+ * snapshot, and who says what became of an event asks here under the locks
+ * that keep it where it is.  Nothing here takes a lock or writes.
+ *
+ * A root handed an event out first, a chain is the root and all who handed
+ * the same out again, a holder is one of them.
  */
-#ifndef SAGAZ_EVENT_STATE_H
-#define SAGAZ_EVENT_STATE_H
+#ifndef SAGAZ_STATE_H
+#define SAGAZ_STATE_H
 
 #include "datatype/timestamp.h"
 #include "nodes/pg_list.h"
 
+#include "lib/tuples.h"
+#include "lib/words.h"
 #include "outbox/cursor.h"
 #include "outbox/group.h"
 #include "outbox/place_number.h"
-#include "lib/tuples.h"
 
-/* The labels of type event_status, in their order. */
-typedef enum SagazStatus
-{
-	STATUS_PENDING,
-	STATUS_CLAIMED,
-	STATUS_SENT,
-	STATUS_FAILED,
-	STATUS_DEAD,
-	STATUS_NONE					/* the event is none of the group's */
-} SagazStatus;
-
-#define SAGAZ_STATUSES		STATUS_NONE
+/* A set of statuses. */
 #define status_bit(status)	(1 << (status))
-#define ALL_STATUSES		(status_bit(SAGAZ_STATUSES) - 1)
+#define ALL_STATUSES		(status_bit(EVENT_STATUSES) - 1)
 
 /* Which rows tell where the event stands. */
 typedef enum SagazWhere
@@ -48,7 +38,7 @@ typedef enum SagazWhere
 
 typedef struct SagazEventState
 {
-	SagazStatus status;
+	EventStatus status;
 	SagazWhere	where;
 	int			retry_state;	/* of WHERE_RETRY */
 	int			closed_by;		/* of WHERE_RETURNED: the receipt's kind */
@@ -104,16 +94,16 @@ typedef struct SagazChain
  */
 typedef struct SagazStates
 {
-	bool		has_group;		/* false: the group has not read anything yet */
-	SagazGroup	group;
+	bool		has_group;		/* false: there is none, and nothing is read */
+	SagazGroup	group;			/* then all zero but for the name */
 	Snapshot	snapshot;		/* registered or active, the caller's */
 	SagazCluster *cluster;
 	bool		cursor_read[SAGAZ_LANES];
 	SagazCursor cursor[SAGAZ_LANES];
 	SagazChain *chain;			/* the one used last */
-	SagazScan  *retry;			/* probes, opened when needed */
+	SagazScan  *log;			/* probes, opened when needed */
+	SagazScan  *retry;
 	SagazScan  *batches;
-	Datum		status_datum[SAGAZ_STATUSES];	/* the enum's values */
 	MemoryContext context;
 	MemoryContext chain_context;
 	MemoryContext work_context;
@@ -121,20 +111,18 @@ typedef struct SagazStates
 
 /* states.c */
 extern SagazStates *sagaz_states_open(const char *group, Snapshot snapshot);
+extern SagazStates *sagaz_states_of_group(const SagazGroup *group,
+										  Snapshot snapshot);
 extern void sagaz_states_close(SagazStates *states);
 extern const SagazCursor *sagaz_states_cursor(SagazStates *states, int16 lane);
+extern TupleTableSlot *sagaz_states_event(SagazStates *states, Datum event_id);
 extern TupleTableSlot *sagaz_states_retry_row(SagazStates *states, int64 seq);
 extern bool sagaz_states_unread(SagazStates *states, int16 lane, uint64 pos,
 								int64 seq);
-extern bool sagaz_states_is_its(const SagazStates *states,
-								TupleTableSlot *event);
 extern TupleTableSlot *sagaz_states_batch_from(SagazStates *states, int16 lane,
 											   int64 batch_id);
-extern bool sagaz_states_counts(const SagazStates *states,
-								const SagazWindow *window, int64 last_seq,
-								uint64 pos, int64 seq);
 
-/* event_state.c */
+/* state.c */
 extern void sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 						   SagazEventState *state);
 extern void sagaz_state_of_retry(TupleTableSlot *retry,
@@ -153,4 +141,4 @@ extern bool sagaz_chain_covers(SagazStates *states, SagazChain *chain,
 extern const SagazAckedPlace *sagaz_chain_acked(const SagazChainLink *holder,
 												int64 seq);
 
-#endif							/* SAGAZ_EVENT_STATE_H */
+#endif							/* SAGAZ_STATE_H */

@@ -11,7 +11,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "status/event_state.h"
+#include "outbox/state.h"
 #include "outbox/outbox.h"
 #include "outbox/receipt.h"
 

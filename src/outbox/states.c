@@ -9,38 +9,26 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "lib/words.h"
+#include "outbox/event.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"
-#include "status/event_state.h"
-
-static void
-find_states_datums(SagazStates *states)
-{
-	for (int status = 0; status < SAGAZ_STATUSES; status++)
-		states->status_datum[status] =
-			ObjectIdGetDatum(saga_status_word_oid(&event_statuses,
-												  event_statuses.words[status]));
-}
+#include "outbox/state.h"
 
 /*
- * The default group need not exist: then it has read nothing.  The snapshot
- * must outlive the states, and so must the present memory context.
+ * States of a group that the caller has looked up, under a lock if it is to
+ * be the one that the snapshot has.  The snapshot must outlive the states,
+ * and so must the group's name and the present memory context.
  */
 SagazStates *
-sagaz_states_open(const char *group, Snapshot snapshot)
+sagaz_states_of_group(const SagazGroup *group, Snapshot snapshot)
 {
 	SagazStates *states = palloc0(sizeof(SagazStates));
 
 	states->snapshot = snapshot;
 	states->context = CurrentMemoryContext;
-	states->has_group = sagaz_group_find_in(group, snapshot, &states->group);
-	if (!states->has_group && strcmp(group, SAGAZ_DEFAULT_GROUP) != 0)
-		sagaz_no_such_group(group);
-	if (!states->has_group)
-		states->group.name = pstrdup(group);
+	states->has_group = true;
+	states->group = *group;
 	states->cluster = sagaz_cluster_read(snapshot);
-	find_states_datums(states);
 	states->chain_context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sagaz chain",
 												  ALLOCSET_SMALL_SIZES);
@@ -50,14 +38,35 @@ sagaz_states_open(const char *group, Snapshot snapshot)
 	return states;
 }
 
+/*
+ * States of the group that has the name in the snapshot; an error without
+ * one.  The default group need not exist: then it has read nothing.
+ */
+SagazStates *
+sagaz_states_open(const char *name, Snapshot snapshot)
+{
+	SagazGroup	group = {0};
+	bool		found = sagaz_group_find_in(name, snapshot, &group);
+	SagazStates *states;
+
+	if (!found && strcmp(name, SAGAZ_DEFAULT_GROUP) != 0)
+		sagaz_no_such_group(name);
+	if (!found)
+		group.name = pstrdup(name);
+	states = sagaz_states_of_group(&group, snapshot);
+	states->has_group = found;
+	return states;
+}
+
 /* Close what the states have open.  What they gave out goes with them. */
 void
 sagaz_states_close(SagazStates *states)
 {
-	if (states->retry)
-		sagaz_scan_end(states->retry);
-	if (states->batches)
-		sagaz_scan_end(states->batches);
+	SagazScan  *scans[] = {states->log, states->retry, states->batches};
+
+	for (int i = 0; i < (int) lengthof(scans); i++)
+		if (scans[i])
+			sagaz_scan_end(scans[i]);
 	MemoryContextDelete(states->chain_context);
 	MemoryContextDelete(states->work_context);
 	pfree(states);
@@ -85,6 +94,18 @@ sagaz_states_cursor(SagazStates *states, int16 lane)
 	return &states->cursor[lane];
 }
 
+/* The log's event of that id, or NULL; valid until the next call. */
+TupleTableSlot *
+sagaz_states_event(SagazStates *states, Datum event_id)
+{
+	MemoryContext outer = MemoryContextSwitchTo(states->context);
+	TupleTableSlot *event = sagaz_event_fetch(&states->log, event_id,
+											  states->snapshot);
+
+	MemoryContextSwitchTo(outer);
+	return event;
+}
+
 /* The group's retry row of a place, or NULL; valid until the next call. */
 TupleTableSlot *
 sagaz_states_retry_row(SagazStates *states, int64 seq)
@@ -109,34 +130,14 @@ sagaz_states_retry_row(SagazStates *states, int64 seq)
 	return sagaz_scan_next(states->retry) ? states->retry->slot : NULL;
 }
 
-/* Does a batch, or the cursor, that ends so count the place as handed out? */
-bool
-sagaz_states_counts(const SagazStates *states, const SagazWindow *window,
-					int64 last_seq, uint64 pos, int64 seq)
-{
-	return sagaz_window_end_saw(&window->from, states->cluster, pos, seq) ||
-		(seq <= last_seq &&
-		 sagaz_window_end_saw(&window->to, states->cluster, pos, seq));
-}
-
 /* Has the group still to come to the place? */
 bool
 sagaz_states_unread(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 {
 	const SagazCursor *cursor = sagaz_states_cursor(states, lane);
 
-	return !sagaz_states_counts(states, &cursor->window, cursor->last_seq,
-								 pos, seq);
-}
-
-/* Does the group get the event off the log at all? */
-bool
-sagaz_states_is_its(const SagazStates *states, TupleTableSlot *event)
-{
-	return DatumGetUInt64(sagaz_column(event, outbox_pos)) >= SAGAZ_FIRST_POS &&
-		(states->group.start_time == 0 ||
-		 DatumGetTimestampTz(sagaz_column(event, outbox_created_at)) >=
-		 states->group.start_time);
+	return !sagaz_window_counts(&cursor->window, cursor->last_seq,
+								states->cluster, pos, seq);
 }
 
 /*

@@ -1,5 +1,5 @@
 /*
- * event_state.c
+ * state.c
  *		Where an event stands for one consumer group.
  *
  * No row says so by itself.  A row in outbox_retry overrides everything.
@@ -17,17 +17,33 @@
 
 #include "backends/record/record.h"
 #include "outbox/batch.h"
-#include "status/event_state.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"
-#include "saga/saga.h"
+#include "outbox/state.h"
+
+/* The root of a place that the lane still owes; 0 if it owes it not. */
+static int64
+find_owed_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+{
+	ListCell   *cell;
+
+	foreach(cell, sagaz_states_cursor(states, lane)->owed)
+	{
+		const SagazOwed *owed = lfirst(cell);
+
+		if (sagaz_cursor_range_has(owed, states->group.no, lane, pos, seq,
+								   states->cluster, states->snapshot))
+			return owed->root;
+	}
+	return 0;
+}
 
 /*
  * The oldest batch of the lane that counts the place as handed out; the
  * cursor does.  Later ones all do, so the ids can be bisected.
  */
 static int64
-find_state_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
+bisect_state_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 {
 	int64		low = 0;
 	int64		root = sagaz_states_cursor(states, lane)->batch_id;
@@ -44,9 +60,9 @@ find_state_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 		if (row == NULL)
 			elog(ERROR, "batch " INT64_FORMAT " went away", root);
 		sagaz_window_decode(sagaz_column(row, batch_ends), &window);
-		if (sagaz_states_counts(states, &window,
-								 DatumGetInt64(sagaz_column(row, batch_last_seq)),
-								 pos, seq))
+		if (sagaz_window_counts(&window,
+								DatumGetInt64(sagaz_column(row, batch_last_seq)),
+								states->cluster, pos, seq))
 		{
 			root = DatumGetInt64(sagaz_column(row, batch_batch_id));
 			high = middle;
@@ -70,7 +86,7 @@ state_by_holder(const SagazChainLink *holder, int64 seq, SagazEventState *state)
 	state->worker_id = holder->worker_id;
 	if (acked || holder->closed_by == RECEIPT_SENT)
 	{
-		state->status = STATUS_SENT;
+		state->status = EVENT_SENT;
 		state->where = WHERE_DONE;
 		state->sent_at = acked ? acked->at : holder->closed_at;
 		state->last_error = NULL;
@@ -78,13 +94,13 @@ state_by_holder(const SagazChainLink *holder, int64 seq, SagazEventState *state)
 	}
 	if (holder->closed_by == 0)
 	{
-		state->status = STATUS_CLAIMED;
+		state->status = EVENT_CLAIMED;
 		state->where = WHERE_OUT;
 		state->lease_end = sagaz_batch_lease_end(holder->claimed_at, holder->until);
 		state->last_error = NULL;
 		return;
 	}
-	state->status = STATUS_PENDING;
+	state->status = EVENT_PENDING;
 	state->where = WHERE_RETURNED;
 	state->closed_by = holder->closed_by;
 	state->next_attempt_at = holder->until;
@@ -104,7 +120,7 @@ sagaz_state_by_chain(SagazStates *states, SagazChain *chain, uint64 pos,
 	ListCell   *cell;
 
 	memset(state, 0, sizeof(SagazEventState));
-	state->status = STATUS_NONE;
+	state->status = EVENT_NONE;
 	state->where = WHERE_NOT_ITS;
 	foreach(cell, chain->holders)
 	{
@@ -142,22 +158,22 @@ record_time_column(TupleTableSlot *slot, int attnum)
  * A waiting row counts as failed while it remembers when it failed; one that
  * an operator or the end of a hold sent back forgets that.
  */
-static SagazStatus
+static EventStatus
 state_status_of_retry(TupleTableSlot *retry)
 {
 	switch (DatumGetInt16(sagaz_column(retry, retry_state)))
 	{
 		case RETRY_WAITING:
 			return sagaz_column_is_null(retry, retry_failed_at) ?
-				STATUS_PENDING : STATUS_FAILED;
+				EVENT_PENDING : EVENT_FAILED;
 		case RETRY_OUT:
-			return STATUS_CLAIMED;
+			return EVENT_CLAIMED;
 		case RETRY_DEAD:
-			return STATUS_DEAD;
+			return EVENT_DEAD_LETTER;
 		case RETRY_SENT:
-			return STATUS_SENT;
+			return EVENT_SENT;
 		default:
-			return STATUS_PENDING;
+			return EVENT_PENDING;
 	}
 }
 
@@ -181,7 +197,7 @@ sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 	state->claimed_at = record_time_column(retry, retry_claimed_at);
 	state->worker_id = sagaz_column_text(retry, retry_worker_id);
 	state->sent_at = record_time_column(retry, retry_sent_at);
-	if ((state->status == STATUS_SENT || state->status == STATUS_CLAIMED) &&
+	if ((state->status == EVENT_SENT || state->status == EVENT_CLAIMED) &&
 		!sagaz_column_is_null(retry, retry_batch_id))
 		state->batch_id = DatumGetInt64(sagaz_column(retry, retry_batch_id));
 }
@@ -191,7 +207,7 @@ void
 sagaz_state_unread(TupleTableSlot *event, SagazEventState *state)
 {
 	memset(state, 0, sizeof(SagazEventState));
-	state->status = STATUS_PENDING;
+	state->status = EVENT_PENDING;
 	state->where = WHERE_UNREAD;
 	state->next_attempt_at = time_column(event, outbox_available_at);
 }
@@ -201,15 +217,24 @@ static SagazChain *
 state_chain_of(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 {
 	SagazChain *chain = states->chain;
+	int64		root;
 
 	if (chain && chain->lane == lane && chain->holders != NIL &&
 		sagaz_chain_covers(states, chain, linitial(chain->holders), pos, seq,
 						   true))
 		return chain;
-	return sagaz_states_chain(states, lane, find_state_root(states, lane, pos, seq));
+	root = find_owed_root(states, lane, pos, seq);
+	if (root == 0)
+		root = bisect_state_root(states, lane, pos, seq);
+	return sagaz_states_chain(states, lane, root);
 }
 
-/* The state of any event of the log. */
+/*
+ * The state of any event of the log; texts lie in the present memory context
+ * or last until another event is asked about.  It stays so only while the
+ * lock of the event's lane, or of the batch that it is out in, is held and
+ * the snapshot was taken after it.
+ */
 void
 sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 			   SagazEventState *state)
@@ -221,10 +246,10 @@ sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 
 	if (retry)
 		sagaz_state_of_retry(retry, state);
-	else if (!sagaz_states_is_its(states, event))
+	else if (!sagaz_group_gets(&states->group, event))
 	{
 		memset(state, 0, sizeof(SagazEventState));
-		state->status = STATUS_NONE;
+		state->status = EVENT_NONE;
 		state->where = WHERE_NOT_ITS;
 	}
 	else if (sagaz_states_unread(states, lane, pos, seq))
