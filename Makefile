@@ -26,7 +26,7 @@ PG_CPPFLAGS = -I$(srcdir) -I$(srcdir)/src \
 	'-DPGDLLEXPORT=__attribute__((visibility("default")))'
 # Only what the server looks up is seen from outside, as 16 and later have it.
 PG_CFLAGS = $(WARNINGS) $(MORE_WARNINGS) -fvisibility=hidden -MMD -MP
-SHLIB_LINK = $(LINK) $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis) $(if $(POSTGRES),$(libpq))
+SHLIB_LINK = $(LINK) $(if $(SQLITE),-lsqlite3) $(if $(REDIS),-lhiredis -lssl -lcrypto) $(if $(POSTGRES),$(libpq))
 EXTRA_CLEAN = $(patsubst %.o,%.d,$(OBJS) $(CLI_OBJS)) $(patsubst %.o,%.bc.d,$(OBJS)) \
 	$(LUA_HEADERS) $(CLI) $(CLI_OBJS) .flags
 

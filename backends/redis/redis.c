@@ -1,6 +1,6 @@
 /*
  * redis.c
- *		Storages in a Redis server: options, URLs and the table of operations.
+ *		Storages in a Redis server: options and the table of operations.
  *
  * redis_connection.c talks to the server, redis_saga.c and redis_event.c know
  * what the records look like there, redis_claim.c hands events out, and
@@ -12,9 +12,11 @@
 
 #include "commands/defrem.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+
+#include "backends/redis/redis_tls.h"
+#include "backends/redis/redis_url.h"
 
 #define SAGA_PREFIX "saga:"
 #define OUTBOX_PREFIX "sagaz:outbox"
@@ -34,49 +36,38 @@ refuse_redis_option(const char *option, const char *hint)
 			 errhint("%s", hint)));
 }
 
-static bool
-is_redis_number(const char *value, int64 min, int64 max)
-{
-	char	   *end;
-	int64		number;
-
-	errno = 0;
-	number = strtoll(value, &end, 10);
-	return errno == 0 && end != value && *end == '\0' && number >= min && number <= max;
-}
-
 static void
 check_redis_port(const char *value)
 {
-	if (!is_redis_number(value, 1, 65535))
+	if (!redis_url_is_number(value, 1, 65535))
 		refuse_redis_option("port", "Give a number from 1 to 65535.");
 }
 
 static void
 check_redis_database(const char *value)
 {
-	if (!is_redis_number(value, 0, INT_MAX))
+	if (!redis_url_is_number(value, 0, INT_MAX))
 		refuse_redis_option("database", "Give the number of a database of the server, 0 or more.");
 }
 
 static void
 check_redis_stream_length(const char *value)
 {
-	if (!is_redis_number(value, 0, PG_INT64_MAX))
+	if (!redis_url_is_number(value, 0, PG_INT64_MAX))
 		refuse_redis_option("max_stream_length", "Give a number of entries, or 0 for no limit.");
 }
 
 static void
 check_redis_event_ttl(const char *value)
 {
-	if (!is_redis_number(value, 0, INT_MAX))
+	if (!redis_url_is_number(value, 0, INT_MAX))
 		refuse_redis_option("event_ttl", "Give a number of seconds, or 0 for ever.");
 }
 
 static void
 check_redis_saga_ttl(const char *value)
 {
-	if (!is_redis_number(value, 0, INT_MAX))
+	if (!redis_url_is_number(value, 0, INT_MAX))
 		refuse_redis_option("saga_ttl", "Give a number of seconds, or 0 for ever.");
 }
 
@@ -98,6 +89,10 @@ static const SagazOption redis_options[] = {
 	{.name = "host"},
 	{.name = "port",.check = check_redis_port},
 	{.name = "path"},
+	{.name = "sslmode",.check = redis_tls_check_mode},
+	{.name = "sslrootcert"},
+	{.name = "sslcert"},
+	{.name = "sslkey"},
 	{.name = "database",.check = check_redis_database},
 	{.name = "user",.secret = true},
 	{.name = "password",.secret = true},
@@ -110,153 +105,7 @@ static const SagazOption redis_options[] = {
 	SAGAZ_COMMON_OPTIONS
 };
 
-/* ---------------------------------------------------------------------- */
-/* URLs */
-
-static void
-refuse_redis_url(const char *why)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_INPUT),
-			 errmsg("URL of a Redis storage is not valid"),
-			 errdetail_internal("%s.", why),
-			 errhint("Write redis://[user:password@]host[:port][/database], or unix://[user:password@]/path/of/the/socket[?db=database].")));
-}
-
-/* A part of a URL, %XX decoded. */
-static char *
-decode_redis_url(const char *part, size_t length)
-{
-	char	   *text = palloc(length + 1);
-	char	   *to = text;
-
-	for (size_t i = 0; i < length; i++)
-	{
-		if (part[i] == '%')
-		{
-			char		hex[3] = {0};
-			char	   *end;
-
-			if (i + 2 < length)
-				memcpy(hex, part + i + 1, 2);
-			*to = (char) strtol(hex, &end, 16);
-			if (end != hex + 2 || *to == '\0')
-				refuse_redis_url("A percent sign is not followed by two hexadecimal digits");
-			to++;
-			i += 2;
-		}
-		else
-			*to++ = part[i];
-	}
-	*to = '\0';
-	return text;
-}
-
-static List *
-add_redis_option(List *options, const char *name, const char *part, size_t length)
-{
-	if (length == 0)
-		return options;
-	return lappend(options, makeDefElem(pstrdup(name),
-										(Node *) makeString(decode_redis_url(part, length)), -1));
-}
-
-/* user:password@, of which either may be missing; *rest is what follows. */
-static List *
-read_redis_login(const char *url, const char **rest)
-{
-	const char *end = strrchr(url, '@');
-	const char *colon;
-	List	   *options;
-
-	*rest = url;
-	if (end == NULL)
-		return NIL;
-	*rest = end + 1;
-	colon = memchr(url, ':', end - url);
-	if (colon == NULL)
-		return add_redis_option(NIL, "user", url, end - url);
-	options = add_redis_option(NIL, "user", url, colon - url);
-	return add_redis_option(options, "password", colon + 1, end - colon - 1);
-}
-
-/* redis://[user:password@]host[:port][/database] */
-static List *
-read_redis_tcp_url(const char *url)
-{
-	const char *host;
-	List	   *options = read_redis_login(url, &host);
-	const char *path = strchr(host, '/');
-	const char *end = path ? path : host + strlen(host);
-	const char *port;
-
-	if (strpbrk(host, "?#"))
-		refuse_redis_url("It has more behind the database");
-	if (host[0] == '[')
-	{
-		const char *bracket = memchr(host, ']', end - host);
-
-		if (bracket == NULL)
-			refuse_redis_url("A bracket is not closed");
-		options = add_redis_option(options, "host", host + 1, bracket - host - 1);
-		port = bracket + 1;
-		if (port < end && *port != ':')
-			refuse_redis_url("There is more behind the bracket");
-	}
-	else
-	{
-		port = memchr(host, ':', end - host);
-		port = port ? port : end;
-		options = add_redis_option(options, "host", host, port - host);
-	}
-	if (port < end)
-	{
-		options = add_redis_option(options, "port", port + 1, end - port - 1);
-		if (!is_redis_number(pnstrdup(port + 1, end - port - 1), 1, 65535))
-			refuse_redis_url("The port is not a number from 1 to 65535");
-	}
-	if (path && path[1] != '\0')
-	{
-		if (!is_redis_number(path + 1, 0, INT_MAX))
-			refuse_redis_url("The database is not a number");
-		options = add_redis_option(options, "database", path + 1, strlen(path + 1));
-	}
-	return options;
-}
-
-/* unix://[user:password@]/path[?db=database] */
-static List *
-read_redis_socket_url(const char *url)
-{
-	const char *path;
-	List	   *options = read_redis_login(url, &path);
-	const char *query = strchr(path, '?');
-
-	if (path[0] != '/' || path[1] == '\0')
-		refuse_redis_url("It names no socket");
-	options = add_redis_option(options, "path", path, strcspn(path, "?"));
-	if (query)
-	{
-		if (strncmp(query, "?db=", 4) != 0 || !is_redis_number(query + 4, 0, INT_MAX))
-			refuse_redis_url("Behind the question mark stands something other than db and a number");
-		options = add_redis_option(options, "database", query + 4, strlen(query + 4));
-	}
-	return options;
-}
-
 static const char *const redis_schemes[] = {"redis", "rediss", "unix", NULL};
-
-static List *
-redis_read_url(const char *scheme, const char *rest)
-{
-	if (strcmp(scheme, "rediss") == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_STORAGE),
-				 errmsg("this build of sagaz cannot talk to Redis over TLS"),
-				 errdetail("hiredis %s was built without it.", redis_client_version()),
-				 errhint("Use redis:// or unix://, through a TLS tunnel where the network is not yours.")));
-	return strcmp(scheme, "unix") == 0 ? read_redis_socket_url(rest) : read_redis_tcp_url(rest);
-}
 
 /* ---------------------------------------------------------------------- */
 /* Stores */
@@ -425,7 +274,7 @@ const SagazBackend sagaz_redis_backend = {
 	.options = redis_options,
 	.version = redis_client_version,
 	.schemes = redis_schemes,
-	.read_url = redis_read_url,
+	.read_url = redis_url_read,
 	.open = redis_open,
 	.ping = redis_ping,
 	.identity = redis_identity,

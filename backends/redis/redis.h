@@ -2,7 +2,7 @@
  * redis.h
  *		What the files of the Redis backend share.
  *
- * hiredis is known to redis_connection.c alone.  All is pipelined: commands
+ * hiredis is known to redis_connection.c alone, OpenSSL to redis_tls.c.  All is pipelined: commands
  * are queued, and an exchange sends them and reads the replies to all of
  * them, so that it costs one round trip, however many there are.
  *

@@ -43,6 +43,7 @@ struct RedisConnection
 	int			queued;			/* commands whose replies are to be read */
 	int			ahead;			/* the first so many: only whether they fail */
 	uint64		requested;		/* whose replies are still to come, 0: none */
+	bool		greeting;		/* not yet connected, for whoever asks */
 	MemoryContext replies;		/* of the exchange */
 	size_t		reply_bytes;	/* of the exchange */
 	MemoryContextCallback close;
@@ -172,6 +173,8 @@ lost_connection(RedisStore *store, const char *why)
 	char	   *detail = pstrdup(why);
 
 	store->base.broken = true;
+	if (store->connection->greeting)
+		redis_socket_refused(&store->base, detail);
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_CONNECTION),
 			 errmsg("lost the connection to storage \"%s\"", store->base.name),
@@ -190,6 +193,7 @@ disconnect_redis(RedisConnection *connection)
 	connection->reader = NULL;
 	connection->queued = connection->ahead = 0;
 	connection->requested = 0;
+	connection->greeting = false;
 }
 
 static void
@@ -273,7 +277,9 @@ connect_redis_anew(RedisStore *store)
 	redis_socket_open(&connection->socket, &store->base);
 	make_redis_reader(connection);
 	store->base.broken = false;
+	connection->greeting = true;
 	greet_redis(store);
+	connection->greeting = false;
 }
 
 /* The connection of a new store. */

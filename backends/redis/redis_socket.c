@@ -1,6 +1,6 @@
 /*
  * redis_socket.c
- *		A socket to a Redis server: connecting, and moving bytes.
+ *		A socket to a Redis server: connecting, and moving bytes, plain or TLS.
  *
  * It never blocks.  Every wait is on the latch, too, has a deadline and can be
  * cancelled; only the name of a host is resolved without one.  Of the
@@ -70,6 +70,7 @@ redis_socket_init(RedisSocket *socket, MemoryContext context)
 void
 redis_socket_close(RedisSocket *socket)
 {
+	redis_tls_end(&socket->tls);
 	if (socket->fd != PGINVALID_SOCKET)
 		(void) close(socket->fd);
 	socket->fd = PGINVALID_SOCKET;
@@ -176,9 +177,8 @@ connect_ms_left(TimestampTz start)
 /* Connect to the first address that lets us. */
 static void
 connect_to_any(RedisSocket *socket, const SagazStore *store,
-			   const RedisAddress *addresses, int count)
+			   const RedisAddress *addresses, int count, TimestampTz start)
 {
-	TimestampTz start = GetCurrentTimestamp();
 	int			error = 0;
 
 	for (int i = 0; i < count; i++)
@@ -196,6 +196,33 @@ connect_to_any(RedisSocket *socket, const SagazStore *store,
 						 pg_strerror(error));
 }
 
+/* Have TLS with the host that we are connected to. */
+static void
+shake_hands(RedisSocket *socket, const SagazStore *store, const char *host,
+			TimestampTz deadline)
+{
+	int			waits_for = -1;
+
+	if (redis_tls_begin(&socket->tls, store, socket->fd, host))
+		waits_for = redis_tls_shake_hands(&socket->tls, host);
+	while (waits_for > 0)
+	{
+		if (sagaz_wait_for_socket(socket->fd, waits_for, deadline) == 0)
+			redis_socket_refused(store, "It did not answer in TLS within sagaz.connect_timeout");
+		waits_for = redis_tls_shake_hands(&socket->tls, host);
+	}
+	if (waits_for < 0)
+		redis_socket_refused(store, socket->tls.error);
+}
+
+static void
+prepare_tls(RedisSocket *socket, const SagazStore *store)
+{
+	redis_tls_check_options(store);
+	if (!redis_tls_read_files(&socket->tls, store))
+		redis_socket_refused(store, socket->tls.error);
+}
+
 /* Connect to where the storage's options say; an error if that fails. */
 void
 redis_socket_open(RedisSocket *socket, const SagazStore *store)
@@ -203,20 +230,28 @@ redis_socket_open(RedisSocket *socket, const SagazStore *store)
 	const char *path = sagaz_store_option(store, "path");
 	const char *host = sagaz_store_option(store, "host");
 	const char *port = sagaz_store_option(store, "port");
+	bool		has_tls = redis_tls_is_wanted(store);
 	RedisAddress *addresses;
+	TimestampTz start;
 	int			count;
 
 	Assert(socket->fd == PGINVALID_SOCKET);
+	if (host == NULL)
+		host = "localhost";
+	if (has_tls)
+		prepare_tls(socket, store);
 	addresses = path ? address_of_path(store, path, &count) :
-		addresses_of_host(store, host ? host : "localhost",
-						  port ? port : DEFAULT_PORT, &count);
+		addresses_of_host(store, host, port ? port : DEFAULT_PORT, &count);
 	if (!AcquireExternalFD())
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_CAPACITY),
 				 errmsg("too many files are open for another storage")));
 	socket->has_fd = true;
-	connect_to_any(socket, store, addresses, count);
+	start = GetCurrentTimestamp();
+	connect_to_any(socket, store, addresses, count, start);
 	pfree(addresses);
+	if (has_tls)
+		shake_hands(socket, store, host, sagaz_wait_deadline(connect_ms_left(start)));
 }
 
 /* ---------------------------------------------------------------------- */
@@ -271,6 +306,20 @@ empty_unsent(RedisUnsent *unsent)
 	unsent->size = 0;
 }
 
+/* The same three answers for both kinds: see redis_socket_read. */
+static ssize_t
+send_some(RedisSocket *socket, const char *bytes, size_t length)
+{
+	ssize_t		sent;
+
+	if (socket->tls.ssl)
+		return redis_tls_write(&socket->tls, bytes, length);
+	do
+		sent = send(socket->fd, bytes, length, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : sent;
+}
+
 /* Send of what is queued what the other end takes at once. */
 void
 redis_socket_flush(RedisSocket *socket)
@@ -279,12 +328,10 @@ redis_socket_flush(RedisSocket *socket)
 
 	while (unsent->from < unsent->to && !socket->takes_no_more)
 	{
-		ssize_t		sent = send(socket->fd, unsent->bytes + unsent->from,
-								unsent->to - unsent->from, MSG_NOSIGNAL);
+		ssize_t		sent = send_some(socket, unsent->bytes + unsent->from,
+									 unsent->to - unsent->from);
 
-		if (sent < 0 && errno == EINTR)
-			continue;
-		if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+		if (sent == 0)
 			return;
 		if (sent < 0)
 			socket->takes_no_more = true;
@@ -302,10 +349,14 @@ redis_socket_flush(RedisSocket *socket)
 bool
 redis_socket_wait(const RedisSocket *socket, TimestampTz deadline)
 {
-	bool		sends = socket->unsent.from < socket->unsent.to && !socket->takes_no_more;
+	const RedisTls *tls = &socket->tls;
+	int			events = tls->ssl ? tls->reads_after : WL_SOCKET_READABLE;
 
-	return sagaz_wait_for_socket(socket->fd, WL_SOCKET_READABLE |
-								 (sends ? WL_SOCKET_WRITEABLE : 0), deadline) != 0;
+	if (tls->has_more)
+		return true;
+	if (socket->unsent.from < socket->unsent.to && !socket->takes_no_more)
+		events |= tls->ssl ? tls->writes_after : WL_SOCKET_WRITEABLE;
+	return sagaz_wait_for_socket(socket->fd, events, deadline) != 0;
 }
 
 /* Read what is there: how many bytes, 0 for none, -1 and an error. */
@@ -314,6 +365,13 @@ redis_socket_read(RedisSocket *socket, char *bytes, size_t size)
 {
 	ssize_t		got;
 
+	if (socket->tls.ssl)
+	{
+		got = redis_tls_read(&socket->tls, bytes, size);
+		if (got < 0)
+			socket->error = socket->tls.error;
+		return got;
+	}
 	do
 		got = recv(socket->fd, bytes, size, 0);
 	while (got < 0 && errno == EINTR);
@@ -333,12 +391,13 @@ bool
 redis_socket_is_quiet(RedisSocket *socket, bool answers)
 {
 	char		byte;
-	ssize_t		got;
+	ssize_t		got = 1;
 
 	if (socket->fd == PGINVALID_SOCKET)
 		return false;
-	got = recv(socket->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (!socket->tls.has_more)
+		got = recv(socket->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 	if (got > 0)
-		return answers;
+		return answers || (socket->tls.ssl && redis_tls_is_quiet(&socket->tls));
 	return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
 }

@@ -7,6 +7,8 @@
 
 #include "backends/common/backend.h"
 
+#include "backends/redis/redis_tls.h"
+
 /* Bytes that wait to be sent. */
 typedef struct RedisUnsent
 {
@@ -23,6 +25,7 @@ typedef struct RedisSocket
 	pgsocket	fd;
 	bool		has_fd;			/* counted as one of our descriptors */
 	bool		takes_no_more;	/* the other end, or nobody knows */
+	RedisTls	tls;
 	RedisUnsent unsent;
 	const char *error;			/* why it is of no use any more */
 } RedisSocket;

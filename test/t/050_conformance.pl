@@ -6,6 +6,7 @@ use PostgreSQL::Test::Utils;
 use SagazRedis;
 use SagazSession;
 use SagazTest;
+use SagazTls;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
@@ -19,6 +20,17 @@ sagaz.retry_backoff = '5min'
 CONF
 
 my $redis = SagazRedis->new->start;
+
+# The same over TLS.
+my ($secured, $secured_url);
+if (SagazTls::is_there())
+{
+	my $tls = SagazTls->new('ca')->issue('server', 'ca', 'DNS:localhost');
+	my $port = PostgreSQL::Test::Cluster::get_free_port();
+
+	$secured = SagazRedis->new($tls->redis_settings('server', 'ca'), 'tls-port' => $port)->start;
+	$secured_url = "rediss://localhost:$port?sslrootcert=" . $tls->crt('ca');
+}
 
 # A second cluster: a database with the extension, where the settings of the
 # first one are to count, and one that has nothing.
@@ -116,6 +128,7 @@ sub create_statements
 		  . PostgreSQL::Test::Utils::tempdir()
 		  . '/conformance.db',
 		redis => $redis->url,
+		redis_tls => $secured_url,
 		pg_sagaz => url_of('with_sagaz'),
 		pg_library => url_of('library'));
 
@@ -154,7 +167,7 @@ my @built = split /\n/, $node->safe_psql('postgres', 'SELECT name FROM sagaz.bac
 is_deeply([ grep { !/^(sqlite|redis|postgresql)$/ } @built ], [qw(native memory)],
 	'what is in every build');
 run_script($_, @tests)
-  for map { $_ eq 'postgresql' ? qw(pg_sagaz pg_library) : $_ } @built;
+  for map { $_ eq 'postgresql' ? qw(pg_sagaz pg_library) : $_ eq 'redis' && $secured ? qw(redis redis_tls) : $_ } @built;
 
 $node->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS sagaz');
 fill_memory();

@@ -90,7 +90,6 @@ for my $bad ('redis://host:port', 'redis://[::1', 'redis://host/x', 'redis://hos
 {
 	fails(save($bad), 'SZ009: URL of a Redis storage is not valid', $bad);
 }
-fails(save("rediss://:$secret\@host"), 'SZ000: this build .* TLS', 'TLS');
 fails("SELECT sagaz.create_storage('x', 'redis://h', options => '{\"$_->[0]\": \"$_->[1]\"}')", "SZ009: $_->[0] ", "option $_->[0]")
   for [ port => 0 ], [ database => 'x' ], [ max_stream_length => -1 ], [ event_ttl => 'x' ], [ saga_ttl => '1 day' ], [ outbox_prefix => '' ], [ stream => '' ];
 fails(q{SELECT sagaz.create_storage('x', 'redis://h', options => '{"colour": "red"}')}, 'HV00D: ', 'an unknown option');
