@@ -39,14 +39,21 @@ typedef struct RedisReply
 	struct RedisReply **elements;
 } RedisReply;
 
-/* A command being put together. */
+/*
+ * A command being put together.  Whatever the server answers with an error is
+ * raised by the exchange; only an error that begins with the words of "spares"
+ * comes to the caller, who knows what it means.
+ */
 typedef struct RedisCommand
 {
 	int			count;
 	int			size;
 	const char **words;
 	size_t	   *lengths;
+	const char *spares;			/* NULL: none; a constant */
 } RedisCommand;
+
+#define REDIS_SPARE_ALL ""
 
 /* A script on the server, known there by its digest. */
 typedef struct RedisScript
@@ -64,6 +71,7 @@ typedef struct RedisStore
 	SagazStore	base;
 	RedisConnection *connection;
 	char	   *digests[REDIS_SCRIPTS]; /* NULL: not loaded yet */
+	bool		is_replica;		/* as it said when we connected */
 
 	char	   *saga_prefix;	/* this, and what follows, in UTF-8 */
 	char	   *outbox_prefix;
@@ -95,7 +103,8 @@ extern void redis_add_bytes(RedisCommand *command, const char *bytes,
 extern void redis_add(RedisCommand *command, const char *utf8);
 extern void redis_add_text(RedisCommand *command, const char *text);
 extern void redis_add_int(RedisCommand *command, int64 value);
-extern void redis_check(RedisStore *store, const RedisReply *reply);
+extern void redis_judge(RedisStore *store, const RedisReply *reply,
+						const char *spares);
 extern void redis_expect(RedisStore *store, const RedisReply *reply,
 						 RedisType type);
 extern void redis_refuse_reply(RedisStore *store);

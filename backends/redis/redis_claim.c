@@ -31,23 +31,23 @@ begin_claim_arguments(RedisStore *store, const char *worker_id)
 	return arguments;
 }
 
-/* The id in a hash; the script takes no event without one. */
-static RedisId
-claimed_id_of(RedisStore *store, const RedisReply *hash)
+/* What the script says of an event: its id, and its hash as it was. */
+static const RedisReply *
+claimed_hash(RedisStore *store, const RedisReply *pair, RedisId *id)
 {
-	RedisId		id = {0, ""};
+	const RedisReply *hash;
 
-	for (int i = 0; i + 1 < hash->count; i += 2)
-	{
+	redis_expect(store, pair, REDIS_ARRAY);
+	if (pair->count != 2)
+		redis_refuse_reply(store);
+	redis_expect(store, pair->elements[0], REDIS_STRING);
+	id->bytes = pair->elements[0]->str;
+	id->length = pair->elements[0]->length;
+	hash = pair->elements[1];
+	redis_expect(store, hash, REDIS_ARRAY);
+	for (int i = 0; i < hash->count; i++)
 		redis_expect(store, hash->elements[i], REDIS_STRING);
-		redis_expect(store, hash->elements[i + 1], REDIS_STRING);
-		if (strcmp(hash->elements[i]->str, "event_id") == 0)
-		{
-			id.bytes = hash->elements[i + 1]->str;
-			id.length = hash->elements[i + 1]->length;
-		}
-	}
-	return id;
+	return hash;
 }
 
 /*
@@ -121,11 +121,9 @@ redis_claim(SagazStore *base, const SagazClaimOrder *order)
 	redis_expect(store, reply, REDIS_ARRAY);
 	for (int i = 0; i < reply->count; i++)
 	{
-		const RedisReply *hash = reply->elements[i];
 		RedisId		id;
+		const RedisReply *hash = claimed_hash(store, reply->elements[i], &id);
 
-		redis_expect(store, hash, REDIS_ARRAY);
-		id = claimed_id_of(store, hash);
 		if (add_claimed(&claimed, &id, hash, order))
 			continue;
 		queue_claim_give_back(store, &id, hash, order->batch_id);

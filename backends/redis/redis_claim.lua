@@ -1,10 +1,11 @@
 -- Claim events.  ARGV: prefix, group, worker, how many, now, the same as
 -- text, number of the batch, milliseconds that a lease lasts, and '' or the
 -- time, as text without an offset, after which they must not be created.
--- Returns the hashes as they were.
+-- Returns pairs of an id and its hash as it was.
 local worker, limit = ARGV[3], tonumber(ARGV[4])
 local now, now_text, batch = tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local lease_ms, created_before = tonumber(ARGV[8]), ARGV[9]
+local cursors = prefix .. ':sagaz:cursor'
 local claimed = {}
 
 local function is_uuid(id)
@@ -18,19 +19,6 @@ local function is_too_young(fields)
 	local created = fields.created_at or ''
 	return created_before ~= '' and string.sub(created, -6) == '+00:00' and
 		string.sub(created, 1, -7) > created_before
-end
-
--- Nothing, if the key is no hash: what was taken before is not given up.
-local function load(id)
-	local words = redis.pcall('HGETALL', meta(id))
-	local fields = {}
-	if words.err then
-		words = {}
-	end
-	for i = 1, #words, 2 do
-		fields[words[i]] = words[i + 1]
-	end
-	return fields, words
 end
 
 local function is_over(fields)
@@ -50,7 +38,7 @@ local function take(id, fields, words, entry)
 	redis.call('SADD', batch_key(batch), id)
 	redis.call('HSET', processing, id, entry)
 	redis.call('ZREM', due, id)
-	claimed[#claimed + 1] = words
+	claimed[#claimed + 1] = {id, words}
 end
 
 -- In the order of the stream, so that many young events hide no old one.
@@ -63,6 +51,9 @@ end
 -- An entry that was read just now, or whose lease is over.
 local function consider(entry, id, is_new)
 	local fields, words = load(id)
+	if fields == nil then
+		return
+	end
 	local lease, next_attempt = tonumber(fields['sagaz:lease']), tonumber(fields['sagaz:next'])
 	if is_over(fields) or (fields['sagaz:entry'] and fields['sagaz:entry'] ~= entry) then
 		drop_entry(entry)
@@ -106,8 +97,10 @@ local function take_due()
 		'LIMIT', 0, limit)
 	for _, id in ipairs(ids) do
 		local fields, words = load(id)
-		local entry = fields['sagaz:entry']
-		if is_over(fields) then
+		local entry = fields and fields['sagaz:entry']
+		if fields == nil then
+			redis.call('ZADD', due, string.format('%.0f', now + lease_ms * 1000), id)
+		elseif is_over(fields) then
 			redis.call('ZREM', due, id)
 		elseif is_too_young(fields) then
 			if redis.call('ZSCORE', due, id) == '0' then
@@ -130,7 +123,6 @@ end
 
 -- What a worker holds for too long; where the search stopped it goes on.
 local function take_over()
-	local cursors = prefix .. ':sagaz:cursor'
 	local reply = redis.call('XAUTOCLAIM', stream, group, worker,
 		string.format('%.0f', lease_ms), redis.call('HGET', cursors, group) or '0-0',
 		'COUNT', limit - #claimed)
@@ -149,6 +141,8 @@ local function take_new()
 	end
 end
 
+look_at_keys(batch)
+redis.call('HLEN', cursors)
 redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
 take_due()
 if #claimed < limit then

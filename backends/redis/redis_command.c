@@ -3,7 +3,8 @@
  *		Commands for Redis, and what its replies may be.
  *
  * Commands are vectors of words with their lengths, never text that is taken
- * apart again.
+ * apart again.  Every reply is judged here, on its way out of the exchange:
+ * who reads it can mistake no error for "there is no such thing".
  */
 #include "backends/redis/redis.h"
 
@@ -83,28 +84,32 @@ static const struct
 {
 	const char *code;
 	int			sqlstate;
+	bool		closes;			/* only another connection cures it */
 	const char *hint;
 }			known_errors[] =
 {
-	{"MOVED", ERRCODE_SAGAZ_STORAGE, "The server is part of a cluster, and the key is on another node. A storage needs a server of its own, not a cluster."},
-	{"ASK", ERRCODE_SAGAZ_STORAGE, "The server is part of a cluster that moves the key just now. A storage needs a server of its own, not a cluster."},
-	{"CROSSSLOT", ERRCODE_SAGAZ_STORAGE, "The server is part of a cluster. A storage needs a server of its own, not a cluster."},
-	{"CLUSTERDOWN", ERRCODE_SAGAZ_CONNECTION, "The server is part of a cluster that is down. A storage needs a server of its own, not a cluster."},
-	{"READONLY", ERRCODE_SAGAZ_CONNECTION, "The server is a replica. Set the options host and port to the primary."},
-	{"MASTERDOWN", ERRCODE_SAGAZ_CONNECTION, "The server is a replica without its primary. Set the options host and port to a primary."},
-	{"OOM", ERRCODE_SAGAZ_CAPACITY, "The server is full. Raise its maxmemory, or remove keys; nothing was written."},
-	{"MISCONF", ERRCODE_SAGAZ_CAPACITY, "The server cannot save its data to disk and refuses writes. See its log."},
-	{"NOREPLICAS", ERRCODE_SAGAZ_CAPACITY, "The server has too few replicas to take writes. See its setting min-replicas-to-write."},
-	{"NOAUTH", ERRCODE_SAGAZ_CONNECTION, "The server wants a password: give the user mapping of the storage the option password."},
-	{"WRONGPASS", ERRCODE_SAGAZ_CONNECTION, "Correct the options user and password of the user mapping."},
-	{"NOPERM", ERRCODE_SAGAZ_STORAGE, "The server's ACL does not let this user do that. See ACL SETUSER there."},
-	{"LOADING", ERRCODE_SAGAZ_CONNECTION, "The server is still loading its data. Try again."},
-	{"BUSY", ERRCODE_SAGAZ_CONCURRENCY, "A script runs on the server for very long. Try again, or end it with SCRIPT KILL there."},
-	{"TRYAGAIN", ERRCODE_SAGAZ_CONCURRENCY, "Try again."},
-	{"WRONGTYPE", ERRCODE_SAGAZ_STORAGE, "Another program uses a key of that name for something else. Choose other prefixes for the storage."},
+	{"MOVED", ERRCODE_SAGAZ_STORAGE, true, "The server is part of a cluster, and the key is on another node. A storage needs a server of its own, not a cluster."},
+	{"ASK", ERRCODE_SAGAZ_STORAGE, true, "The server is part of a cluster that moves the key just now. A storage needs a server of its own, not a cluster."},
+	{"CROSSSLOT", ERRCODE_SAGAZ_STORAGE, true, "The server is part of a cluster. A storage needs a server of its own, not a cluster."},
+	{"CLUSTERDOWN", ERRCODE_SAGAZ_CONNECTION, true, "The server is part of a cluster that is down. A storage needs a server of its own, not a cluster."},
+	{"READONLY", ERRCODE_SAGAZ_CONNECTION, true, "The server is a replica. Set the options host and port to the primary."},
+	{"MASTERDOWN", ERRCODE_SAGAZ_CONNECTION, true, "The server is a replica without its primary. Set the options host and port to a primary."},
+	{"OOM", ERRCODE_SAGAZ_CAPACITY, false, "The server is full. Raise its maxmemory, or remove keys; nothing was written."},
+	{"MISCONF", ERRCODE_SAGAZ_CAPACITY, false, "The server cannot save its data to disk and refuses writes. See its log."},
+	{"NOREPLICAS", ERRCODE_SAGAZ_CAPACITY, true, "The server has too few replicas to take writes. See its setting min-replicas-to-write."},
+	{"NOAUTH", ERRCODE_SAGAZ_CONNECTION, true, "The server wants a password: give the user mapping of the storage the option password."},
+	{"WRONGPASS", ERRCODE_SAGAZ_CONNECTION, true, "Correct the options user and password of the user mapping."},
+	{"NOPERM", ERRCODE_SAGAZ_STORAGE, false, "The server's ACL does not let this user do that. See ACL SETUSER there."},
+	{"LOADING", ERRCODE_SAGAZ_CONNECTION, true, "The server is still loading its data. Try again."},
+	{"BUSY", ERRCODE_SAGAZ_CONCURRENCY, false, "A script runs on the server for very long. Try again, or end it with SCRIPT KILL there."},
+	{"TRYAGAIN", ERRCODE_SAGAZ_CONCURRENCY, false, "Try again."},
+	{"WRONGTYPE", ERRCODE_SAGAZ_STORAGE, false, "Another program uses a key of that name for something else. Choose other prefixes for the storage."},
 };
 
-/* The server's own words, if they are fit to be shown. */
+/*
+ * The server's own words, if they are fit to be shown; without the full stop
+ * that only some of them have.
+ */
 static char *
 redis_words_of(const RedisReply *reply)
 {
@@ -114,29 +119,69 @@ redis_words_of(const RedisReply *reply)
 		!pg_verify_mbstr(PG_UTF8, reply->str, reply->length, true))
 		return "something that is not text";
 	length = pg_encoding_mbcliplen(PG_UTF8, reply->str, reply->length, MAX_WORDS);
+	if (length > 0 && reply->str[length - 1] == '.')
+		length--;
 	return pg_any_to_server(pnstrdup(reply->str, length), length, PG_UTF8);
 }
 
-/* Raise the reply if it is an error. */
-void
-redis_check(RedisStore *store, const RedisReply *reply)
+/*
+ * Where the code of an error begins: Redis before 7.0 puts that of a command
+ * that failed in a script behind the place in the script.
+ */
+static const char *
+redis_code_of(const RedisReply *reply)
 {
+	static const char *const place = "user_script:";
+	const char *code = reply->str;
+	const char *found;
+
+	if (strncmp(code, "ERR Error running script", 24) != 0)
+		return code;
+	while ((found = strstr(code, place)) != NULL)
+	{
+		code = found + strlen(place);
+		code += strspn(code, " 0123456789:");
+	}
+	return *code == '-' ? code + 1 : code;
+}
+
+static void
+raise_redis_error(RedisStore *store, const RedisReply *reply)
+{
+	RedisReply	code = *reply;
 	int			sqlstate = ERRCODE_SAGAZ_STORAGE;
 	const char *hint = NULL;
 
-	if (reply->type != REDIS_ERROR)
-		return;
+	code.str = unconstify(char *, redis_code_of(reply));
 	for (int i = 0; i < (int) lengthof(known_errors); i++)
-		if (redis_is_error(reply, known_errors[i].code))
+		if (redis_is_error(&code, known_errors[i].code))
 		{
 			sqlstate = known_errors[i].sqlstate;
 			hint = known_errors[i].hint;
+			store->base.broken |= known_errors[i].closes;
 		}
 	ereport(ERROR,
 			(errcode(sqlstate),
 			 errmsg("storage \"%s\" failed", store->base.name),
 			 errdetail("Redis says: %s.", redis_words_of(reply)),
 			 hint ? errhint("%s", hint) : 0));
+}
+
+/*
+ * Raise the reply if it is an error, or has one in it, but for one that begins
+ * with the words that are spared.  The one place where replies are judged:
+ * what comes through it is data, or certainly not there.
+ */
+void
+redis_judge(RedisStore *store, const RedisReply *reply, const char *spares)
+{
+	if (reply->type == REDIS_ERROR &&
+		(spares == NULL ||
+		 (strcmp(spares, REDIS_SPARE_ALL) != 0 && !redis_is_error(reply, spares))))
+		raise_redis_error(store, reply);
+	if (reply->type == REDIS_ARRAY)
+		for (int i = 0; i < reply->count; i++)
+			redis_judge(store, reply->elements[i], NULL);
 }
 
 /* No Redis answers like this. */
@@ -154,7 +199,6 @@ redis_refuse_reply(RedisStore *store)
 void
 redis_expect(RedisStore *store, const RedisReply *reply, RedisType type)
 {
-	redis_check(store, reply);
 	if (reply->type != type)
 		redis_refuse_reply(store);
 }

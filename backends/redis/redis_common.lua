@@ -34,9 +34,8 @@ local groups
 local function all_groups()
 	if groups == nil then
 		groups = {}
-		local info = redis.pcall('XINFO', 'GROUPS', stream)
-		if info.err == nil then
-			for _, fields in ipairs(info) do
+		if redis.call('EXISTS', stream) == 1 then
+			for _, fields in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
 				local known = {}
 				for i = 1, #fields, 2 do
 					known[fields[i]] = fields[i + 1]
@@ -46,6 +45,37 @@ local function all_groups()
 		end
 	end
 	return groups
+end
+
+-- The hash of an event: its fields by name, and as they came.  {} if there is
+-- certainly none, nothing if the key is another program's; what cannot be read
+-- ends the script.
+local function load(id)
+	local words, fields = redis.pcall('HGETALL', meta(id)), {}
+	if words.err then
+		if string.sub(words.err, 1, 9) == 'WRONGTYPE' then
+			return nil
+		end
+		redis.call('HGETALL', meta(id))
+	end
+	for i = 1, #words, 2 do
+		fields[words[i]] = words[i + 1]
+	end
+	return fields, words
+end
+
+-- Before anything is written: a key that is another program's, or that may not
+-- be read, ends the script here and not half way.
+local function look_at_keys(batch)
+	redis.call('XLEN', stream)
+	redis.call('XLEN', dead_letters)
+	redis.call('HLEN', processing)
+	redis.call('ZCARD', due)
+	if batch then
+		redis.call('SCARD', batch_key(batch))
+	end
+	load('')
+	all_groups()
 end
 
 local function is_pending(name, entry)

@@ -30,6 +30,9 @@
 #endif
 
 #define READ_BYTES (64 * 1024)
+/* The oldest server that has all the commands. */
+#define OLDEST_MAJOR 6
+#define OLDEST_MINOR 2
 /* No reply to us has more. */
 #define MAX_ELEMENTS (16 * 1024 * 1024)
 #define MAX_REPLY_BYTES ((size_t) sagaz_max_reply * 1024)
@@ -41,6 +44,8 @@ struct RedisConnection
 	redisReader *reader;
 	char	   *read;			/* where bytes come to first */
 	int			queued;			/* commands whose replies are to be read */
+	const char **spares;		/* the errors that each of them may answer */
+	int			spares_size;
 	int			ahead;			/* the first so many: only whether they fail */
 	uint64		requested;		/* whose replies are still to come, 0: none */
 	bool		greeting;		/* not yet connected, for whoever asks */
@@ -231,7 +236,85 @@ check_redis_login(RedisStore *store, const RedisReply *reply)
 			 errhint("User and password are options of the user mapping; a server without ACLs takes a password alone, and one without a password none.")));
 }
 
-/* Log in and select the database, in one round trip. */
+/* The value of a field of the reply to HELLO; of none, "". */
+static const char *
+hello_field(const RedisReply *hello, const char *name)
+{
+	for (int i = 0; i + 1 < hello->count; i += 2)
+		if (hello->elements[i]->type == REDIS_STRING &&
+			hello->elements[i + 1]->type == REDIS_STRING &&
+			strcmp(hello->elements[i]->str, name) == 0)
+			return hello->elements[i + 1]->str;
+	return "";
+}
+
+static bool
+is_older_redis(const char *version)
+{
+	int			major = 0;
+	int			minor = 0;
+
+	(void) sscanf(version, "%d.%d", &major, &minor);
+	return major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR);
+}
+
+static void
+refuse_redis_server(RedisStore *store, const char *what, const char *hint)
+{
+	store->base.broken = true;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_STORAGE),
+			 errmsg("storage \"%s\" cannot be used", store->base.name),
+			 errdetail_internal("%s.", what),
+			 errhint("%s", hint)));
+}
+
+/*
+ * What the server says it is.  A node of a cluster answers for a part of the
+ * keys only, and a SCAN of it does not say so, hence none is talked to.
+ */
+static void
+check_redis_server(RedisStore *store, const RedisReply *hello)
+{
+	const char *mode;
+
+	if (redis_is_error(hello, "ERR unknown command"))
+		refuse_redis_server(store, "The server is older than Redis 6.2",
+							"Use Redis 6.2 or newer.");
+	redis_judge(store, hello, NULL);
+	redis_expect(store, hello, REDIS_ARRAY);
+	mode = hello_field(hello, "mode");
+	if (strcmp(mode, "cluster") == 0)
+		refuse_redis_server(store, "The server is a node of a Redis Cluster",
+							"A storage needs a server of its own, not a cluster: what one node holds is a part.");
+	if (strcmp(mode, "sentinel") == 0)
+		refuse_redis_server(store, "The server is a Sentinel, which holds no data",
+							"Set the options host and port to the primary.");
+	if (strcmp(mode, "standalone") != 0)
+		redis_refuse_reply(store);
+	if (is_older_redis(hello_field(hello, "version")))
+		refuse_redis_server(store, "The server is older than Redis 6.2",
+							"Use Redis 6.2 or newer.");
+	store->is_replica = strcmp(hello_field(hello, "role"), "master") != 0;
+}
+
+/* Queue a command whose reply is judged when all of the greeting are there. */
+static void
+queue_greeting(RedisStore *store, const char *name,...)
+{
+	RedisCommand *command = redis_command(name);
+	const char *word;
+	va_list		words;
+
+	va_start(words, name);
+	while ((word = va_arg(words, const char *)) != NULL)
+		redis_add(command, word);
+	va_end(words);
+	command->spares = REDIS_SPARE_ALL;
+	redis_queue(store, command);
+}
+
+/* Log in, ask what the server is, and select the database, in one round trip. */
 static void
 greet_redis(RedisStore *store)
 {
@@ -239,30 +322,28 @@ greet_redis(RedisStore *store)
 	const char *password = sagaz_store_option(&store->base, "password");
 	const char *database = sagaz_store_option(&store->base, "database");
 	bool		login = user || password;
-	RedisCommand *command;
 	RedisReply **replies;
 	int			count;
 
 	if (login)
 	{
-		command = redis_command("AUTH");
+		RedisCommand *command = redis_command("AUTH");
+
 		if (user)
 			redis_add_text(command, user);
 		redis_add_text(command, password ? password : "");
+		command->spares = REDIS_SPARE_ALL;
 		redis_queue(store, command);
 	}
-	command = redis_command("SELECT");
-	redis_add(command, database ? database : "0");
-	redis_queue(store, command);
-	/* for those who look at the server; older ones do not know it */
-	command = redis_command("CLIENT");
-	redis_add(command, "SETNAME");
-	redis_add(command, "sagaz");
-	redis_queue(store, command);
+	/* for those who look at the server */
+	queue_greeting(store, "CLIENT", "SETNAME", "sagaz", NULL);
+	queue_greeting(store, "HELLO", NULL);
+	queue_greeting(store, "SELECT", database ? database : "0", NULL);
 	replies = redis_exchange(store, &count);
 	if (login)
-		check_redis_login(store, replies[0]);
-	redis_check(store, replies[login ? 1 : 0]);
+		check_redis_login(store, *replies++);
+	check_redis_server(store, replies[1]);
+	redis_judge(store, replies[2], NULL);
 }
 
 /* Connect, or connect anew; the store is broken until that has worked. */
@@ -315,64 +396,6 @@ redis_ready(RedisStore *store)
 /* ---------------------------------------------------------------------- */
 /* Exchanges */
 
-/* Read the replies to a request that has to make way, and forget them. */
-static void
-drop_redis_request(RedisStore *store)
-{
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
-												  "sagaz redis request",
-												  ALLOCSET_DEFAULT_SIZES);
-	MemoryContext outer = MemoryContextSwitchTo(context);
-	int			count;
-
-	(void) redis_exchange(store, &count);
-	MemoryContextSwitchTo(outer);
-	MemoryContextDelete(context);
-}
-
-/* Queue a command for the next exchange. */
-void
-redis_queue(RedisStore *store, RedisCommand *command)
-{
-	RedisConnection *connection = store->connection;
-	sds			text = NULL;
-	bool		is_queued;
-
-	if (connection->requested)
-		drop_redis_request(store);
-	store->base.broken = true;
-	/* the length that it returns is an int in old releases */
-	(void) redisFormatSdsCommandArgv(&text, command->count, command->words,
-									 command->lengths);
-	is_queued = text && redis_socket_queue(&connection->socket, text, sdslen(text));
-	redisFreeSdsCommand(text);
-	if (!is_queued)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of memory")));
-	connection->queued++;
-}
-
-/*
- * Queue a command that goes before those of the next exchange, and whose
- * reply that does not return; but an error is raised.
- */
-void
-redis_queue_ahead(RedisStore *store, RedisCommand *command)
-{
-	Assert(store->connection->requested ||
-		   store->connection->queued == store->connection->ahead);
-	redis_queue(store, command);
-	store->connection->ahead++;
-}
-
-/* Let the server begin with what is queued, as far as it takes it at once. */
-void
-redis_send_ahead(RedisStore *store)
-{
-	redis_socket_flush(&store->connection->socket);
-}
-
 /* The next reply that has come whole, or NULL. */
 static RedisReply *
 next_redis_reply(RedisConnection *connection)
@@ -407,13 +430,12 @@ move_redis_bytes(RedisConnection *connection, TimestampTz deadline)
  * Send what is queued and read a reply to each command.  The server may take
  * sagaz.command_timeout for each.
  */
-RedisReply **
-redis_exchange(RedisStore *store, int *count)
+static RedisReply **
+read_redis_replies(RedisStore *store)
 {
 	RedisConnection *connection = store->connection;
 	RedisReply **replies = palloc0((connection->queued + 1) * sizeof(RedisReply *));
 	TimestampTz deadline = sagaz_wait_deadline(sagaz_command_timeout);
-	int			ahead = connection->ahead;
 	int			read = 0;
 
 	store->base.broken = true;
@@ -433,9 +455,102 @@ redis_exchange(RedisStore *store, int *count)
 	}
 	connection->queued = connection->ahead = 0;
 	store->base.broken = false;
-	for (int i = 0; i < ahead; i++)
-		redis_check(store, replies[i]);
-	*count = read - ahead;
+	return replies;
+}
+
+/*
+ * Read the replies to a request that has to make way, and forget them.  They
+ * are not judged: who wants them asks again.
+ */
+static void
+drop_redis_request(RedisStore *store)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext,
+												  "sagaz redis request",
+												  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(context);
+
+	(void) read_redis_replies(store);
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
+}
+
+/* Keep which error the command that is queued last may answer. */
+static void
+keep_redis_spares(RedisConnection *connection, const char *spares)
+{
+	if (connection->queued == connection->spares_size)
+	{
+		int			size = Max(connection->spares_size * 2, 64);
+
+		if (connection->spares)
+			connection->spares = repalloc(connection->spares, size * sizeof(char *));
+		else
+			connection->spares = MemoryContextAlloc(connection->store->base.context,
+													size * sizeof(char *));
+		connection->spares_size = size;
+	}
+	connection->spares[connection->queued++] = spares;
+}
+
+/* Queue a command for the next exchange. */
+void
+redis_queue(RedisStore *store, RedisCommand *command)
+{
+	RedisConnection *connection = store->connection;
+	sds			text = NULL;
+	bool		is_queued;
+
+	if (connection->requested)
+		drop_redis_request(store);
+	store->base.broken = true;
+	/* the length that it returns is an int in old releases */
+	(void) redisFormatSdsCommandArgv(&text, command->count, command->words,
+									 command->lengths);
+	is_queued = text && redis_socket_queue(&connection->socket, text, sdslen(text));
+	redisFreeSdsCommand(text);
+	if (!is_queued)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of memory")));
+	keep_redis_spares(connection, command->spares);
+}
+
+/*
+ * Queue a command that goes before those of the next exchange, and whose
+ * reply that does not return; but an error is raised.
+ */
+void
+redis_queue_ahead(RedisStore *store, RedisCommand *command)
+{
+	Assert(store->connection->requested ||
+		   store->connection->queued == store->connection->ahead);
+	redis_queue(store, command);
+	store->connection->ahead++;
+}
+
+/* Let the server begin with what is queued, as far as it takes it at once. */
+void
+redis_send_ahead(RedisStore *store)
+{
+	redis_socket_flush(&store->connection->socket);
+}
+
+/*
+ * Send what is queued and read a reply to each command; an error is raised
+ * unless its command spares it.
+ */
+RedisReply **
+redis_exchange(RedisStore *store, int *count)
+{
+	RedisConnection *connection = store->connection;
+	int			queued = connection->queued;
+	int			ahead = connection->ahead;
+	RedisReply **replies = read_redis_replies(store);
+
+	for (int i = 0; i < queued; i++)
+		redis_judge(store, replies[i], connection->spares[i]);
+	*count = queued - ahead;
 	return replies + ahead;
 }
 
@@ -481,7 +596,7 @@ redis_queue_words(RedisStore *store, const char *name,...)
 	redis_queue(store, command);
 }
 
-/* Send a command alone; an error that the server answers is raised. */
+/* Send a command alone. */
 RedisReply *
 redis_call(RedisStore *store, RedisCommand *command)
 {
@@ -490,7 +605,6 @@ redis_call(RedisStore *store, RedisCommand *command)
 
 	redis_queue(store, command);
 	replies = redis_exchange(store, &count);
-	redis_check(store, replies[0]);
 	return replies[0];
 }
 

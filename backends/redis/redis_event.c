@@ -201,7 +201,8 @@ redis_event_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
 	SagazRecord *record = &found->record;
 	Hash		hash = {reply, 0};
 
-	if (reply->type != REDIS_ARRAY || reply->count == 0)
+	/* no such key */
+	if (reply->count == 0)
 		return false;
 	record->kind = SAGAZ_EVENT;
 	record->event.event_id = sagaz_field_text(id->bytes, id->length, "event_id", record);

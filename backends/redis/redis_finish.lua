@@ -4,6 +4,7 @@
 local worker, batch, now_text, ttl = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local entries, ids = {}, {}
 
+look_at_keys(batch)
 for _, id in ipairs(redis.call('SMEMBERS', batch_key(batch))) do
 	local was = redis.call('HMGET', meta(id), 'status', 'sagaz:batch', 'worker_id',
 		'sagaz:entry')

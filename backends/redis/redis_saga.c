@@ -117,11 +117,13 @@ redis_saga_read(const RedisId *id, const RedisReply *reply, RedisFound *found)
 	SagazRecord *record = &found->record;
 	SagazRecord key = {.kind = SAGAZ_SAGA};
 
-	/* no hash, or not one of ours */
-	if (reply->type != REDIS_ARRAY || reply->count != 2 ||
-		reply->elements[0]->type != REDIS_STRING)
+	/* no such key, or no hash of ours */
+	if (reply->count != 2 || reply->elements[0]->type == REDIS_NIL)
 		return false;
-	read_saga_data(reply->elements[0], record);
+	if (reply->elements[0]->type == REDIS_STRING)
+		read_saga_data(reply->elements[0], record);
+	else
+		sagaz_field_complain(record, "data is not text");
 	record->saga.saga_id = sagaz_field_text(id->bytes, id->length, "saga_id", &key);
 	if (key.problem && record->problem == NULL)
 		record->problem = key.problem;
@@ -307,17 +309,12 @@ write_redis_sagas(RedisStore *store, List *saves, bool repeated)
 	if (saves != NIL)
 		redis_queue_words(store, "EXEC", NULL);
 	replies = redis_exchange(store, &count);
-	/* what was refused while it was queued says why */
-	for (int i = 0; i < count; i++)
-		redis_check(store, replies[i]);
 	exec = replies[count - 1];
 	if (saves == NIL)
 		return true;
 	if (exec->type == REDIS_NIL)
 		return false;
 	redis_expect(store, exec, REDIS_ARRAY);
-	for (int i = 0; i < exec->count; i++)
-		redis_check(store, exec->elements[i]);
 	return true;
 }
 

@@ -37,6 +37,7 @@ struct RedisScan
 	RedisStore *store;
 	const char *prefix;
 	const char *const *fetch;	/* a command, then what follows the key */
+	const char *spares;			/* of that command */
 	MemoryContext context;
 	IdSpool    *spool;			/* of all ids; else they are in ids */
 	const char *time_field;		/* by which the spool is in order; NULL: by id */
@@ -165,6 +166,7 @@ spool_scan_page(RedisScan *scan, RedisReply *keys)
 
 		redis_add_bytes(command, keys->elements[i]->str, keys->elements[i]->length);
 		redis_add(command, scan->time_field);
+		command->spares = scan->spares;
 		redis_queue(scan->store, command);
 	}
 	if (scan->time_field && keys->count > 0)
@@ -192,7 +194,11 @@ add_scan_page(RedisScan *scan, RedisReply *keys)
 	}
 }
 
-/* Send a SCAN or SSCAN until it is at its end; take what it yields. */
+/*
+ * Send a SCAN or SSCAN until it is at its end; take what it yields.  A key that
+ * it found may be another program's by the time it is read, and then it is
+ * passed over; who names a key himself is told.
+ */
 static void
 run_scan(RedisScan *scan, const char *name, const char *const *words)
 {
@@ -200,6 +206,7 @@ run_scan(RedisScan *scan, const char *name, const char *const *words)
 	MemoryContext outer = MemoryContextSwitchTo(part);
 	char	   *cursor = "0";
 
+	scan->spares = "WRONGTYPE";
 	do
 	{
 		RedisCommand *command = redis_command(name);
@@ -329,6 +336,7 @@ queue_scan_page(RedisScan *scan, const Page *page)
 		redis_add_bytes(command, key, prefix + page->ids[i].length);
 		for (const char *const *word = scan->fetch + 1; *word; word++)
 			redis_add(command, *word);
+		command->spares = scan->spares;
 		redis_queue(scan->store, command);
 	}
 }
@@ -401,10 +409,14 @@ redis_scan_next(RedisScan *scan, RedisReply **reply)
 {
 	Page	   *page = &scan->pages[0];
 
-	if (scan->next >= page->count)
-		turn_scan_page(scan);
-	if (scan->next >= page->count)
-		return NULL;
-	*reply = page->replies[scan->next];
-	return &page->ids[scan->next++];
+	do
+	{
+		if (scan->next >= page->count)
+			turn_scan_page(scan);
+		if (scan->next >= page->count)
+			return NULL;
+		*reply = page->replies[scan->next++];
+	} while ((*reply)->type == REDIS_ERROR);
+	redis_expect(scan->store, *reply, REDIS_ARRAY);
+	return &page->ids[scan->next - 1];
 }

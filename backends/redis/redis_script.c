@@ -4,6 +4,8 @@
  */
 #include "backends/redis/redis.h"
 
+#define NOT_LOADED "NOSCRIPT"
+
 static void
 load_script(RedisStore *store, const RedisScript *script)
 {
@@ -19,7 +21,8 @@ load_script(RedisStore *store, const RedisScript *script)
 
 /*
  * Queue a script for the next exchange; the words of the command, its name
- * included, are its arguments.
+ * included, are its arguments.  The server may answer that it does not know
+ * the script.
  */
 void
 redis_queue_script(RedisStore *store, const RedisScript *script,
@@ -34,6 +37,7 @@ redis_queue_script(RedisStore *store, const RedisScript *script,
 	redis_add(command, "0");
 	for (int i = 0; i < arguments->count; i++)
 		redis_add_bytes(command, arguments->words[i], arguments->lengths[i]);
+	command->spares = NOT_LOADED;
 	redis_queue(store, command);
 }
 
@@ -47,12 +51,12 @@ redis_run_script(RedisStore *store, const RedisScript *script,
 
 	redis_queue_script(store, script, arguments);
 	replies = redis_exchange(store, &count);
-	if (redis_is_error(replies[0], "NOSCRIPT"))
+	if (redis_is_error(replies[0], NOT_LOADED))
 	{
 		load_script(store, script);
 		redis_queue_script(store, script, arguments);
 		replies = redis_exchange(store, &count);
 	}
-	redis_check(store, replies[0]);
+	redis_judge(store, replies[0], NULL);
 	return replies[0];
 }

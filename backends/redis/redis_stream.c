@@ -184,15 +184,17 @@ redis_stream_end(SagazStore *base)
 {
 	RedisStore *store = (RedisStore *) base;
 	SagazStreamId none = {0, 0};
+	RedisCommand *command = redis_command("XINFO");
 	RedisReply **replies;
 	int			count;
 
 	redis_ready(store);
-	redis_queue_words(store, "XINFO", "STREAM", store->stream, NULL);
-	redis_queue_words(store, "EXISTS", store->stream, NULL);
+	redis_add(command, "STREAM");
+	redis_add(command, store->stream);
+	command->spares = "ERR no such key";
+	redis_queue(store, command);
 	replies = redis_exchange(store, &count);
-	redis_expect(store, replies[1], REDIS_INTEGER);
-	if (replies[1]->integer == 0)
+	if (replies[0]->type == REDIS_ERROR)
 		return none;
 	redis_expect(store, replies[0], REDIS_ARRAY);
 	for (int i = 0; i + 1 < replies[0]->count; i += 2)

@@ -99,6 +99,12 @@ local function check(writes)
 	for _, write in ipairs(writes) do
 		local exists = seen[write.id] or
 			(look and redis.call('EXISTS', meta(write.id)) == 1)
+		if write.batch ~= '' then
+			redis.call('SCARD', batch_key(write.batch))
+		end
+		if exists and write.mode == 'A' then
+			redis.call('HLEN', meta(write.id))
+		end
 		if write.mode == 'N' and exists then
 			return nil, {'exists', write.id}
 		elseif (write.mode == 'C' or write.mode == 'R') and
@@ -237,6 +243,7 @@ local function apply(write)
 	set_place(write, entry, letter)
 end
 
+look_at_keys()
 local writes, refusal = check(read_writes())
 if refusal then
 	return refusal

@@ -53,8 +53,7 @@ try_storage(FunctionCallInfo fcinfo, StorageHealth *health)
 			error->sqlerrcode != ERRCODE_SAGAZ_CAPACITY)
 			PG_RE_THROW();
 		FlushErrorState();
-		health->complaint = error->detail ?
-			psprintf("%s: %s", error->message, error->detail) : error->message;
+		health->complaint = sagaz_error_text(error);
 	}
 	PG_END_TRY();
 }

@@ -100,4 +100,7 @@ extern int64 sagaz_interval_argument(FunctionCallInfo fcinfo, int argno,
 									 const char *field);
 extern int	sagaz_interval_in_ms(const Interval *value);
 
+/* error_text.c */
+extern char *sagaz_error_text(const ErrorData *error);
+
 #endif							/* SAGAZ_H */

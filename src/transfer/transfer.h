@@ -131,6 +131,7 @@ typedef struct SagazTransfer
 
 	int64		totals[SAGAZ_EVENT + 1];
 	SagazSide   *checked;		/* the one that validate_transfer() looks at */
+	struct Findings *findings;	/* what it has found so far */
 	MemoryContext context;
 
 	/* transfer_copy.c: the records between two commits */

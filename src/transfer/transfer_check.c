@@ -96,8 +96,9 @@ count_check_problem(Problem *problem, const SagazRecord *record, const char *why
 
 /* Is there a record that the target could not take, or the source not give? */
 static void
-check_records(SagazTransfer *transfer, SagazKind kind, Findings *findings)
+step_of_reading(SagazTransfer *transfer)
 {
+	SagazKind	kind = transfer->kind;
 	SagazStore *source = sagaz_end_open(&transfer->source, kind);
 	SagazStore *target = sagaz_end_open(&transfer->target, kind);
 	SagazFilter filter = {0};
@@ -129,8 +130,8 @@ check_records(SagazTransfer *transfer, SagazKind kind, Findings *findings)
 	MemoryContextDelete(part);
 	if (transfer->source.is_native)
 		PopActiveSnapshot();
-	add_check_problem(findings, kind, "unreadable", &unreadable);
-	add_check_problem(findings, kind, "unfit", &unfit);
+	add_check_problem(transfer->findings, kind, "unreadable", &unreadable);
+	add_check_problem(transfer->findings, kind, "unfit", &unfit);
 }
 
 /* Undo everything, also the tables that were made for the first record. */
@@ -190,7 +191,7 @@ step_of_looking(SagazTransfer *transfer)
 
 /* What was said of an end is a finding, but for words that name nothing. */
 static bool
-check_is_well(SagazTransfer *transfer, SagazSide *end, SagazStep step, Findings *findings)
+check_is_well(SagazTransfer *transfer, SagazSide *end, SagazStep step)
 {
 	ErrorData  *error;
 
@@ -203,34 +204,33 @@ check_is_well(SagazTransfer *transfer, SagazSide *end, SagazStep step, Findings 
 		error->sqlerrcode == ERRCODE_SAGAZ_NOT_FOUND ||
 		error->sqlerrcode == ERRCODE_SAGAZ_INPUT)
 		ReThrowError(error);
-	add_check_issue(findings, "error",
+	add_check_issue(transfer->findings, "error",
 					error->sqlerrcode == ERRCODE_SAGAZ_CONNECTION ? "unreachable" :
 					error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ? "privilege" : "storage",
-					psprintf("%s: %s%s%s", end->role, error->message,
-							 error->detail ? ": " : "", error->detail ? error->detail : ""));
+					psprintf("%s: %s", end->role, sagaz_error_text(error)));
 	return false;
 }
 
 static bool
-check_sides(SagazTransfer *transfer, Findings *findings)
+check_sides(SagazTransfer *transfer)
 {
-	bool		source = check_is_well(transfer, &transfer->source, step_of_finding, findings);
-	bool		target = check_is_well(transfer, &transfer->target, step_of_finding, findings);
+	bool		source = check_is_well(transfer, &transfer->source, step_of_finding);
+	bool		target = check_is_well(transfer, &transfer->target, step_of_finding);
 
 	return source && target;
 }
 
 static void
-check_kind_of_records(SagazTransfer *transfer, SagazKind kind, Findings *findings)
+check_kind_of_records(SagazTransfer *transfer, SagazKind kind)
 {
 	bool		source;
 	bool		target;
 
 	transfer->kind = kind;
-	source = check_is_well(transfer, &transfer->source, step_of_looking, findings);
-	target = check_is_well(transfer, &transfer->target, step_of_looking, findings);
+	source = check_is_well(transfer, &transfer->source, step_of_looking);
+	target = check_is_well(transfer, &transfer->target, step_of_looking);
 	if (source && target)
-		check_records(transfer, kind, findings);
+		(void) check_is_well(transfer, &transfer->source, step_of_reading);
 }
 
 /* Only migrate(switch => true) would meet it; ends with URLs it cannot be meant for. */
@@ -251,11 +251,11 @@ check_switch(const SagazTransfer *transfer, Findings *findings)
 static void
 check_transfer(SagazTransfer *transfer, Findings *findings)
 {
-	if (!check_sides(transfer, findings))
+	if (!check_sides(transfer))
 		return;
 	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 		if (sagaz_transfer_has(transfer, kind))
-			check_kind_of_records(transfer, kind, findings);
+			check_kind_of_records(transfer, kind);
 	if (!findings->compatible)
 		return;
 	if (sagaz_ends_are_same(transfer))
@@ -287,6 +287,7 @@ validate_transfer(FunctionCallInfo fcinfo)
 	transfer.source.name = sagaz_text_argument(fcinfo, 0, "source");
 	transfer.target.role = "target";
 	transfer.target.name = sagaz_text_argument(fcinfo, 1, "target");
+	transfer.findings = &findings;
 	pushJsonbValue(&findings.issues, WJB_BEGIN_ARRAY, NULL);
 	check_transfer(&transfer, &findings);
 	values[0] = BoolGetDatum(findings.compatible);

@@ -255,13 +255,6 @@ copy_must_stop(const SagazTransfer *transfer)
 	return transfer->refusals != NIL && transfer->on_error != ON_ERROR_SKIP;
 }
 
-static char *
-copy_complaint(const ErrorData *error)
-{
-	return error->detail ? psprintf("%s: %s", error->message, error->detail) :
-		error->message;
-}
-
 /*
  * Write a range of the batch; halve it where one of them is refused.  One that
  * somebody else has put meanwhile is there when it is tried again.
@@ -290,7 +283,7 @@ copy_range(SagazTransfer *transfer, int from, int to)
 	if (error == NULL || from == to || copy_must_stop(transfer))
 		return;
 	if (to - from == 1)
-		sagaz_copy_refuse(transfer, &transfer->records[from], copy_complaint(error),
+		sagaz_copy_refuse(transfer, &transfer->records[from], sagaz_error_text(error),
 						  error->sqlerrcode);
 	else
 	{

@@ -156,7 +156,7 @@ sagaz_transfer_give_up(SagazTransfer *transfer, ErrorData *error)
 			sagaz_transfer_close(transfer, transfer->state, transfer->error);
 		else
 			sagaz_transfer_close(transfer, is_cancel(error) ? "cancelled" : "failed",
-								 error->message);
+								 sagaz_error_text(error));
 		SPI_commit();
 		SPI_start_transaction();
 		RESUME_INTERRUPTS();
@@ -283,7 +283,7 @@ sagaz_transfer_wait(SagazTransfer *transfer, ErrorData *error)
 		sagaz_transfer_give_up(transfer, error);
 	transfer->attempts++;
 	transfer->complaint = psprintf("attempt %d of %d: %s", transfer->attempts,
-								   MAX_ATTEMPTS, error->message);
+								   MAX_ATTEMPTS, sagaz_error_text(error));
 	transfer->delay = delay_after(transfer->attempts);
 	while (transfer->delay > 0)
 	{

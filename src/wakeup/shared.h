@@ -21,7 +21,7 @@
 #include "storage/lwlock.h"
 
 /* Text of an error that a slot keeps. */
-#define SAGAZ_ERROR_LENGTH 256
+#define SAGAZ_ERROR_LENGTH 512
 /* Databases whose deliveries changed, until the launcher has looked. */
 #define SAGAZ_MAX_CHANGED 32
 /* Databases that a command wants for itself. */

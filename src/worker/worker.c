@@ -422,7 +422,7 @@ worker_release(Worker *worker, SagazBatch *batch, const char *error)
 		ErrorData  *again = worker_give_up(worker, NULL, &care);
 
 		/* then its lease runs out */
-		worker_note_error(worker, again->message, "A batch could not be given back.");
+		worker_note_error(worker, sagaz_error_text(again), "A batch could not be given back.");
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(worker->context);
@@ -437,10 +437,10 @@ worker_recover(Worker *worker, SagazBatch *batch)
 	worker->scale = 1;
 	worker->singly = worker->care == CARE_SINGLY ? batch->claim.picked : 0;
 	if (batch->out)
-		worker_release(worker, batch, error->message);
+		worker_release(worker, batch, sagaz_error_text(error));
 	if (worker->care != CARE_NONE)
 		return RETRY_WITH_CARE;
-	worker_note_error(worker, error->message ? error->message : "unknown error", error->detail ? error->detail :
+	worker_note_error(worker, sagaz_error_text(error),
 					  "No event is to blame; the same will be tried again.");
 	worker_back_off(worker);
 	return FAILED;
@@ -463,7 +463,7 @@ worker_end_batch(Worker *worker)
 		SagazCare	care;
 		ErrorData  *error = worker_give_up(worker, NULL, &care);
 
-		worker_note_error(worker, error->message, "What a batch left could not be removed.");
+		worker_note_error(worker, sagaz_error_text(error), "What a batch left could not be removed.");
 		proc_exit(1);
 	}
 	PG_END_TRY();
@@ -524,7 +524,7 @@ worker_keep_house(Worker *worker)
 		SagazCare	care;
 		ErrorData  *error = worker_give_up(worker, NULL, &care);
 
-		worker_note_error(worker, error->message, "House-keeping failed.");
+		worker_note_error(worker, sagaz_error_text(error), "House-keeping failed.");
 		memset(&did, 0, sizeof(did));
 		failed = true;
 	}

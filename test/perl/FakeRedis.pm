@@ -51,6 +51,17 @@ sub serve
 	}
 }
 
+# What a server answers to who connects, without a login; the fields of what
+# it says it is may be other than those of a plain server.
+sub greeting
+{
+	my (%other) = @_;
+	my %is = (server => 'redis', version => '7.0.15', mode => 'standalone', role => 'master', %other);
+	my @words = map { ($_, $is{$_}) } sort keys %is;
+
+	return "+OK\r\n*" . @words . "\r\n" . join('', map { '$' . length($_) . "\r\n$_\r\n" } @words) . "+OK\r\n";
+}
+
 # Read until there is a pause, so that an answer does not come too early.
 sub swallow
 {

@@ -81,7 +81,7 @@ my $parrot = FakeRedis->new(sub {
 		my ($client) = @_;
 		my $said = FakeRedis::swallow($client) =~ s/[\r\n]+/ /gr;
 
-		print $client "-ERR unknown command, with args $said\r\n" x 3;
+		print $client "-ERR unknown command, with args $said\r\n" x 4;
 		FakeRedis::swallow($client);
 	});
 fails(save($parrot->url("app:$secret@")), 'SZ001: could not log in', 'a server that repeats the login');
@@ -165,7 +165,7 @@ for my $case (
 			my ($client) = @_;
 
 			FakeRedis::swallow($client);
-			print $client "+OK\r\n" x 2;
+			print $client FakeRedis::greeting();
 			while (FakeRedis::swallow($client) ne '') { print $client "-$reply\r\n" x 3; }
 		});
 	fails(save($fake->url), $pattern, $reply);
@@ -190,7 +190,7 @@ my @valid = ("+OK\r\n", ":1\r\n", "\$2\r\n{}\r\n", "*2\r\n\$-1\r\n\$-1\r\n", "\$
 sub garbage
 {
 	my ($n) = @_;
-	my $text = "+OK\r\n" x 2;
+	my $text = FakeRedis::greeting();
 
 	srand $seed + $n;
 	$text .= $valid[ rand @valid ] for 1 .. rand 5;
