@@ -17,6 +17,7 @@
 #include "outbox/cursor.h"
 #include "outbox/outbox.h"
 #include "outbox/place_number.h"
+#include "outbox/receipt.h"
 
 static SagazScan *
 scan_cursor_rows(int16 group_no, int16 lane, int64 batch_id, Snapshot snapshot)
@@ -102,6 +103,24 @@ sagaz_cursor_range_has(const SagazOwed *owed, int16 group_no, int16 lane,
 		sagaz_cursor_window(group_no, lane, owed->window_batch, snapshot,
 							&window) &&
 		sagaz_window_has(&window, cluster, pos, seq);
+}
+
+/*
+ * Make ready to walk what is left of an entry's range: its window, and in the
+ * entry's list of finished places also those that receipts of its holder name,
+ * as the snapshot has them.  False if the window's row is gone.
+ */
+bool
+sagaz_cursor_open_range(SagazOwed *owed, int16 group_no, int16 lane,
+						Snapshot snapshot, SagazWindow *window)
+{
+	SagazReceipts receipts;
+
+	if (!sagaz_cursor_window(group_no, lane, owed->window_batch, snapshot, window))
+		return false;
+	sagaz_receipts_read(owed->holder, snapshot, &receipts);
+	sagaz_owed_add_acked(owed, receipts.seqs, receipts.nseqs);
+	return true;
 }
 
 /*

@@ -32,6 +32,9 @@ extern bool sagaz_cursor_range_has(const SagazOwed *owed, int16 group_no,
 								   int16 lane, uint64 pos, int64 seq,
 								   const SagazCluster *cluster,
 								   Snapshot snapshot);
+extern bool sagaz_cursor_open_range(SagazOwed *owed, int16 group_no,
+									int16 lane, Snapshot snapshot,
+									SagazWindow *window);
 extern void sagaz_cursor_write(SagazWriter *writer, int16 group_no, int16 lane,
 							   const SagazCursor *row, int64 root, int events,
 							   const char *worker_id);

@@ -25,7 +25,6 @@ typedef struct Hold
 	int64		seq;			/* of the event that failed */
 	Datum		saga_id;
 	Snapshot	snapshot;		/* sees what this command wrote so far */
-	SagazReceipts receipts;
 	SagazWriter *writer;
 	int64	   *seqs;			/* held */
 	int			nseqs;
@@ -53,39 +52,32 @@ note_held(Hold *hold, int64 seq)
 
 /* Hold the saga's later events in one range that the batch holds. */
 static void
-hold_in_range(Hold *hold, const SagazOwed *owed, const SagazCluster *cluster)
+hold_in_range(Hold *hold, SagazOwed *owed, const SagazCluster *cluster)
 {
 	SagazWindow window;
 	SagazWindowScan *scan;
-	SagazRetryPlaces places;
 	TupleTableSlot *event;
 	int64		after = Max(owed->lo, hold->seq);
 
 	if (owed->hi <= after ||
-		!sagaz_cursor_window(hold->lease->group.no, hold->lane,
-							 owed->window_batch, hold->snapshot, &window))
+		!sagaz_cursor_open_range(owed, hold->lease->group.no, hold->lane,
+								 hold->snapshot, &window))
 		return;
-	scan = sagaz_window_scan_begin(&window, cluster, hold->lane, after,
-								   owed->hi, 100, hold->snapshot);
-	sagaz_retry_places_begin(&places, hold->lease->group.no, after,
-							 hold->snapshot);
+	scan = sagaz_window_scan_begin(&window, cluster, hold->lease->group.no,
+								   hold->lane, after, owed->hi, 100,
+								   hold->snapshot);
 	while ((event = sagaz_window_scan_next(scan)) != NULL)
 	{
 		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
 
 		if (!hold_is_of_saga(hold, sagaz_column(event, outbox_saga_id)) ||
-			sagaz_owed_acked(owed, seq) ||
-			sagaz_retry_places_have(&places, seq) ||
-			(hold->receipts.nseqs > 0 &&
-			 bsearch(&seq, hold->receipts.seqs, hold->receipts.nseqs,
-					 sizeof(int64), sagaz_receipt_compare_seqs) != NULL))
+			sagaz_owed_acked(owed, seq))
 			continue;
 		sagaz_retry_row_of_event(hold->writer, hold->lease->group.no, event,
 								 RETRY_HELD);
 		sagaz_writer_insert(hold->writer);
 		note_held(hold, seq);
 	}
-	sagaz_retry_places_end(&places);
 	sagaz_window_scan_end(scan);
 }
 
@@ -150,7 +142,6 @@ sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq, TimestampTz now)
 	dead = !read_failed(&hold);
 	cluster = sagaz_cluster_read(hold.snapshot);
 	sagaz_cursor_read(lease->group.no, lane, hold.snapshot, &cursor);
-	sagaz_receipts_read(lease->batch_id, hold.snapshot, &hold.receipts);
 	hold.writer = sagaz_writer_begin("outbox_retry");
 	foreach(cell, cursor.owed)
 	{

@@ -18,23 +18,20 @@
 #include "outbox/batch.h"
 #include "outbox/claim.h"
 #include "outbox/event.h"
+#include "outbox/lane.h"
 #include "outbox/outbox.h"
 #include "outbox/receipt.h"
 #include "outbox/retry.h"
-#include "outbox/window_scan.h"
 
 /* A claim that read so many rows for nothing moves the cursor all the same. */
 #define MANY_ROWS 1000
 /* … but not more often than this. */
 #define EMPTY_ROW_INTERVAL_US USECS_PER_SEC
 
-typedef struct Lane
+typedef struct LaneClaim
 {
 	SagazClaim *claim;
-	int16		lane;
-	Snapshot	snapshot;
-	SagazEnd	now;			/* the moment of the snapshot */
-	SagazCluster *cluster;
+	SagazLane	look;
 	SagazCursor cursor;			/* as found */
 
 	List	   *owed;			/* of the new row: SagazOwed */
@@ -44,58 +41,39 @@ typedef struct Lane
 	int64		rows_read;
 	bool		stopped;		/* an event was too young, or the claim is full */
 	bool		moved;			/* a range that was owed is done, or shorter */
-	bool		blocking;		/* may a retry row block sagas? */
 	SagazWriter *retry_writer;	/* opened when needed */
 	SagazScan  *log;			/* by event_id, opened when needed */
-} Lane;
-
-typedef enum Verdict
-{
-	TAKE,						/* hand it out */
-	PASS,						/* it is none of ours, or went to outbox_retry */
-	STOP						/* end before it */
-} Verdict;
+} LaneClaim;
 
 static SagazWriter *
-lane_retry_writer(Lane *lane)
+lane_retry_writer(LaneClaim *lane)
 {
 	if (lane->retry_writer == NULL)
 		lane->retry_writer = sagaz_writer_begin("outbox_retry");
 	return lane->retry_writer;
 }
 
-/* Look at the lane as it is now; the lock is ours. */
-static void
-take_lane_snapshot(Lane *lane)
-{
-	if (lane->snapshot)
-		UnregisterSnapshot(lane->snapshot);
-	lane->snapshot = sagaz_window_end_read(&lane->now);
-	lane->cluster = sagaz_cluster_active(lane->snapshot);
-	sagaz_window_end_set_epoch(&lane->now, lane->cluster);
-}
-
 /* A cursor ahead of this cluster was written elsewhere. */
 static void
-check_lane_cursor(const Lane *lane)
+check_lane_cursor(const LaneClaim *lane)
 {
 	const SagazEnd *to = &lane->cursor.window.to;
 
-	if (!lane->cursor.found || to->epoch != lane->now.epoch)
+	if (!lane->cursor.found || to->epoch != lane->look.end.epoch)
 		return;
-	if (to->xmax > Max(lane->now.next_xid, lane->now.xmax))
+	if (to->xmax > Max(lane->look.end.next_xid, lane->look.end.xmax))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_STORAGE),
 				 errmsg("the outbox is not active in this database"),
 				 errdetail("A consumer group's position lies beyond the transactions of this cluster."),
 				 errhint("If this copy is to deliver events, run SELECT %s.activate().",
 						 SAGAZ_SCHEMA)));
-	if (to->last_seq > lane->now.last_seq)
+	if (to->last_seq > lane->look.end.last_seq)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("sequence \"%s.outbox_seq\" was set back", SAGAZ_SCHEMA),
 				 errdetail("Its last value is " INT64_FORMAT ", a consumer group has read up to " INT64_FORMAT ".",
-						   lane->now.last_seq, to->last_seq),
+						   lane->look.end.last_seq, to->last_seq),
 				 errhint("Set it to the highest value ever reached with setval().")));
 }
 
@@ -103,7 +81,7 @@ check_lane_cursor(const Lane *lane)
  * Turn an event into a retry row of this group instead of handing it out.
  */
 static void
-divert(Lane *lane, TupleTableSlot *event, int state)
+divert(LaneClaim *lane, TupleTableSlot *event, int state)
 {
 	SagazWriter *writer = lane_retry_writer(lane);
 
@@ -115,48 +93,27 @@ divert(Lane *lane, TupleTableSlot *event, int state)
 	lane->diverted++;
 }
 
-/*
- * In an ordered group: does the saga wait for an earlier event?  One with a
- * lower place than those that wait was inserted before their commit, so it
- * does not follow from them.
- */
+/* Deal with the next event of a window; false to end before it. */
 static bool
-lane_is_blocked(Lane *lane, TupleTableSlot *event)
+claim_event(LaneClaim *lane, TupleTableSlot *event)
 {
-	return lane->blocking &&
-		sagaz_retry_blocks(lane->claim->group.no,
-						   sagaz_column(event, outbox_saga_id),
-						   DatumGetInt64(sagaz_column(event, outbox_seq)),
-						   lane->snapshot);
-}
-
-/* What to do with the next event of a window. */
-static Verdict
-judge_lane_event(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
-{
-	SagazClaim *claim = lane->claim;
-	TimestampTz created_at =
-		DatumGetTimestampTz(sagaz_column(event, outbox_created_at));
-
-	if (sagaz_retry_places_have(places,
-								DatumGetInt64(sagaz_column(event, outbox_seq))))
-		return PASS;
-	if (claim->group.start_time != 0 && created_at < claim->group.start_time)
-		return PASS;
-	if (claim->older_than > 0 && created_at > claim->now - claim->older_than)
-		return STOP;
-	if (!sagaz_column_is_null(event, outbox_available_at) &&
-		DatumGetTimestampTz(sagaz_column(event, outbox_available_at)) > claim->now)
+	switch (sagaz_lane_turn_of_event(&lane->look, event))
 	{
-		divert(lane, event, RETRY_SCHEDULED);
-		return PASS;
+		case TURN_NOW:
+			sagaz_claim_emit(lane->claim, event, NULL, lane->look.cluster);
+			lane->picked++;
+			return true;
+		case TURN_SCHEDULED:
+			divert(lane, event, RETRY_SCHEDULED);
+			return true;
+		case TURN_HELD:
+			divert(lane, event, RETRY_HELD);
+			return true;
+		case TURN_TOO_YOUNG:
+			return false;
+		default:
+			return true;
 	}
-	if (lane_is_blocked(lane, event))
-	{
-		divert(lane, event, RETRY_HELD);
-		return PASS;
-	}
-	return TAKE;
 }
 
 /*
@@ -165,63 +122,50 @@ judge_lane_event(Lane *lane, TupleTableSlot *event, SagazRetryPlaces *places)
  * with; it is upto unless the claim stopped before.
  */
 static int64
-claim_range(Lane *lane, const SagazWindow *window, int64 after, int64 upto,
+claim_range(LaneClaim *lane, const SagazWindow *window, int64 after, int64 upto,
 			const SagazOwed *again)
 {
 	SagazClaim *claim = lane->claim;
 	SagazWindowScan *scan;
-	SagazRetryPlaces places;
 	TupleTableSlot *event;
 	int64		last = after;
 
 	lane->stopped = claim->picked >= claim->limit;
 	if (lane->stopped)
 		return after;
-	scan = sagaz_window_scan_begin(window, lane->cluster, lane->lane, after,
-								   upto, claim->limit - claim->picked,
-								   lane->snapshot);
-	sagaz_retry_places_begin(&places, claim->group.no, after, lane->snapshot);
-	while ((event = sagaz_window_scan_next(scan)) != NULL)
+	scan = sagaz_lane_scan(&lane->look, window, after, upto,
+						   claim->limit - claim->picked);
+	while (!lane->stopped && (event = sagaz_window_scan_next(scan)) != NULL)
 	{
 		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
-		Verdict		verdict = PASS;
+		bool		finished = again && sagaz_owed_acked(again, seq);
 
-		CHECK_FOR_INTERRUPTS();
-		if (claim->picked >= claim->limit)
-			verdict = STOP;
-		else if (again == NULL || !sagaz_owed_acked(again, seq))
-			verdict = judge_lane_event(lane, event, &places);
-		if (verdict == STOP)
-		{
+		if (claim->picked >= claim->limit ||
+			(!finished && !claim_event(lane, event)))
 			lane->stopped = true;
-			break;
-		}
-		if (verdict == TAKE)
-		{
-			sagaz_claim_emit(claim, event, NULL, lane->cluster);
-			lane->picked++;
-		}
-		last = seq;
+		else
+			last = seq;
 	}
+	if (!lane->stopped)
+		last = upto == PG_INT64_MAX ? sagaz_window_scan_last(scan) : upto;
 	lane->rows_read += sagaz_window_scan_rows_read(scan);
-	sagaz_retry_places_end(&places);
 	sagaz_window_scan_end(scan);
-	return lane->stopped || upto == PG_INT64_MAX ? last : upto;
+	return last;
 }
 
 /* Hand a retry row's event out. */
 static void
-claim_retry(Lane *lane, TupleTableSlot *retry)
+claim_retry(LaneClaim *lane, TupleTableSlot *retry)
 {
 	SagazClaim *claim = lane->claim;
 	SagazWriter *writer = lane_retry_writer(lane);
 	TupleTableSlot *event =
 		sagaz_event_fetch(&lane->log, sagaz_column(retry, retry_event_id),
-						  lane->snapshot);
+						  lane->look.snapshot);
 
 	if (event == NULL)
 		return;
-	sagaz_claim_emit(claim, event, retry, lane->cluster);
+	sagaz_claim_emit(claim, event, retry, lane->look.cluster);
 	lane->picked++;
 	sagaz_retry_row_copy(writer, retry);
 	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_OUT));
@@ -230,18 +174,18 @@ claim_retry(Lane *lane, TupleTableSlot *retry)
 	sagaz_writer_set(writer, retry_claimed_at, TimestampTzGetDatum(claim->now));
 	sagaz_writer_set(writer, retry_worker_id, claim->worker_datum);
 	sagaz_retry_clear(writer, retry_next_attempt_at);
-	sagaz_writer_update(writer, retry, lane->snapshot);
+	sagaz_writer_update(writer, retry, lane->look.snapshot);
 }
 
 /* The held rows right behind a retry of an ordered group go with it. */
 static void
-claim_followers(Lane *lane, TupleTableSlot *retry)
+claim_followers(LaneClaim *lane, TupleTableSlot *retry)
 {
 	SagazScan  *scan =
 		sagaz_retry_scan_saga(lane->claim->group.no,
 							  sagaz_column(retry, retry_saga_id),
 							  DatumGetInt64(sagaz_column(retry, retry_seq)),
-							  lane->snapshot);
+							  lane->look.snapshot);
 
 	while (lane->claim->picked < lane->claim->limit && sagaz_scan_next(scan) &&
 		   DatumGetInt16(sagaz_column(scan->slot, retry_state)) == RETRY_HELD)
@@ -255,7 +199,7 @@ claim_followers(Lane *lane, TupleTableSlot *retry)
  * scheduled events may be due in another order.
  */
 static void
-claim_in_order(Lane *lane, SagazScan *due)
+claim_in_order(LaneClaim *lane, SagazScan *due)
 {
 	SagazClaim *claim = lane->claim;
 	StringInfoData buffer;
@@ -267,9 +211,7 @@ claim_in_order(Lane *lane, SagazScan *due)
 	{
 		int64		seq = DatumGetInt64(sagaz_column(due->slot, retry_seq));
 
-		if (sagaz_retry_blocks(claim->group.no,
-							   sagaz_column(due->slot, retry_saga_id), seq,
-							   lane->snapshot))
+		if (sagaz_lane_turn_of_retry(&lane->look, due->slot) != TURN_NOW)
 			continue;
 		appendBinaryStringInfo(&buffer, (char *) &seq, sizeof(seq));
 		nseqs++;
@@ -279,7 +221,7 @@ claim_in_order(Lane *lane, SagazScan *due)
 	for (int i = 0; i < nseqs && claim->picked < claim->limit; i++)
 	{
 		SagazScan  *scan = sagaz_retry_row_of(claim->group.no, seqs[i],
-											  lane->snapshot);
+											  lane->look.snapshot);
 
 		if (sagaz_scan_next(scan))
 		{
@@ -293,11 +235,11 @@ claim_in_order(Lane *lane, SagazScan *due)
 
 /* Hand out the retries whose time has come. */
 static void
-claim_due_retries(Lane *lane)
+claim_due_retries(LaneClaim *lane)
 {
 	SagazClaim *claim = lane->claim;
-	SagazScan  *due = sagaz_retry_scan_due(claim->group.no, lane->lane,
-										   claim->now, lane->snapshot);
+	SagazScan  *due = sagaz_retry_scan_due(claim->group.no, lane->look.no,
+										   claim->now, lane->look.snapshot);
 
 	if (claim->group.ordered)
 		claim_in_order(lane, due);
@@ -309,7 +251,7 @@ claim_due_retries(Lane *lane)
 
 /* Note a range that this claim's batch holds from now on. */
 static void
-owe_lane_range(Lane *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
+owe_lane_range(LaneClaim *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
 			   const SagazOwed *again)
 {
 	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
@@ -331,42 +273,21 @@ owe_lane_range(Lane *lane, int64 root, int64 window_batch, int64 lo, int64 hi,
 	lane->owed = lappend(lane->owed, owed);
 }
 
-/* Add to an entry what its holder's receipts say of single events. */
-static void
-add_acked_to_owed(SagazOwed *owed, const SagazReceipts *receipts)
-{
-	int64	   *all = palloc((owed->nacked + receipts->nseqs + 1) * sizeof(int64));
-	int			count = 0;
-
-	for (int i = 0; i < owed->nacked; i++)
-		all[count++] = owed->acked[i];
-	for (int i = 0; i < receipts->nseqs; i++)
-		if (receipts->seqs[i] > owed->lo && receipts->seqs[i] <= owed->hi &&
-			!sagaz_owed_acked(owed, receipts->seqs[i]))
-			all[count++] = receipts->seqs[i];
-	qsort(all, count, sizeof(int64), sagaz_receipt_compare_seqs);
-	owed->acked = all;
-	owed->nacked = count;
-}
-
 /*
  * Hand out again what an ended lease left; what does not fit stays owed.  It
  * keeps its place at the head of the list.
  */
 static void
-claim_again(Lane *lane, SagazOwed *again)
+claim_again(LaneClaim *lane, SagazOwed *again)
 {
 	List	   *others = lane->owed;
 	SagazWindow window;
-	SagazReceipts receipts;
 	int			before = lane->picked;
 	int64		last;
 
-	if (!sagaz_cursor_window(lane->claim->group.no, lane->lane,
-							 again->window_batch, lane->snapshot, &window))
+	if (!sagaz_cursor_open_range(again, lane->claim->group.no, lane->look.no,
+								 lane->look.snapshot, &window))
 		elog(ERROR, "batch " INT64_FORMAT " went away", again->window_batch);
-	sagaz_receipts_read(again->holder, lane->snapshot, &receipts);
-	add_acked_to_owed(again, &receipts);
 	last = claim_range(lane, &window, again->lo, again->hi, again);
 	lane->moved |= last > again->lo;
 	lane->owed = NIL;
@@ -385,7 +306,7 @@ claim_again(Lane *lane, SagazOwed *again)
 
 /* Hand out what is new: the rest of the cursor's window, then the next. */
 static void
-claim_new(Lane *lane, SagazCursor *row)
+claim_new(LaneClaim *lane, SagazCursor *row)
 {
 	int			before = lane->picked;
 	int64		last;
@@ -399,43 +320,32 @@ claim_new(Lane *lane, SagazCursor *row)
 
 	before = lane->picked;
 	row->window.from = row->window.to;
-	row->window.to = lane->now;
+	row->window.to = lane->look.end;
 	row->last_seq = claim_range(lane, &row->window, 0, PG_INT64_MAX, NULL);
 	if (lane->picked > before)
 		owe_lane_range(lane, 0, 0, 0, row->last_seq, NULL);
 }
 
-/* How an entry of what the lane owes stands. */
-typedef enum Standing
-{
-	SETTLED,					/* nothing is owed any more */
-	OUT,						/* its lease lasts, or it may not go out yet */
-	FREE						/* to be handed out again */
-} Standing;
-
-static Standing
-find_lane_standing(Lane *lane, const SagazOwed *owed, bool may_take,
-				   bool *taken_over)
+/*
+ * The turn of an entry, of which one that has run out is taken over if it may
+ * be: then what was looked at is old.
+ */
+static SagazTurn
+find_owed_turn(LaneClaim *lane, const SagazOwed *owed, bool may_take,
+			   bool *taken_over)
 {
 	SagazClaim *claim = lane->claim;
-	TimestampTz until = 0;
+	TimestampTz at;
+	SagazTurn	turn = sagaz_lane_turn_of_owed(&lane->look, owed, &at);
 
-	switch (sagaz_receipt_closing(owed->holder, lane->snapshot, &until))
-	{
-		case RECEIPT_SENT:
-			return SETTLED;
-		case RECEIPT_RELEASED:
-		case RECEIPT_TAKEN_OVER:
-			if (!owed->range)
-				return SETTLED;
-			return until <= claim->now ? FREE : OUT;
-	}
-	if (!may_take || sagaz_batch_lease_end(owed->claimed_at, 0) > claim->now ||
+	if (turn != TURN_EXPIRED)
+		return turn;
+	if (!may_take ||
 		!sagaz_batch_take_over(owed->holder, owed->claimed_at, claim->now,
 							   claim->worker_id))
-		return OUT;
+		return TURN_OUT;
 	*taken_over = true;
-	return owed->range ? FREE : SETTLED;
+	return owed->range ? TURN_NOW : TURN_NEVER;
 }
 
 /*
@@ -445,7 +355,7 @@ find_lane_standing(Lane *lane, const SagazOwed *owed, bool may_take,
  * it.
  */
 static SagazOwed *
-settle_lane(Lane *lane, bool *busy)
+settle_lane(LaneClaim *lane, bool *busy)
 {
 	SagazOwed  *again = NULL;
 	bool		taken_over = false;
@@ -456,13 +366,12 @@ settle_lane(Lane *lane, bool *busy)
 	foreach(cell, lane->cursor.owed)
 	{
 		SagazOwed  *owed = lfirst(cell);
-		Standing	standing = find_lane_standing(lane, owed,
-												  again == NULL && !*busy,
-												  &taken_over);
+		SagazTurn	turn = find_owed_turn(lane, owed, again == NULL && !*busy,
+										  &taken_over);
 
-		if (standing == SETTLED)
+		if (turn == TURN_NEVER)
 			continue;
-		if (standing == FREE && again == NULL && !*busy)
+		if (turn == TURN_NOW && again == NULL && !*busy)
 		{
 			again = owed;
 			continue;
@@ -472,7 +381,7 @@ settle_lane(Lane *lane, bool *busy)
 		lane->owed = lappend(lane->owed, owed);
 	}
 	if (taken_over)
-		take_lane_snapshot(lane);
+		sagaz_lane_look(&lane->look);
 	return again;
 }
 
@@ -481,7 +390,7 @@ settle_lane(Lane *lane, bool *busy)
  * nothing left in it, the next entry's turn has come.
  */
 static void
-claim_owed(Lane *lane, SagazOwed *again)
+claim_owed(LaneClaim *lane, SagazOwed *again)
 {
 	while (again && lane->claim->picked < lane->claim->limit)
 	{
@@ -502,7 +411,7 @@ claim_owed(Lane *lane, SagazOwed *again)
 
 /* Is it worth a row that so much was read in vain? */
 static bool
-lane_was_read_in_vain(const Lane *lane)
+lane_was_read_in_vain(const LaneClaim *lane)
 {
 	return lane->rows_read > MANY_ROWS && !lane->stopped &&
 		lane->cursor.claimed_at + EMPTY_ROW_INTERVAL_US < lane->claim->now;
@@ -532,7 +441,7 @@ lane_batch_writer(SagazClaim *claim)
 }
 
 static void
-write_lane_cursor(Lane *lane, SagazCursor *row)
+write_lane_cursor(LaneClaim *lane, SagazCursor *row)
 {
 	SagazClaim *claim = lane->claim;
 
@@ -541,14 +450,14 @@ write_lane_cursor(Lane *lane, SagazCursor *row)
 	row->owed = lane->owed;
 	if (claim->for_stream && lane->picked > 0)
 		number_claimed_entries(claim, row);
-	sagaz_cursor_write(lane_batch_writer(claim), claim->group.no, lane->lane, row,
+	sagaz_cursor_write(lane_batch_writer(claim), claim->group.no, lane->look.no, row,
 					   lane->root, lane->picked,
 					   lane->picked > 0 ? claim->worker_id : NULL);
 }
 
 /* A batch that holds nothing but retries is out all the same. */
 static void
-owe_lane_retries(Lane *lane)
+owe_lane_retries(LaneClaim *lane)
 {
 	SagazOwed  *owed = palloc0(sizeof(SagazOwed));
 
@@ -560,7 +469,7 @@ owe_lane_retries(Lane *lane)
 
 /* Take from the lane what the claim still wants. */
 static void
-serve_lane(Lane *lane)
+serve_lane(LaneClaim *lane)
 {
 	SagazClaim *claim = lane->claim;
 	SagazCursor row;
@@ -572,8 +481,6 @@ serve_lane(Lane *lane)
 	if (busy)
 		return;
 	row = lane->cursor;
-	lane->blocking = claim->group.ordered &&
-		sagaz_retry_blocks_any(claim->group.no, lane->snapshot);
 	if (!claim->group.ordered || again == NULL)
 		claim_due_retries(lane);
 	retries = lane->picked;
@@ -597,14 +504,13 @@ serve_lane(Lane *lane)
 void
 sagaz_lane_claim(SagazClaim *claim, int16 lane_no)
 {
-	Lane		lane = {0};
+	LaneClaim	lane = {.claim = claim,.look = {.group = &claim->group,.no = lane_no,
+	.now = claim->now,.older_than = claim->older_than}};
 
-	lane.claim = claim;
 	if (claim->for_stream)
 		sagaz_stream_places_reset(&claim->places);
-	lane.lane = lane_no;
-	take_lane_snapshot(&lane);
-	sagaz_cursor_read(claim->group.no, lane_no, lane.snapshot, &lane.cursor);
+	sagaz_lane_look(&lane.look);
+	sagaz_cursor_read(claim->group.no, lane_no, lane.look.snapshot, &lane.cursor);
 	if (!claim->group_is_known || !lane.cursor.found)
 		sagaz_group_check(&claim->group);
 	claim->group_is_known = true;
@@ -616,5 +522,5 @@ sagaz_lane_claim(SagazClaim *claim, int16 lane_no)
 		sagaz_scan_end(lane.log);
 	if (lane.retry_writer)
 		sagaz_writer_end(lane.retry_writer);
-	UnregisterSnapshot(lane.snapshot);
+	UnregisterSnapshot(lane.look.snapshot);
 }

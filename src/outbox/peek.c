@@ -15,15 +15,13 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "outbox/batch.h"
 #include "outbox/cursor.h"
 #include "outbox/group.h"
+#include "outbox/lane.h"
 #include "outbox/outbox.h"
 #include "outbox/peek.h"
-#include "outbox/receipt.h"
-#include "outbox/retry.h"
 #include "outbox/place_number.h"
-#include "outbox/window_scan.h"
+#include "outbox/retry.h"
 
 /*
  * Having seen so many rows that are not to be handed out, say that there is
@@ -34,14 +32,9 @@
 typedef struct Peek
 {
 	SagazGroup	group;
-	int16		lane;
-	Snapshot	snapshot;
-	SagazEnd	end;			/* the moment of the snapshot */
-	SagazCluster *cluster;
+	SagazLane	look;
 	SagazCursor cursor;
-	TimestampTz now;
 	TimestampTz next;			/* when the answer may change by itself */
-	bool		blocking;		/* may a retry row block sagas? */
 } Peek;
 
 static void
@@ -52,73 +45,49 @@ note_peeked_time(Peek *peek, TimestampTz at)
 
 /* Would a claim hand out this event of the log? */
 static bool
-peek_is_for_group(Peek *peek, TupleTableSlot *event)
+peek_at_event(Peek *peek, TupleTableSlot *event)
 {
-	const SagazGroup *group = &peek->group;
+	SagazTurn	turn = sagaz_lane_turn_of_event(&peek->look, event);
 
-	if (group->start_time != 0 &&
-		DatumGetTimestampTz(sagaz_column(event, outbox_created_at)) <
-		group->start_time)
-		return false;
-	if (!sagaz_column_is_null(event, outbox_available_at))
-	{
-		TimestampTz available =
-			DatumGetTimestampTz(sagaz_column(event, outbox_available_at));
-
-		if (available > peek->now)
-		{
-			note_peeked_time(peek, available);
-			return false;
-		}
-	}
-	return !peek->blocking ||
-		!sagaz_retry_blocks(group->no, sagaz_column(event, outbox_saga_id),
-							DatumGetInt64(sagaz_column(event, outbox_seq)),
-							peek->snapshot);
+	if (turn == TURN_SCHEDULED)
+		note_peeked_time(peek, DatumGetTimestampTz(sagaz_column(event,
+																outbox_available_at)));
+	return turn == TURN_NOW;
 }
 
 /* Is one of the events of a range to be handed out? */
 static bool
 peek_at_range(Peek *peek, const SagazWindow *window, int64 after,
-			  int64 upto, const SagazOwed *again,
-			  const SagazReceipts *receipts)
+			  int64 upto, const SagazOwed *again)
 {
-	SagazWindowScan *scan =
-		sagaz_window_scan_begin(window, peek->cluster, peek->lane, after,
-								upto, MANY_ROWS, peek->snapshot);
-	SagazRetryPlaces places;
+	SagazWindowScan *scan = sagaz_lane_scan(&peek->look, window, after, upto,
+											MANY_ROWS);
 	TupleTableSlot *event;
 	bool		found = false;
+	bool		many = false;
 
-	sagaz_retry_places_begin(&places, peek->group.no, after, peek->snapshot);
-	while (!found && (event = sagaz_window_scan_next(scan)) != NULL)
+	while (!found && !many && (event = sagaz_window_scan_next(scan)) != NULL)
 	{
-		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
-
-		if (again && (sagaz_owed_acked(again, seq) ||
-					  (receipts->nseqs > 0 &&
-					   bsearch(&seq, receipts->seqs, receipts->nseqs,
-							   sizeof(int64), sagaz_receipt_compare_seqs))))
-			continue;
-		if (!sagaz_retry_places_have(&places, seq))
-			found = peek_is_for_group(peek, event);
-		if (sagaz_window_scan_rows_read(scan) > MANY_ROWS)
-			found = true;
+		found = (again == NULL ||
+				 !sagaz_owed_acked(again, sagaz_window_scan_last(scan))) &&
+			peek_at_event(peek, event);
+		many = sagaz_window_scan_rows_read(scan) > MANY_ROWS;
 	}
-	sagaz_retry_places_end(&places);
+	many = sagaz_window_scan_rows_read(scan) > MANY_ROWS &&
+		sagaz_window_scan_last(scan) > after;
 	sagaz_window_scan_end(scan);
-	return found;
+	return found || many;
 }
 
 /* Is there an event that no claim has come to? */
 static bool
 peek_at_new(Peek *peek)
 {
-	SagazWindow next = {.from = peek->cursor.window.to,.to = peek->end};
+	SagazWindow next = {.from = peek->cursor.window.to,.to = peek->look.end};
 
-	return peek_at_range(peek, &next, 0, PG_INT64_MAX, NULL, NULL) ||
+	return peek_at_range(peek, &next, 0, PG_INT64_MAX, NULL) ||
 		peek_at_range(peek, &peek->cursor.window, peek->cursor.last_seq,
-					  PG_INT64_MAX, NULL, NULL);
+					  PG_INT64_MAX, NULL);
 }
 
 /* Note when the first retry that waits is due. */
@@ -129,10 +98,10 @@ peek_at_next_due(Peek *peek)
 	SagazScan  *scan;
 
 	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, peek->group.no);
-	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, peek->lane);
-	sagaz_key_time(&keys[2], 3, BTGreaterStrategyNumber, peek->now);
+	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, peek->look.no);
+	sagaz_key_time(&keys[2], 3, BTGreaterStrategyNumber, peek->look.now);
 	scan = sagaz_scan_begin("outbox_retry", "outbox_retry_due",
-							peek->snapshot, keys, 3, ForwardScanDirection);
+							peek->look.snapshot, keys, 3, ForwardScanDirection);
 	if (sagaz_scan_next(scan))
 		note_peeked_time(peek, DatumGetTimestampTz(sagaz_column(scan->slot,
 																retry_next_attempt_at)));
@@ -143,16 +112,12 @@ peek_at_next_due(Peek *peek)
 static bool
 peek_at_due_retry(Peek *peek)
 {
-	SagazScan  *due = sagaz_retry_scan_due(peek->group.no, peek->lane,
-										   peek->now, peek->snapshot);
+	SagazScan  *due = sagaz_retry_scan_due(peek->group.no, peek->look.no,
+										   peek->look.now, peek->look.snapshot);
 	bool		found = false;
 
 	while (!found && sagaz_scan_next(due))
-		found = !peek->group.ordered ||
-			!sagaz_retry_blocks(peek->group.no,
-								sagaz_column(due->slot, retry_saga_id),
-								DatumGetInt64(sagaz_column(due->slot, retry_seq)),
-								peek->snapshot);
+		found = sagaz_lane_turn_of_retry(&peek->look, due->slot) == TURN_NOW;
 	sagaz_scan_end(due);
 	if (!found)
 		peek_at_next_due(peek);
@@ -165,33 +130,26 @@ peek_at_due_retry(Peek *peek)
  * an ordered group gets nothing else from the lane.
  */
 static bool
-peek_at_owed(Peek *peek, const SagazOwed *owed, bool *found)
+peek_at_owed(Peek *peek, SagazOwed *owed, bool *found)
 {
-	SagazReceipts receipts;
 	SagazWindow window;
-	TimestampTz free_at = 0;
+	TimestampTz at;
 
-	sagaz_receipts_read(owed->holder, peek->snapshot, &receipts);
-	if (receipts.closed_by == RECEIPT_SENT)
-		return false;
-	if (receipts.closed_by == 0)
-		free_at = sagaz_batch_lease_end(owed->claimed_at, receipts.until);
-	else if (!owed->range)
-		return false;
-	else
-		free_at = receipts.until;
-	if (free_at > peek->now)
+	switch (sagaz_lane_turn_of_owed(&peek->look, owed, &at))
 	{
-		note_peeked_time(peek, free_at);
-		return true;
+		case TURN_NEVER:
+			return false;
+		case TURN_OUT:
+			note_peeked_time(peek, at);
+			return true;
+		default:
+			break;
 	}
 	/* an expired batch of retries: a claim takes it over */
-	if (!owed->range)
-		*found = true;
-	else if (sagaz_cursor_window(peek->group.no, peek->lane,
-								 owed->window_batch, peek->snapshot, &window))
-		*found = peek_at_range(peek, &window, owed->lo, owed->hi, owed,
-							   &receipts);
+	*found = !owed->range ||
+		(sagaz_cursor_open_range(owed, peek->group.no, peek->look.no,
+								 peek->look.snapshot, &window) &&
+		 peek_at_range(peek, &window, owed->lo, owed->hi, owed));
 	return false;
 }
 
@@ -202,7 +160,7 @@ peek_at_lane(Peek *peek)
 	ListCell   *cell;
 	bool		found = false;
 
-	sagaz_cursor_read(peek->group.no, peek->lane, peek->snapshot,
+	sagaz_cursor_read(peek->group.no, peek->look.no, peek->look.snapshot,
 					  &peek->cursor);
 	foreach(cell, peek->cursor.owed)
 	{
@@ -223,7 +181,7 @@ peek_at_lane(Peek *peek)
 bool
 sagaz_peek(const char *group_name, TimestampTz now, TimestampTz *next)
 {
-	Peek		peek = {.now = now,.next = PG_INT64_MAX};
+	Peek		peek = {.look.group = &peek.group,.look.now = now,.next = PG_INT64_MAX};
 	bool		found = false;
 
 	/* the default group need not exist to have something to claim */
@@ -231,17 +189,13 @@ sagaz_peek(const char *group_name, TimestampTz now, TimestampTz *next)
 		sagaz_group_get(group_name, &peek.group);
 	else
 		(void) sagaz_group_find(group_name, &peek.group);
-	peek.snapshot = sagaz_window_end_read(&peek.end);
-	peek.cluster = sagaz_cluster_active(peek.snapshot);
-	sagaz_window_end_set_epoch(&peek.end, peek.cluster);
-	peek.blocking = peek.group.ordered &&
-		sagaz_retry_blocks_any(peek.group.no, peek.snapshot);
-	while (!found && !peek.group.paused && peek.lane < SAGAZ_LANES)
+	sagaz_lane_look(&peek.look);
+	while (!found && !peek.group.paused && peek.look.no < SAGAZ_LANES)
 	{
 		found = peek_at_lane(&peek);
-		peek.lane++;
+		peek.look.no++;
 	}
-	UnregisterSnapshot(peek.snapshot);
+	UnregisterSnapshot(peek.look.snapshot);
 	*next = peek.next;
 	return found;
 }

@@ -1,6 +1,7 @@
 /*
  * window_scan.c
- *		Walking the events of a window in one lane, in order of their places.
+ *		Walking the events of a window in one lane, in order of their places,
+ *		but for those with a row of the group in outbox_retry.
  *
  * First come the stragglers: places up to the last one drawn at the window's
  * earlier end, whose transactions were running then.  They are found by
@@ -19,6 +20,7 @@
 #include "utils/snapmgr.h"
 
 #include "outbox/outbox.h"
+#include "outbox/retry.h"
 #include "outbox/window_scan.h"
 
 /* From so many transactions on, one walk over their range of xids is cheaper. */
@@ -53,6 +55,8 @@ struct SagazWindowScan
 	TupleTableSlot *slot;
 
 	SagazScan  *rest;
+	SagazRetryPlaces retries;	/* beside the walk */
+	int64		last;			/* the last place that was come to */
 };
 
 static void
@@ -94,8 +98,8 @@ find_window_stragglers(SagazWindowScan *scan)
  */
 SagazWindowScan *
 sagaz_window_scan_begin(const SagazWindow *window, const SagazCluster *cluster,
-						int16 lane, int64 after, int64 upto, int chunk,
-						Snapshot snapshot)
+						int16 group_no, int16 lane, int64 after, int64 upto,
+						int chunk, Snapshot snapshot)
 {
 	SagazWindowScan *scan = palloc0(sizeof(SagazWindowScan));
 
@@ -106,8 +110,10 @@ sagaz_window_scan_begin(const SagazWindow *window, const SagazCluster *cluster,
 	scan->upto = upto;
 	scan->chunk = chunk;
 	scan->snapshot = snapshot;
+	scan->last = after;
 	if (after < window->from.last_seq)
 		find_window_stragglers(scan);
+	sagaz_retry_places_begin(&scan->retries, group_no, after, snapshot);
 	return scan;
 }
 
@@ -277,14 +283,8 @@ next_of_window_rest(SagazWindowScan *scan)
 	return false;
 }
 
-
-/*
- * The next event, or NULL at the window's end.  The row is valid until the
- * next call; what the walk still needs it allocates in the present memory
- * context, which must last as long.
- */
-TupleTableSlot *
-sagaz_window_scan_next(SagazWindowScan *scan)
+static TupleTableSlot *
+next_of_window(SagazWindowScan *scan)
 {
 	if (scan->next_place < scan->nplaces)
 		return fetch_window_place(scan);
@@ -298,6 +298,33 @@ sagaz_window_scan_next(SagazWindowScan *scan)
 	return next_of_window_rest(scan) ? scan->rest->slot : NULL;
 }
 
+/*
+ * The next event, or NULL at the window's end.  The row is valid until the
+ * next call; what the walk still needs it allocates in the present memory
+ * context, which must last as long.
+ */
+TupleTableSlot *
+sagaz_window_scan_next(SagazWindowScan *scan)
+{
+	TupleTableSlot *event;
+
+	while ((event = next_of_window(scan)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		scan->last = DatumGetInt64(sagaz_column(event, outbox_seq));
+		if (!sagaz_retry_places_have(&scan->retries, scan->last))
+			break;
+	}
+	return event;
+}
+
+/* The last place that the walk came to, also if its event has a retry row. */
+int64
+sagaz_window_scan_last(const SagazWindowScan *scan)
+{
+	return scan->last;
+}
+
 /* How many rows were looked at, those of others included. */
 int64
 sagaz_window_scan_rows_read(const SagazWindowScan *scan)
@@ -308,6 +335,7 @@ sagaz_window_scan_rows_read(const SagazWindowScan *scan)
 void
 sagaz_window_scan_end(SagazWindowScan *scan)
 {
+	sagaz_retry_places_end(&scan->retries);
 	if (scan->rest)
 		sagaz_scan_end(scan->rest);
 	if (scan->rel)

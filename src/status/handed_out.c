@@ -17,7 +17,6 @@
 #include "status/event_walk.h"
 #include "outbox/outbox.h"
 #include "outbox/receipt.h"
-#include "outbox/retry.h"
 #include "outbox/window_scan.h"
 
 /* Stragglers of a window are loaded so many at a time. */
@@ -35,7 +34,6 @@ struct SagazHandedOutWalk
 	SagazChain *chain;			/* of the present range */
 	SagazWindow window;
 	SagazWindowScan *events;	/* NULL between two ranges */
-	SagazRetryPlaces places;
 	MemoryContext context;
 	MemoryContext ranges_context;	/* reset with each list of ranges */
 	MemoryContext range_context;	/* reset with each range */
@@ -173,13 +171,10 @@ begin_handed_range(SagazHandedOutWalk *walk, const SagazOwed *owed)
 	walk->chain = sagaz_states_chain(states, walk->lane, owed->root);
 	if (sagaz_cursor_window(states->group.no, walk->lane, owed->window_batch,
 							states->snapshot, &walk->window))
-	{
 		walk->events = sagaz_window_scan_begin(&walk->window, states->cluster,
-											   walk->lane, owed->lo, owed->hi,
-											   CHUNK, states->snapshot);
-		sagaz_retry_places_begin(&walk->places, states->group.no, owed->lo,
-								 states->snapshot);
-	}
+											   states->group.no, walk->lane,
+											   owed->lo, owed->hi, CHUNK,
+											   states->snapshot);
 	MemoryContextSwitchTo(outer);
 }
 
@@ -187,10 +182,7 @@ static void
 end_handed_range(SagazHandedOutWalk *walk)
 {
 	if (walk->events)
-	{
-		sagaz_retry_places_end(&walk->places);
 		sagaz_window_scan_end(walk->events);
-	}
 	walk->events = NULL;
 	MemoryContextReset(walk->range_context);
 }
@@ -203,15 +195,12 @@ next_of_handed_range(SagazHandedOutWalk *walk, SagazEventState *state)
 
 	while ((event = sagaz_window_scan_next(walk->events)) != NULL)
 	{
-		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
-
-		CHECK_FOR_INTERRUPTS();
-		if (sagaz_retry_places_have(&walk->places, seq) ||
-			!sagaz_group_gets(&walk->states->group, event))
+		if (!sagaz_group_gets(&walk->states->group, event))
 			continue;
 		sagaz_state_by_chain(walk->states, walk->chain,
 							 DatumGetUInt64(sagaz_column(event, outbox_pos)),
-							 seq, state);
+							 DatumGetInt64(sagaz_column(event, outbox_seq)),
+							 state);
 		if (walk->statuses & status_bit(state->status))
 			return event;
 	}
