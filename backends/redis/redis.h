@@ -82,9 +82,11 @@ typedef struct RedisStore
 	int64		saga_ttl;		/* and of finished sagas */
 } RedisStore;
 
-/* redis_connection.c */
+/* redis_connect.c */
 extern void redis_connect(RedisStore *store);
 extern void redis_ready(RedisStore *store);
+
+/* redis_connection.c */
 extern void redis_queue(RedisStore *store, RedisCommand *command);
 extern void redis_queue_ahead(RedisStore *store, RedisCommand *command);
 extern void redis_send_ahead(RedisStore *store);

@@ -21,6 +21,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "backends/redis/redis_connection.h"
 #include "backends/redis/redis_socket.h"
 
 #if HIREDIS_MAJOR >= 1
@@ -30,9 +31,6 @@
 #endif
 
 #define READ_BYTES (64 * 1024)
-/* The oldest server that has all the commands. */
-#define OLDEST_MAJOR 6
-#define OLDEST_MINOR 2
 /* No reply to us has more. */
 #define MAX_ELEMENTS (16 * 1024 * 1024)
 #define MAX_REPLY_BYTES ((size_t) sagaz_max_reply * 1024)
@@ -219,136 +217,11 @@ make_redis_reader(RedisConnection *connection)
 }
 
 /*
- * What a server says to a login may quote it, so it is not passed on but for
- * its first word.
+ * Open it, or open it anew.  The store is broken until that has worked; what
+ * goes wrong from then on is a matter of connecting, until redis_connection_greeted.
  */
-static void
-check_redis_login(RedisStore *store, const RedisReply *reply)
-{
-	if (reply->type != REDIS_ERROR)
-		return;
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_CONNECTION),
-			 errmsg("could not log in to storage \"%s\"", store->base.name),
-			 redis_is_error(reply, "WRONGPASS") ?
-			 errdetail("The server refuses the user or the password.") :
-			 errdetail("The server does not take this kind of login."),
-			 errhint("User and password are options of the user mapping; a server without ACLs takes a password alone, and one without a password none.")));
-}
-
-/* The value of a field of the reply to HELLO; of none, "". */
-static const char *
-hello_field(const RedisReply *hello, const char *name)
-{
-	for (int i = 0; i + 1 < hello->count; i += 2)
-		if (hello->elements[i]->type == REDIS_STRING &&
-			hello->elements[i + 1]->type == REDIS_STRING &&
-			strcmp(hello->elements[i]->str, name) == 0)
-			return hello->elements[i + 1]->str;
-	return "";
-}
-
-static bool
-is_older_redis(const char *version)
-{
-	int			major = 0;
-	int			minor = 0;
-
-	(void) sscanf(version, "%d.%d", &major, &minor);
-	return major < OLDEST_MAJOR || (major == OLDEST_MAJOR && minor < OLDEST_MINOR);
-}
-
-static void
-refuse_redis_server(RedisStore *store, const char *what, const char *hint)
-{
-	store->base.broken = true;
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_STORAGE),
-			 errmsg("storage \"%s\" cannot be used", store->base.name),
-			 errdetail_internal("%s.", what),
-			 errhint("%s", hint)));
-}
-
-/*
- * What the server says it is.  A node of a cluster answers for a part of the
- * keys only, and a SCAN of it does not say so, hence none is talked to.
- */
-static void
-check_redis_server(RedisStore *store, const RedisReply *hello)
-{
-	const char *mode;
-
-	if (redis_is_error(hello, "ERR unknown command"))
-		refuse_redis_server(store, "The server is older than Redis 6.2",
-							"Use Redis 6.2 or newer.");
-	redis_judge(store, hello, NULL);
-	redis_expect(store, hello, REDIS_ARRAY);
-	mode = hello_field(hello, "mode");
-	if (strcmp(mode, "cluster") == 0)
-		refuse_redis_server(store, "The server is a node of a Redis Cluster",
-							"A storage needs a server of its own, not a cluster: what one node holds is a part.");
-	if (strcmp(mode, "sentinel") == 0)
-		refuse_redis_server(store, "The server is a Sentinel, which holds no data",
-							"Set the options host and port to the primary.");
-	if (strcmp(mode, "standalone") != 0)
-		redis_refuse_reply(store);
-	if (is_older_redis(hello_field(hello, "version")))
-		refuse_redis_server(store, "The server is older than Redis 6.2",
-							"Use Redis 6.2 or newer.");
-	store->is_replica = strcmp(hello_field(hello, "role"), "master") != 0;
-}
-
-/* Queue a command whose reply is judged when all of the greeting are there. */
-static void
-queue_greeting(RedisStore *store, const char *name,...)
-{
-	RedisCommand *command = redis_command(name);
-	const char *word;
-	va_list		words;
-
-	va_start(words, name);
-	while ((word = va_arg(words, const char *)) != NULL)
-		redis_add(command, word);
-	va_end(words);
-	command->spares = REDIS_SPARE_ALL;
-	redis_queue(store, command);
-}
-
-/* Log in, ask what the server is, and select the database, in one round trip. */
-static void
-greet_redis(RedisStore *store)
-{
-	const char *user = sagaz_store_option(&store->base, "user");
-	const char *password = sagaz_store_option(&store->base, "password");
-	const char *database = sagaz_store_option(&store->base, "database");
-	bool		login = user || password;
-	RedisReply **replies;
-	int			count;
-
-	if (login)
-	{
-		RedisCommand *command = redis_command("AUTH");
-
-		if (user)
-			redis_add_text(command, user);
-		redis_add_text(command, password ? password : "");
-		command->spares = REDIS_SPARE_ALL;
-		redis_queue(store, command);
-	}
-	/* for those who look at the server */
-	queue_greeting(store, "CLIENT", "SETNAME", "sagaz", NULL);
-	queue_greeting(store, "HELLO", NULL);
-	queue_greeting(store, "SELECT", database ? database : "0", NULL);
-	replies = redis_exchange(store, &count);
-	if (login)
-		check_redis_login(store, *replies++);
-	check_redis_server(store, replies[1]);
-	redis_judge(store, replies[2], NULL);
-}
-
-/* Connect, or connect anew; the store is broken until that has worked. */
-static void
-connect_redis_anew(RedisStore *store)
+void
+redis_connection_open(RedisStore *store)
 {
 	RedisConnection *connection = store->connection;
 
@@ -359,13 +232,17 @@ connect_redis_anew(RedisStore *store)
 	make_redis_reader(connection);
 	store->base.broken = false;
 	connection->greeting = true;
-	greet_redis(store);
-	connection->greeting = false;
 }
 
-/* The connection of a new store. */
 void
-redis_connect(RedisStore *store)
+redis_connection_greeted(RedisStore *store)
+{
+	store->connection->greeting = false;
+}
+
+/* The connection of a new store; it is not opened yet. */
+void
+redis_connection_make(RedisStore *store)
 {
 	RedisConnection *connection = palloc0(sizeof(RedisConnection));
 
@@ -376,21 +253,19 @@ redis_connect(RedisStore *store)
 	MemoryContextRegisterResetCallback(store->base.context, &connection->close);
 	store->connection = connection;
 	connection->read = palloc(READ_BYTES);
-	connect_redis_anew(store);
 }
 
 /*
- * Before each operation: connect anew where the server has closed the idle
- * connection, or says what nobody asked for.
+ * Can it be used?  Not so where the server has closed it while it was idle, or
+ * says what nobody asked for.
  */
-void
-redis_ready(RedisStore *store)
+bool
+redis_connection_is_usable(RedisStore *store)
 {
 	RedisConnection *connection = store->connection;
 
-	if (store->base.broken ||
-		!redis_socket_is_quiet(&connection->socket, connection->requested != 0))
-		connect_redis_anew(store);
+	return !store->base.broken &&
+		redis_socket_is_quiet(&connection->socket, connection->requested != 0);
 }
 
 /* ---------------------------------------------------------------------- */
