@@ -28,8 +28,9 @@ typedef struct Replacement
 	int64		batch_id;		/* if it is claimed */
 } Replacement;
 
-static void
-set_changed_time(SagazWriter *row, int attnum, TimestampTz time)
+/* Set a column to a time as records have it, or clear it for none. */
+void
+native_set_time(SagazWriter *row, int attnum, TimestampTz time)
 {
 	if (time == 0)
 		sagaz_writer_clear(row, attnum);
@@ -37,8 +38,9 @@ set_changed_time(SagazWriter *row, int attnum, TimestampTz time)
 		sagaz_writer_set(row, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
 }
 
-static void
-set_changed_text(SagazWriter *row, int attnum, const char *text)
+/* Set a column of text, or clear it for NULL. */
+void
+native_set_text(SagazWriter *row, int attnum, const char *text)
 {
 	if (text)
 		sagaz_writer_set(row, attnum, CStringGetTextDatum(text));
@@ -83,18 +85,18 @@ native_set_retry(SagazWriter *row, const SagazEvent *event, TimestampTz now,
 
 	sagaz_writer_set(row, retry_state, Int16GetDatum(state));
 	sagaz_writer_set(row, retry_retry_count, Int32GetDatum(event->retry_count));
-	set_changed_time(row, retry_next_attempt_at, state != RETRY_WAITING ? 0 :
+	native_set_time(row, retry_next_attempt_at, state != RETRY_WAITING ? 0 :
 					 event->next_attempt_at ? event->next_attempt_at : now);
 	if (state == RETRY_OUT)
 		sagaz_writer_set(row, retry_batch_id, Int64GetDatum(batch_id));
 	else
 		sagaz_writer_clear(row, retry_batch_id);
-	set_changed_time(row, retry_claimed_at, event->claimed_at);
-	set_changed_time(row, retry_sent_at, event->sent_at);
-	set_changed_time(row, retry_failed_at, !has_failed ? 0 :
+	native_set_time(row, retry_claimed_at, event->claimed_at);
+	native_set_time(row, retry_sent_at, event->sent_at);
+	native_set_time(row, retry_failed_at, !has_failed ? 0 :
 					 event->claimed_at ? event->claimed_at : event->created_at);
-	set_changed_text(row, retry_worker_id, event->worker_id);
-	set_changed_text(row, retry_last_error, event->last_error);
+	native_set_text(row, retry_worker_id, event->worker_id);
+	native_set_text(row, retry_last_error, event->last_error);
 }
 
 static void
@@ -104,7 +106,7 @@ set_native_replacement(const SagazEventChange *change, SagazWriter *row, void *a
 
 	native_set_retry(row, replacement->event, change->now,
 					 replacement->batch_id);
-	set_changed_text(row, retry_event_type, replacement->event->event_type);
+	native_set_text(row, retry_event_type, replacement->event->event_type);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -135,10 +137,10 @@ replace_native_content(const SagazEventChange *change, const SagazEvent *event,
 	bool		any = false;
 
 	sagaz_writer_copy(row, change->event);
-	set_changed_time(row, outbox_created_at, event->created_at);
+	native_set_time(row, outbox_created_at, event->created_at);
 	native_set_content(row, event);
 	if (is_plain)
-		set_changed_time(row, outbox_available_at,
+		native_set_time(row, outbox_available_at,
 						 event->next_attempt_at > change->now ? event->next_attempt_at : 0);
 	for (int attnum = 1; attnum <= outbox_columns; attnum++)
 		any = any || native_column_differs(row, change->event, attnum);
@@ -155,13 +157,13 @@ native_set_content(SagazWriter *row, const SagazEvent *event)
 	bool		is_own = event->aggregate_id == NULL ||
 		strcmp(event->aggregate_id, event->saga_id) == 0;
 
-	set_changed_text(row, outbox_aggregate_type, event->aggregate_type);
-	set_changed_text(row, outbox_aggregate_id, is_own ? NULL : event->aggregate_id);
-	set_changed_text(row, outbox_event_type, event->event_type);
+	native_set_text(row, outbox_aggregate_type, event->aggregate_type);
+	native_set_text(row, outbox_aggregate_id, is_own ? NULL : event->aggregate_id);
+	native_set_text(row, outbox_event_type, event->event_type);
 	sagaz_writer_set(row, outbox_payload, JsonbPGetDatum(event->payload));
 	sagaz_writer_set(row, outbox_headers, JsonbPGetDatum(event->headers));
-	set_changed_text(row, outbox_routing_key, event->routing_key);
-	set_changed_text(row, outbox_partition_key, event->partition_key);
+	native_set_text(row, outbox_routing_key, event->routing_key);
+	native_set_text(row, outbox_partition_key, event->partition_key);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -31,9 +31,6 @@
 /* Where no group reads: events of the log that only have retry rows. */
 #define POS_OF_NONE UINT64CONST(2)
 
-/* Columns of outbox_archive behind those of a record. */
-#define ARCHIVED_AT (event_record_columns + 1)
-
 /* A new event. */
 typedef struct NewEvent
 {
@@ -220,46 +217,14 @@ look_at_event(EventPut *put, MemoryContext item, const SagazRecord *record)
 /* New events */
 
 static void
-set_event_time(SagazWriter *row, int attnum, TimestampTz time)
-{
-	if (time != 0)
-		sagaz_writer_set(row, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
-}
-
-static void
-set_event_text(SagazWriter *row, int attnum, const char *text)
-{
-	if (text)
-		sagaz_writer_set(row, attnum, CStringGetTextDatum(text));
-}
-
-/* The columns of the archive begin with those of a record. */
-static void
 make_event_archive_row(EventPut *put, const NewEvent *fresh)
 {
-	const SagazEvent *event = fresh->event;
 	SagazWriter *row = put->to_archive;
 
 	sagaz_writer_row(row);
-	sagaz_writer_set(row, event_event_id + 1, fresh->event_id);
-	set_event_text(row, event_saga_id + 1, event->saga_id);
-	set_event_text(row, event_aggregate_type + 1, event->aggregate_type);
-	set_event_text(row, event_aggregate_id + 1,
-				   event->aggregate_id ? event->aggregate_id : event->saga_id);
-	set_event_text(row, event_event_type + 1, event->event_type);
-	sagaz_writer_set(row, event_payload + 1, JsonbPGetDatum(event->payload));
-	sagaz_writer_set(row, event_headers + 1, JsonbPGetDatum(event->headers));
-	sagaz_writer_set(row, event_status + 1,
-					 ObjectIdGetDatum(saga_status_word_oid(&event_statuses, event->status)));
-	set_event_time(row, event_created_at + 1, event->created_at);
-	set_event_time(row, event_claimed_at + 1, event->claimed_at);
-	set_event_time(row, event_sent_at + 1, event->sent_at);
-	sagaz_writer_set(row, event_retry_count + 1, Int32GetDatum(event->retry_count));
-	set_event_text(row, event_last_error + 1, event->last_error);
-	set_event_text(row, event_worker_id + 1, event->worker_id);
-	set_event_text(row, event_routing_key + 1, event->routing_key);
-	set_event_text(row, event_partition_key + 1, event->partition_key);
-	set_event_time(row, ARCHIVED_AT, put->now);
+	sagaz_event_row_of_record(fresh->event, fresh->event_id,
+							  row->slot->tts_values, row->slot->tts_isnull);
+	sagaz_writer_set(row, archive_archived_at, TimestampTzGetDatum(put->now));
 }
 
 /* The transaction has its xid before a place is drawn: see next_seq(). */
@@ -277,14 +242,14 @@ make_event_log_row(EventPut *put, const NewEvent *fresh)
 									U64FromFullTransactionId(GetTopFullTransactionId()) :
 									POS_OF_NONE));
 	sagaz_writer_set(row, outbox_seq, Int64GetDatum(seq));
-	set_event_time(row, outbox_created_at, event->created_at);
+	native_set_time(row, outbox_created_at, event->created_at);
 	sagaz_writer_set(row, outbox_event_id, fresh->event_id);
 	sagaz_writer_set(row, outbox_lane,
 					 Int16GetDatum(sagaz_lane_of(event->saga_id, strlen(event->saga_id))));
-	set_event_text(row, outbox_saga_id, event->saga_id);
+	native_set_text(row, outbox_saga_id, event->saga_id);
 	native_set_content(row, event);
 	if (fresh->is_plain && event->next_attempt_at > put->now)
-		set_event_time(row, outbox_available_at, event->next_attempt_at);
+		native_set_time(row, outbox_available_at, event->next_attempt_at);
 }
 
 static void

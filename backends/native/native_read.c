@@ -321,7 +321,7 @@ read_archived_next(NativeReader *reader)
 {
 	if (!reader->has_row || !reader->has_archived)
 		return reader->has_archived;
-	return memcmp(DatumGetUUIDP(sagaz_column(reader->archive->slot, event_event_id + 1)),
+	return memcmp(DatumGetUUIDP(sagaz_column(reader->archive->slot, archive_column(event_event_id))),
 				  DatumGetUUIDP(sagaz_column(reader->rows->slot, outbox_event_id)),
 				  UUID_LEN) < 0;
 }

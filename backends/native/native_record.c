@@ -12,7 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "outbox/batch.h"
-#include "status/event_record.h"
+#include "outbox/event.h"
 #include "backends/native/native_store.h"
 #include "outbox/outbox.h"
 #include "backends/record/record.h"
@@ -99,12 +99,10 @@ native_event_of(const SagazStates *states, const SagazFoundEvent *found,
 	if (found->archived)
 	{
 		sagaz_event_row(states, found, values, nulls);
-		sagaz_event_of_columns(values, nulls, event);
+		sagaz_event_of_row(values, nulls, event);
 		return;
 	}
 	sagaz_event_of_log(found->slot, event);
-	if (event->aggregate_id == NULL)
-		event->aggregate_id = pstrdup(event->saga_id);
 	set_record_state(states, &found->state, event);
 }
 

@@ -93,6 +93,8 @@ extern NativeOutcome native_change_event(NativePut *put,
 										 Datum event_id);
 extern bool native_finish_event(SagazStore *store, Datum event_id);
 extern bool native_is_plain(const SagazEvent *event);
+extern void native_set_time(SagazWriter *row, int attnum, TimestampTz time);
+extern void native_set_text(SagazWriter *row, int attnum, const char *text);
 extern void native_set_content(SagazWriter *row, const SagazEvent *event);
 extern void native_set_retry(SagazWriter *row, const SagazEvent *event,
 							 TimestampTz now, int64 batch_id);

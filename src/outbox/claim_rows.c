@@ -8,6 +8,7 @@
 
 #include "outbox/batch.h"
 #include "outbox/claim.h"
+#include "outbox/event.h"
 #include "outbox/outbox.h"
 
 /* Transactions further back were made durable long ago. */
@@ -23,13 +24,6 @@ sagaz_claim_batch_id(SagazClaim *claim)
 	if (claim->batch_id == 0)
 		claim->batch_id = sagaz_cursor_next_batch_id(claim->group.no);
 	return claim->batch_id;
-}
-
-static void
-copy_claim_column(Datum *values, bool *nulls, int to, TupleTableSlot *slot, int from)
-{
-	values[to] = sagaz_column(slot, from);
-	nulls[to] = sagaz_column_is_null(slot, from);
 }
 
 /* Remember the transaction for the flush; neighbours often share it. */
@@ -62,31 +56,17 @@ sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
 	Datum		values[event_columns];
 	bool		nulls[event_columns] = {false};
 
-	copy_claim_column(values, nulls, event_event_id, event, outbox_event_id);
-	copy_claim_column(values, nulls, event_saga_id, event, outbox_saga_id);
-	copy_claim_column(values, nulls, event_aggregate_type, event,
-					  outbox_aggregate_type);
-	copy_claim_column(values, nulls, event_aggregate_id, event,
-					  sagaz_column_is_null(event, outbox_aggregate_id) ?
-					  outbox_saga_id : outbox_aggregate_id);
-	copy_claim_column(values, nulls, event_event_type, event, outbox_event_type);
-	copy_claim_column(values, nulls, event_payload, event, outbox_payload);
-	copy_claim_column(values, nulls, event_headers, event, outbox_headers);
+	sagaz_event_row_of_log(event, values, nulls);
 	values[event_status] = claim->status_claimed;
-	copy_claim_column(values, nulls, event_created_at, event, outbox_created_at);
 	values[event_claimed_at] = TimestampTzGetDatum(claim->now);
-	nulls[event_sent_at] = true;
-	values[event_retry_count] = Int32GetDatum(0);
-	nulls[event_last_error] = true;
+	values[event_worker_id] = claim->worker_datum;
+	nulls[event_status] = nulls[event_claimed_at] = nulls[event_worker_id] = false;
 	if (retry)
 	{
-		copy_claim_column(values, nulls, event_retry_count, retry, retry_retry_count);
-		copy_claim_column(values, nulls, event_last_error, retry, retry_last_error);
+		values[event_retry_count] = sagaz_column(retry, retry_retry_count);
+		values[event_last_error] = sagaz_column(retry, retry_last_error);
+		nulls[event_last_error] = sagaz_column_is_null(retry, retry_last_error);
 	}
-	values[event_worker_id] = claim->worker_datum;
-	copy_claim_column(values, nulls, event_routing_key, event, outbox_routing_key);
-	copy_claim_column(values, nulls, event_partition_key, event,
-					  outbox_partition_key);
 	values[event_batch_id] = Int64GetDatum(sagaz_claim_batch_id(claim));
 	values[event_consumer_group] = claim->group_datum;
 	tuplestore_putvalues(claim->rows, claim->row_type, values, nulls);

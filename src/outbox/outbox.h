@@ -133,6 +133,10 @@ enum event_column
 /* The columns before this one are the record as other storages have it. */
 #define event_record_columns event_batch_id
 
+/* They are the first of outbox_archive, too, where columns count from 1. */
+#define archive_column(event) ((event) + 1)
+#define archive_archived_at (event_record_columns + 1)
+
 /* A batch_id is a number of sagaz.batch_seq and below it the group's. */
 #define SAGAZ_GROUP_BITS 10
 #define SAGAZ_MAX_GROUP ((1 << SAGAZ_GROUP_BITS) - 1)

@@ -164,7 +164,7 @@ scan_archived_status(TupleTableSlot *slot)
 	int			status = 0;
 
 	while (status < EVENT_STATUSES &&
-		   sagaz_event_status_value(status) != sagaz_column(slot, event_status + 1))
+		   sagaz_event_status_value(status) != sagaz_column(slot, archive_column(event_status)))
 		status++;
 	return (EventStatus) status;
 }

@@ -20,9 +20,6 @@
 
 PG_FUNCTION_INFO_V1(sagaz_change_event_status);
 
-/* column "status" of outbox_archive */
-#define ARCHIVE_STATUS 8
-
 typedef struct Change
 {
 	SagazEventChange base;
@@ -76,7 +73,7 @@ refuse_archived_event(const Change *change)
 	if (sagaz_scan_next(scan))
 		refuse_update(change,
 					  DatumGetCString(DirectFunctionCall1(enum_out,
-														  sagaz_column(scan->slot, ARCHIVE_STATUS))),
+														  sagaz_column(scan->slot, archive_column(event_status)))),
 					  "It is in the archive.", NULL);
 	sagaz_scan_end(scan);
 	sagaz_event_no_such(change->base.event_id);

@@ -415,25 +415,19 @@ explain_archived(ReturnSetInfo *result, Datum event_id, Snapshot snapshot)
 	if (found)
 	{
 		SagazEventState state = event->state;
-		Datum		values[event_columns];
-		bool		nulls[event_columns];
+		SagazEvent	record;
 		StringInfoData reason;
 
-		sagaz_event_row(states, event, values, nulls);
-		if (!nulls[event_claimed_at])
-			state.claimed_at =
-				sagaz_record_time(DatumGetTimestampTz(values[event_claimed_at]));
-		if (!nulls[event_sent_at])
-			state.sent_at = sagaz_record_time(DatumGetTimestampTz(values[event_sent_at]));
-		if (!nulls[event_worker_id])
-			state.worker_id = TextDatumGetCString(values[event_worker_id]);
-		if (!nulls[event_last_error])
-			state.last_error = TextDatumGetCString(values[event_last_error]);
-		state.retry_count = DatumGetInt32(values[event_retry_count]);
+		sagaz_event_of_row(event->slot->tts_values, event->slot->tts_isnull, &record);
+		state.claimed_at = record.claimed_at;
+		state.sent_at = record.sent_at;
+		state.retry_count = record.retry_count;
+		state.worker_id = record.worker_id;
+		state.last_error = record.last_error;
 		initStringInfo(&reason);
 		appendStringInfo(&reason, "in the archive since %s",
 						 explain_time(DatumGetTimestampTz(sagaz_column(event->slot,
-																	   event_record_columns + 1))));
+																	   archive_archived_at))));
 		put_explain_row(result, states, &state, reason.data);
 	}
 	sagaz_event_scan_end(scan);

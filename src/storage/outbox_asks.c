@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
+#include "outbox/event.h"
 #include "outbox/outbox.h"
 #include "status/event_scan.h"
 #include "storage/calls.h"
@@ -24,21 +25,6 @@
 static const char *const claimed_word[] = {"claimed"};
 static const char *const pending_word[] = {"pending"};
 static const char *const dead_word[] = {"dead_letter"};
-
-static void
-set_asked_text(Datum *values, bool *nulls, int column, const char *text)
-{
-	nulls[column] = text == NULL;
-	if (text)
-		values[column] = CStringGetTextDatum(text);
-}
-
-static void
-set_asked_time(Datum *values, bool *nulls, int column, TimestampTz time)
-{
-	nulls[column] = time == 0;
-	values[column] = TimestampTzGetDatum(sagaz_real_time(time));
-}
 
 /* A row needs a UUID, though a record may have another id. */
 static Datum
@@ -60,32 +46,16 @@ sagaz_put_asked_row(FunctionCallInfo fcinfo, const SagazStore *store,
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const SagazEvent *event = &record->event;
-	Oid			status_type = TupleDescAttr(result->setDesc, event_status)->atttypid;
 	Datum		values[event_columns];
-	bool		nulls[event_columns] = {false};
+	bool		nulls[event_columns];
 
 	sagaz_call_check_readable(store, record);
-	values[event_event_id] = asked_uuid_of(store, event->event_id);
-	set_asked_text(values, nulls, event_saga_id, event->saga_id);
-	set_asked_text(values, nulls, event_aggregate_type, event->aggregate_type);
-	set_asked_text(values, nulls, event_aggregate_id,
-				   event->aggregate_id ? event->aggregate_id : event->saga_id);
-	set_asked_text(values, nulls, event_event_type, event->event_type);
-	values[event_payload] = JsonbPGetDatum(event->payload);
-	values[event_headers] = JsonbPGetDatum(event->headers);
-	values[event_status] = DirectFunctionCall2(enum_in, CStringGetDatum(event->status),
-											   ObjectIdGetDatum(status_type));
-	set_asked_time(values, nulls, event_created_at, event->created_at);
-	set_asked_time(values, nulls, event_claimed_at, event->claimed_at);
-	set_asked_time(values, nulls, event_sent_at, event->sent_at);
-	values[event_retry_count] = Int32GetDatum(event->retry_count);
-	set_asked_text(values, nulls, event_last_error, event->last_error);
-	set_asked_text(values, nulls, event_worker_id, event->worker_id);
-	set_asked_text(values, nulls, event_routing_key, event->routing_key);
-	set_asked_text(values, nulls, event_partition_key, event->partition_key);
+	sagaz_event_row_of_record(event, asked_uuid_of(store, event->event_id),
+							  values, nulls);
 	nulls[event_batch_id] = event->batch_id == 0;
 	values[event_batch_id] = Int64GetDatum(event->batch_id);
-	set_asked_text(values, nulls, event_consumer_group, store->consumer_group);
+	values[event_consumer_group] = CStringGetTextDatum(store->consumer_group);
+	nulls[event_consumer_group] = false;
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 

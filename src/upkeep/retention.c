@@ -31,27 +31,6 @@
 
 PG_FUNCTION_INFO_V1(sagaz_archive_sent_events);
 
-enum archive_column
-{
-	archive_event_id = 1,
-	archive_saga_id,
-	archive_aggregate_type,
-	archive_aggregate_id,
-	archive_event_type,
-	archive_payload,
-	archive_headers,
-	archive_status,
-	archive_created_at,
-	archive_claimed_at,
-	archive_sent_at,
-	archive_retry_count,
-	archive_last_error,
-	archive_worker_id,
-	archive_routing_key,
-	archive_partition_key,
-	archive_archived_at
-};
-
 typedef struct Retention
 {
 	TimestampTz before;			/* finished earlier goes */
@@ -62,7 +41,6 @@ typedef struct Retention
 	int			ngroups;
 	SagazKeeper *groups;
 	SagazWriter *archive;
-	Datum		status_sent;
 	MemoryContext row_context;
 } Retention;
 
@@ -178,27 +156,6 @@ is_event_archived(Retention *retention, Datum event_id)
 }
 
 static void
-copy_retained_column(SagazWriter *writer, int to, TupleTableSlot *slot, int from)
-{
-	if (!sagaz_column_is_null(slot, from))
-		sagaz_writer_set(writer, to, sagaz_column(slot, from));
-}
-
-static void
-set_retained_time(SagazWriter *writer, int attnum, TimestampTz time)
-{
-	if (time != 0)
-		sagaz_writer_set(writer, attnum, TimestampTzGetDatum(sagaz_real_time(time)));
-}
-
-static void
-set_retained_text(SagazWriter *writer, int attnum, const char *value)
-{
-	if (value)
-		sagaz_writer_set(writer, attnum, CStringGetTextDatum(value));
-}
-
-static void
 archive_event(Retention *retention, TupleTableSlot *event,
 			  const SagazEventState *state)
 {
@@ -207,26 +164,10 @@ archive_event(Retention *retention, TupleTableSlot *event,
 	if (is_event_archived(retention, sagaz_column(event, outbox_event_id)))
 		return;
 	sagaz_writer_row(writer);
-	copy_retained_column(writer, archive_event_id, event, outbox_event_id);
-	copy_retained_column(writer, archive_saga_id, event, outbox_saga_id);
-	copy_retained_column(writer, archive_aggregate_type, event, outbox_aggregate_type);
-	copy_retained_column(writer, archive_aggregate_id, event,
-						 sagaz_column_is_null(event, outbox_aggregate_id) ?
-						 outbox_saga_id : outbox_aggregate_id);
-	copy_retained_column(writer, archive_event_type, event, outbox_event_type);
-	copy_retained_column(writer, archive_payload, event, outbox_payload);
-	copy_retained_column(writer, archive_headers, event, outbox_headers);
-	sagaz_writer_set(writer, archive_status, retention->status_sent);
-	copy_retained_column(writer, archive_created_at, event, outbox_created_at);
-	set_retained_time(writer, archive_claimed_at, state->claimed_at);
-	set_retained_time(writer, archive_sent_at, state->sent_at);
-	sagaz_writer_set(writer, archive_retry_count,
-					 Int32GetDatum(state->retry_count));
-	set_retained_text(writer, archive_last_error, state->last_error);
-	set_retained_text(writer, archive_worker_id, state->worker_id);
-	copy_retained_column(writer, archive_routing_key, event, outbox_routing_key);
-	copy_retained_column(writer, archive_partition_key, event, outbox_partition_key);
-	set_retained_time(writer, archive_archived_at, GetCurrentTimestamp());
+	sagaz_event_row_of_log(event, writer->slot->tts_values, writer->slot->tts_isnull);
+	sagaz_event_row_set_state(state, writer->slot->tts_values, writer->slot->tts_isnull);
+	sagaz_writer_set(writer, archive_archived_at,
+					 TimestampTzGetDatum(GetCurrentTimestamp()));
 	sagaz_writer_insert(writer);
 }
 
@@ -327,10 +268,6 @@ run_retention(Retention *retention)
 	retention->snapshot = RegisterSnapshot(GetLatestSnapshot());
 	open_retention_groups(retention);
 	retention->archive = sagaz_writer_begin("outbox_archive");
-	retention->status_sent =
-		DirectFunctionCall2(enum_in, CStringGetDatum("sent"),
-							ObjectIdGetDatum(TupleDescAttr(RelationGetDescr(retention->archive->rel),
-														   archive_status - 1)->atttypid));
 	LockRelationOid(sagaz_relation_id("outbox"), RowExclusiveLock);
 	LockRelationOid(sagaz_relation_id("outbox_retry"), RowExclusiveLock);
 	retention->row_context = AllocSetContextCreate(CurrentMemoryContext,

@@ -17,7 +17,7 @@
 #include "outbox/batch.h"
 #include "outbox/group.h"
 #include "outbox/outstanding.h"
-#include "status/event_record.h"
+#include "outbox/event.h"
 #include "storage/storage.h"
 #include "worker/binding.h"
 #include "worker/forward.h"
@@ -89,7 +89,7 @@ sagaz_forward_read(TupleTableSlot *slot, SagazHanded *event)
 	event->record = palloc0(sizeof(SagazRecord));
 	event->record->kind = SAGAZ_EVENT;
 	slot_getallattrs(slot);
-	sagaz_event_of_columns(slot->tts_values, slot->tts_isnull, &event->record->event);
+	sagaz_event_of_row(slot->tts_values, slot->tts_isnull, &event->record->event);
 	forget_claim_to_forward(&event->record->event);
 }
 

@@ -43,7 +43,7 @@
 #include "outbox/group.h"
 #include "outbox/outbox.h"
 #include "outbox/stream_row.h"
-#include "status/event_record.h"
+#include "outbox/event.h"
 #include "worker/attempt.h"
 #include "worker/forward.h"
 #include "worker/process.h"
