@@ -57,11 +57,21 @@ sagaz_filter_is_uuid(const char *text)
 	return text[36] == '\0';
 }
 
+/*
+ * As PostgreSQL writes a UUID, in small letters: only such an id is found by
+ * its bytes when it comes back as a UUID; in capitals it may be another's.
+ */
+bool
+sagaz_filter_is_own_uuid(const char *text)
+{
+	return sagaz_filter_is_uuid(text) && strpbrk(text, "ABCDEF") == NULL;
+}
+
 /* May a claim hand the event out at that time? */
 static bool
 is_claimable(const SagazFilter *filter, const SagazEvent *event)
 {
-	if (!sagaz_filter_is_uuid(event->event_id))
+	if (!sagaz_filter_is_own_uuid(event->event_id))
 		return false;
 	if (strcmp(event->status, "claimed") == 0)
 		return Max(event->claimed_at + filter->lease_us,

@@ -49,6 +49,7 @@ typedef struct SagazFilter
 extern bool sagaz_filter_matches(const SagazFilter *filter,
 								 const SagazRecord *record);
 extern bool sagaz_filter_is_uuid(const char *text);
+extern bool sagaz_filter_is_own_uuid(const char *text);
 extern int	sagaz_filter_compare(const SagazRecord *a, const SagazRecord *b,
 								 SagazOrder order);
 

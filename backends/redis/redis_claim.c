@@ -21,6 +21,16 @@ claim_time_text(TimestampTz time)
 	return pstrdup(text);
 }
 
+/* Without its offset, as the scripts compare it. */
+static char *
+claim_limit_text(TimestampTz time)
+{
+	char	   *text = claim_time_text(time);
+
+	text[strlen(text) - strlen("+00:00")] = '\0';
+	return text;
+}
+
 static RedisCommand *
 begin_claim_arguments(RedisStore *store, const char *worker_id)
 {
@@ -99,23 +109,19 @@ redis_claim(SagazStore *base, const SagazClaimOrder *order)
 {
 	RedisStore *store = (RedisStore *) base;
 	RedisCommand *arguments = begin_claim_arguments(store, order->worker_id);
-	char	   *limit = "";
 	RedisReply *reply;
 	List	   *claimed = NIL;
 	bool		unfit = false;
 	int			ignored;
 
-	if (order->created_before < order->now)
-	{
-		limit = claim_time_text(order->created_before);
-		limit[strlen(limit) - strlen("+00:00")] = '\0';
-	}
 	redis_add_int(arguments, order->limit);
 	redis_add_int(arguments, order->now);
 	redis_add(arguments, claim_time_text(order->now));
 	redis_add_int(arguments, order->batch_id);
 	redis_add_int(arguments, order->lease_us / 1000);
-	redis_add(arguments, limit);
+	redis_add(arguments, order->created_before < order->now ?
+			  claim_limit_text(order->created_before) : "");
+	redis_add(arguments, claim_limit_text(order->now - order->lease_us));
 	redis_ready(store);
 	reply = redis_run_script(store, &redis_claim_script, arguments);
 	redis_expect(store, reply, REDIS_ARRAY);

@@ -1,24 +1,23 @@
 -- Claim events.  ARGV: prefix, group, worker, how many, now, the same as
--- text, number of the batch, milliseconds that a lease lasts, and '' or the
--- time, as text without an offset, after which they must not be created.
+-- text, number of the batch, milliseconds that a lease lasts, '' or the time,
+-- as text without an offset, after which they must not be created, and that
+-- before which a claim has run out.
 -- Returns pairs of an id and its hash as it was.
 local worker, limit = ARGV[3], tonumber(ARGV[4])
 local now, now_text, batch = tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local lease_ms, created_before = tonumber(ARGV[8]), ARGV[9]
+local lease_ms, created_before, claimed_before = tonumber(ARGV[8]), ARGV[9], ARGV[10]
 local cursors = prefix .. ':sagaz:cursor'
 local claimed = {}
+-- How long a claim that found something waits before it looks for lost events.
+local pause_us = 1000000
 
-local function is_uuid(id)
-	return #id == 36 and string.match(id,
-		'^%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$')
+-- Have a claim look at the event when so much time has passed.
+local function come_back(id, ms)
+	redis.call('ZADD', due, string.format('%.0f', now + ms * 1000), id)
 end
 
--- Both are UTC as sagaz and the library write it; other spellings are not
--- compared.
 local function is_too_young(fields)
-	local created = fields.created_at or ''
-	return created_before ~= '' and string.sub(created, -6) == '+00:00' and
-		string.sub(created, 1, -7) > created_before
+	return is_after(fields.created_at or '', created_before)
 end
 
 local function is_over(fields)
@@ -37,7 +36,7 @@ local function take(id, fields, words, entry)
 	redis.call('PERSIST', key)
 	redis.call('SADD', batch_key(batch), id)
 	redis.call('HSET', processing, id, entry)
-	redis.call('ZREM', due, id)
+	come_back(id, lease_ms)
 	claimed[#claimed + 1] = {id, words}
 end
 
@@ -91,7 +90,32 @@ local function consider_all(entries, is_new)
 	end
 end
 
--- Retries, and what was scheduled: without an entry it joins the queue.
+-- Its entry is gone, or it had none: it joins the queue, and leaves its batch.
+local function put_in_queue(id, fields)
+	local key, entry, batch_id = meta(id), fields['sagaz:entry'], fields['sagaz:batch']
+	if entry then
+		redis.call('XACK', stream, group, entry)
+	end
+	if batch_id then
+		redis.call('SREM', batch_key(batch_id), id)
+	end
+	redis.call('HDEL', key, 'sagaz:batch', 'sagaz:lease')
+	redis.call('HDEL', processing, id)
+	redis.call('ZREM', due, id)
+	if fields.status == 'claimed' then
+		redis.call('HSET', key, 'status', 'pending')
+	end
+	redis.call('HSET', key, 'sagaz:entry',
+		add_entry(id, fields.saga_id or '', fields.event_type or ''))
+end
+
+local function is_held(fields)
+	local lease = tonumber(fields['sagaz:lease'])
+	return fields.status == 'claimed' and ((lease and lease > now) or
+		is_after(fields.claimed_at or '', claimed_before))
+end
+
+-- Retries, what was scheduled, and claims that ran out.
 local function take_due()
 	local ids = redis.call('ZRANGEBYSCORE', due, '-inf', string.format('%.0f', now),
 		'LIMIT', 0, limit)
@@ -99,9 +123,11 @@ local function take_due()
 		local fields, words = load(id)
 		local entry = fields and fields['sagaz:entry']
 		if fields == nil then
-			redis.call('ZADD', due, string.format('%.0f', now + lease_ms * 1000), id)
+			come_back(id, lease_ms)
 		elseif is_over(fields) then
 			redis.call('ZREM', due, id)
+		elseif is_held(fields) then
+			come_back(id, lease_ms)
 		elseif is_too_young(fields) then
 			if redis.call('ZSCORE', due, id) == '0' then
 				let_age(id, entry)
@@ -114,8 +140,7 @@ local function take_due()
 					take(id, fields, words, entry)
 				end
 			elseif not entry or not is_in_stream(entry) then
-				redis.call('HSET', meta(id), 'sagaz:entry',
-					add_entry(id, fields.saga_id or '', fields.event_type or ''))
+				put_in_queue(id, fields)
 			end
 		end
 	end
@@ -141,6 +166,48 @@ local function take_new()
 	end
 end
 
+-- Workers that come no more hold nothing: the group forgets them.
+local function forget_workers()
+	local consumers = redis.pcall('XINFO', 'CONSUMERS', stream, group)
+	for _, fields in ipairs(consumers.err and {} or consumers) do
+		local known = {}
+		for i = 1, #fields, 2 do
+			known[fields[i]] = fields[i + 1]
+		end
+		if known.name ~= worker and known.pending == 0 and known.idle > lease_ms then
+			redis.call('XGROUP', 'DELCONSUMER', stream, group, known.name)
+		end
+	end
+end
+
+-- Go on looking where the last claim stopped.  Were any put into the queue?
+-- All of the stream is read now.
+local function look_for_lost()
+	local state = redis.call('HMGET', cursors, group .. ':lost', group .. ':looked')
+	if #claimed > 0 and now - (tonumber(state[2] or '') or 0) < pause_us then
+		return false
+	end
+	local ids, cursor = scan_events(state[1] or '0')
+	local found = false
+	for _, id in ipairs(ids or {}) do
+		local fault = fault_of(id, now, claimed_before, true)
+		if fault == 'lost' then
+			put_in_queue(id, load(id))
+			found = true
+		elseif fault == 'unled' then
+			come_back(id, lease_ms)
+		end
+	end
+	if ids then
+		redis.call('HSET', cursors, group .. ':lost', cursor, group .. ':looked',
+			string.format('%.0f', now))
+	end
+	if cursor == '0' then
+		forget_workers()
+	end
+	return found
+end
+
 look_at_keys(batch)
 redis.call('HLEN', cursors)
 redis.pcall('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
@@ -149,4 +216,7 @@ if #claimed < limit then
 	take_over()
 end
 take_new()
+if #claimed < limit and look_for_lost() then
+	take_new()
+end
 return claimed

@@ -7,7 +7,9 @@
 --
 -- An event that is to be handed out is in one of two places: in the stream
 -- beyond what the group has read; or, if its time has yet to come or its
--- entry was read already, in the sorted set <prefix>:sagaz:due.
+-- entry was read already, in the sorted set <prefix>:sagaz:due.  One that is
+-- claimed is there, too, with the end of its lease, as others may take its
+-- entry from the stream meanwhile.
 local prefix, group = ARGV[1], ARGV[2]
 local stream, dead_letters = prefix .. ':events', prefix .. ':dlq'
 local processing, due = prefix .. ':processing', prefix .. ':sagaz:due'

@@ -11,6 +11,7 @@ static const char write_text[] =
 	;
 static const char claim_text[] =
 #include "backends/redis/redis_common.lua.h"
+#include "backends/redis/redis_lost.lua.h"
 #include "backends/redis/redis_claim.lua.h"
 	;
 static const char finish_text[] =

@@ -65,7 +65,7 @@ local function set_fields(write, entry)
 end
 
 -- Events that wait to be delivered, exactly if that matters.  What is
--- scheduled has no entry; a retry is counted by its entry already.
+-- scheduled has no entry; others in "due" are counted by theirs.
 local function count_waiting(most)
 	local count, set_aside = redis.call('XLEN', stream), redis.call('ZCARD', due)
 	if count > most or count + set_aside <= most then
@@ -160,11 +160,10 @@ local function make_claimable(write, entry)
 end
 
 local function hold(write, entry)
+	redis.call('ZADD', due, string.format('%.0f', write.due), write.id)
 	if entry and is_pending(group, entry) then
 		set_lease(write.worker_id, entry, (write.due - now) / 1000, lease_ms)
 		redis.call('HSET', processing, write.id, entry)
-	else
-		redis.call('ZADD', due, string.format('%.0f', write.due), write.id)
 	end
 end
 

@@ -30,10 +30,10 @@ static const char *const dead_word[] = {"dead_letter"};
 static Datum
 asked_uuid_of(const SagazStore *store, const char *event_id)
 {
-	if (!sagaz_filter_is_uuid(event_id))
+	if (!sagaz_filter_is_own_uuid(event_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
-				 errmsg("event \"%s\" of storage \"%s\" has an id that is no UUID",
+				 errmsg("event \"%s\" of storage \"%s\" has an id that is no UUID in small letters",
 						event_id, store->name),
 				 errhint("%s.export_all() shows it as it is.", SAGAZ_SCHEMA)));
 	return DirectFunctionCall1(uuid_in, CStringGetDatum(event_id));

@@ -157,6 +157,14 @@ $_->finish for @claimers;
 is($node->safe_psql('postgres', 'SELECT count(*), count(DISTINCT event_id) FROM handled'), '400|400', 'claimers share the events');
 is($node->safe_psql('postgres', q{SELECT sent, pending, claimed FROM sagaz.get_outbox_statistics(storage => 'q')}), '400|0|0', 'and finish them all');
 
+# An id in capitals is another than the one in small letters
+my ($small, $large) = ('abcdef01-2345-4789-8bcd-ef0123456789', 'ABCDEF01-2345-4789-8BCD-EF0123456789');
+$node->safe_psql('postgres', "SELECT sagaz.create_storage('ids', 'sqlite://$dir/ids.db'), sagaz.insert_event('s', 'E', '{}', event_id => '$small', storage => 'ids')");
+sqlite("$dir/ids.db", "INSERT INTO outbox_events (event_id, saga_id, event_type, payload, created_at) VALUES ('$large', 's', 'E', '{}', '2024-01-01T00:00:00+00:00')");
+is($node->safe_psql('postgres', "SELECT string_agg(event_id::text, ' ') FROM sagaz.claim_batch('w', storage => 'ids')"), $small, 'an id in capitals is passed over');
+is($node->safe_psql('postgres', "SELECT sagaz.mark_sent(ARRAY['$large']::uuid[], 'w', storage => 'ids')"), '1', 'what was handed out is marked');
+is(sqlite("$dir/ids.db", 'SELECT status FROM outbox_events ORDER BY event_id'), "pending\nsent", 'and the other waits');
+
 # Killed while it writes
 for my $round (1 .. 3)
 {

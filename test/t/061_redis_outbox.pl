@@ -110,7 +110,7 @@ sub fresh
 insert($_) for 1 .. 3;
 is(place(), '3 0 0 0 0', 'three entries');
 is(claim('w'), '1 2 3', 'claimed');
-is(place(), '3 3 3 0 0', 'they are pending in the group and noted as processed');
+is(place(), '3 3 3 3 0', 'they are pending in the group, noted as processed, and come back in time');
 is(sql("SELECT sagaz.finish_batch($batch, 'w', 'r')"), 3, 'finished');
 is(place(), '0 0 0 0 0', 'acknowledged and removed, as nobody else reads the stream');
 is(field(1, 'status'), 'sent', 'their records stay');
@@ -260,6 +260,64 @@ claim('w');
 $redis->cli('XTRIM', "$p:events", 'MAXLEN', 0);
 sql("SELECT sagaz.release_batch($batch, 'w', storage => 'r')");
 is(claim('w'), '4', 'or handed out again');
+
+# Lost entries: what waits and is in no stream comes back by itself
+for my $case (
+	[ 'trimmed', sub { $redis->cli('XTRIM', "$p:events", 'MAXLEN', 0) } ],
+	[ 'deleted with the stream', sub { $redis->cli('DEL', "$p:events") } ],
+	[ 'deleted with all side keys', sub { $redis->cli('DEL', "$p:events", "$p:sagaz:due", "$p:processing", "$p:sagaz:cursor") } ])
+{
+	my ($how, $do) = @$case;
+
+	fresh();
+	insert($_) for 1 .. 6;
+	claim('w', ', batch_size => 3');
+	my $before = $batch;
+	$do->();
+	is(claim('v'), '4 5 6', "$how: those that wait are handed out");
+	is(claim('v'), '', "$how: those of the other worker stay his");
+	sql("SELECT sagaz.finish_batch($before, 'w', 'r')") if $how ne 'trimmed';
+	$node->safe_psql('postgres', "ALTER SYSTEM SET sagaz.claim_timeout = '100ms'; SELECT pg_reload_conf()");
+	until_is(sub { sql('SHOW sagaz.claim_timeout') }, '100ms', 'leases are short');
+	usleep(150_000);
+	is(claim('u'), '4 5 6', "$how: and come back when the lease has run out");
+	is(sql("SELECT sagaz.finish_batch($batch, 'u', 'r')"), 3, "$how: they can be finished");
+	is(claim('u'), $how eq 'trimmed' ? '1 2 3' : '', "$how: as do those of a worker that is gone");
+	sql("SELECT sagaz.finish_batch($batch, 'u', 'r')") if $how eq 'trimmed';
+	is(place() =~ s/ \d+$//r, '0 0 0 0', "$how: and then nothing is left");
+	$node->safe_psql('postgres', "ALTER SYSTEM RESET sagaz.claim_timeout; SELECT pg_reload_conf()");
+	until_is(sub { sql('SHOW sagaz.claim_timeout') }, '1h', 'leases are long');
+}
+fresh();
+insert(1);
+claim('w');
+sql("SELECT sagaz.extend_batch($batch, 'w', '1 hour', 'r')");
+$redis->cli('XTRIM', "$p:events", 'MAXLEN', 0);
+$node->safe_psql('postgres', "ALTER SYSTEM SET sagaz.claim_timeout = '1ms'; SELECT pg_reload_conf()");
+until_is(sub { sql('SHOW sagaz.claim_timeout') }, '1ms', 'leases are very short');
+is(claim('v'), '', 'a lease that was extended holds without its entry, too');
+insert(2);
+is(claim('v', ', batch_size => 1'), '2', 'another is claimed');
+is(sql("SELECT sagaz.finish_batch($batch, 'v', 'r')"), 1, 'and finished');
+claim('z');
+usleep(5_000);
+claim('y');
+is($redis->cli('XINFO', 'CONSUMERS', "$p:events", 'sagaz-workers') =~ s/\n/ /gr =~ /name (?:v|z) /, '', 'workers that come no more are forgotten');
+$node->safe_psql('postgres', "ALTER SYSTEM RESET sagaz.claim_timeout; SELECT pg_reload_conf()");
+until_is(sub { sql('SHOW sagaz.claim_timeout') }, '1h', 'leases are long again');
+
+# An id in capitals is another than the one in small letters
+fresh();
+my ($small, $large) = ('abcdef01-2345-4789-8bcd-ef0123456789', 'ABCDEF01-2345-4789-8BCD-EF0123456789');
+for my $id ($small, $large)
+{
+	$redis->cli('HSET', "$p:meta:$id", event_id => $id, saga_id => 's', event_type => 'E', payload => '{}', headers => '{}', status => 'pending', retry_count => 0, created_at => '2024-01-01T00:00:00+00:00');
+	$redis->cli('XADD', "$p:events", '*', event_id => $id, saga_id => 's', event_type => 'E');
+}
+is(sql("SELECT string_agg(event_id::text, ' ') FROM sagaz.claim_batch('w', storage => 'r')"), $small, 'an id in capitals is passed over');
+sql("SELECT sagaz.mark_sent(ARRAY['$large']::uuid[], 'w', storage => 'r')");
+is($redis->cli('HGET', "$p:meta:$small", 'status'), 'sent', 'the one that was handed out is marked');
+is($redis->cli('HGET', "$p:meta:$large", 'status'), 'pending', 'the other waits');
 
 # What is no event, or none that a row can hold
 fresh();
