@@ -59,16 +59,9 @@ native_saga_of_row(const SagaRow *row, const SagaSteps *steps, SagazSaga *saga)
 static TimestampTz
 record_lease_until(const SagazStates *states, const SagazEventState *state)
 {
-	TimestampTz end = state->lease_end;
+	TimestampTz end = sagaz_state_lease_end(states, state);
 
-	if (state->where == WHERE_RETRY && state->batch_id != 0)
-	{
-		SagazReceipts receipts;
-
-		sagaz_receipts_read(state->batch_id, states->snapshot, &receipts);
-		end = receipts.until;
-	}
-	return end > sagaz_batch_lease_end(state->claimed_at, 0) ? end : 0;
+	return end > sagaz_batch_lease_end(sagaz_real_time(state->claimed_at), 0) ? end : 0;
 }
 
 /* The event's state into its record. */

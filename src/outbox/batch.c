@@ -8,7 +8,6 @@
  */
 #include "lib/sagaz.h"
 
-#include "access/stratnum.h"
 #include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
@@ -17,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "outbox/batch.h"
+#include "outbox/cursor.h"
 #include "outbox/locks.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"
@@ -62,19 +62,14 @@ check_batch_worker(TupleTableSlot *slot, int64 batch_id, const char *worker_id)
 static void
 read_batch(SagazLease *lease, const char *worker_id)
 {
-	ScanKeyData keys[3];
 	bool		found = false;
 
-	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, lease->group.no);
-	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, lease->batch_id);
 	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
 	{
-		SagazScan  *scan;
+		SagazScan  *scan = sagaz_cursor_scan_batch(lease->group.no, lane,
+												   lease->batch_id,
+												   lease->snapshot);
 
-		sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
-		scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key",
-								lease->snapshot, keys, 3,
-								ForwardScanDirection);
 		if (sagaz_scan_next(scan))
 		{
 			int			events =
@@ -103,22 +98,16 @@ bool
 sagaz_batch_is_of(int64 batch_id, const char *worker_id)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyData keys[3];
 	bool		is = false;
 
-	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, sagaz_batch_group(batch_id));
-	sagaz_key_int8(&keys[2], 3, BTEqualStrategyNumber, batch_id);
 	for (int16 lane = 0; lane < SAGAZ_LANES && !is; lane++)
 	{
-		SagazScan  *scan;
-		char	   *owner;
+		SagazScan  *scan = sagaz_cursor_scan_batch(sagaz_batch_group(batch_id),
+												   lane, batch_id, snapshot);
 
-		sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
-		scan = sagaz_scan_begin("outbox_batch", "outbox_batch_key", snapshot,
-								keys, 3, ForwardScanDirection);
 		if (sagaz_scan_next(scan))
 		{
-			owner = sagaz_column_text(scan->slot, batch_worker_id);
+			char	   *owner = sagaz_column_text(scan->slot, batch_worker_id);
 			is = owner && strcmp(owner, worker_id) == 0;
 		}
 		sagaz_scan_end(scan);

@@ -19,8 +19,13 @@
 #include "outbox/place_number.h"
 #include "outbox/receipt.h"
 
-static SagazScan *
-scan_cursor_rows(int16 group_no, int16 lane, int64 batch_id, Snapshot snapshot)
+/*
+ * A scan for the row that a batch has in a lane, if any; with batch_id 0 for
+ * all rows of the lane, the newest first.
+ */
+SagazScan *
+sagaz_cursor_scan_batch(int16 group_no, int16 lane, int64 batch_id,
+						Snapshot snapshot)
 {
 	ScanKeyData keys[3];
 
@@ -33,20 +38,28 @@ scan_cursor_rows(int16 group_no, int16 lane, int64 batch_id, Snapshot snapshot)
 							ForwardScanDirection);
 }
 
+/* What a row of outbox_batch owes, in the present memory context. */
+List *
+sagaz_cursor_row_owed(TupleTableSlot *row)
+{
+	SagazOwedBase base = {
+		.batch_id = DatumGetInt64(sagaz_column(row, batch_batch_id)),
+		.last_seq = DatumGetInt64(sagaz_column(row, batch_last_seq)),
+		.claimed_at = DatumGetTimestampTz(sagaz_column(row, batch_claimed_at))
+	};
+
+	return sagaz_owed_decode(sagaz_column(row, batch_owed), &base);
+}
+
 static void
 read_cursor_row(TupleTableSlot *slot, SagazCursor *cursor)
 {
-	SagazOwedBase base;
-
 	cursor->found = true;
-	base.batch_id = cursor->batch_id =
-		DatumGetInt64(sagaz_column(slot, batch_batch_id));
-	base.claimed_at = cursor->claimed_at =
-		DatumGetTimestampTz(sagaz_column(slot, batch_claimed_at));
-	base.last_seq = cursor->last_seq =
-		DatumGetInt64(sagaz_column(slot, batch_last_seq));
+	cursor->batch_id = DatumGetInt64(sagaz_column(slot, batch_batch_id));
+	cursor->claimed_at = DatumGetTimestampTz(sagaz_column(slot, batch_claimed_at));
+	cursor->last_seq = DatumGetInt64(sagaz_column(slot, batch_last_seq));
 	sagaz_window_decode(sagaz_column(slot, batch_ends), &cursor->window);
-	cursor->owed = sagaz_owed_decode(sagaz_column(slot, batch_owed), &base);
+	cursor->owed = sagaz_cursor_row_owed(slot);
 }
 
 /*
@@ -58,7 +71,7 @@ void
 sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
 				  SagazCursor *cursor)
 {
-	SagazScan  *scan = scan_cursor_rows(group_no, lane, 0, snapshot);
+	SagazScan  *scan = sagaz_cursor_scan_batch(group_no, lane, 0, snapshot);
 
 	memset(cursor, 0, sizeof(SagazCursor));
 	if (sagaz_scan_next(scan))
@@ -79,7 +92,7 @@ bool
 sagaz_cursor_window(int16 group_no, int16 lane, int64 batch_id,
 					Snapshot snapshot, SagazWindow *window)
 {
-	SagazScan  *scan = scan_cursor_rows(group_no, lane, batch_id, snapshot);
+	SagazScan  *scan = sagaz_cursor_scan_batch(group_no, lane, batch_id, snapshot);
 	bool		found = sagaz_scan_next(scan);
 
 	if (found)
@@ -105,6 +118,27 @@ sagaz_cursor_range_has(const SagazOwed *owed, int16 group_no, int16 lane,
 		sagaz_window_has(&window, cluster, pos, seq);
 }
 
+/* Add the places of the range that receipts name to the entry's list. */
+static void
+add_acked_to_owed(SagazOwed *owed, const SagazReceipts *receipts)
+{
+	int64	   *all = palloc((owed->nacked + receipts->nplaces + 1) * sizeof(int64));
+	int			count = 0;
+
+	for (int i = 0; i < owed->nacked; i++)
+		all[count++] = owed->acked[i];
+	for (int i = 0; i < receipts->nplaces; i++)
+	{
+		int64		seq = receipts->places[i].seq;
+
+		if (seq > owed->lo && seq <= owed->hi && !sagaz_owed_acked(owed, seq))
+			all[count++] = seq;
+	}
+	qsort(all, count, sizeof(int64), sagaz_place_compare);
+	owed->acked = all;
+	owed->nacked = count;
+}
+
 /*
  * Make ready to walk what is left of an entry's range: its window, and in the
  * entry's list of finished places also those that receipts of its holder name,
@@ -119,7 +153,7 @@ sagaz_cursor_open_range(SagazOwed *owed, int16 group_no, int16 lane,
 	if (!sagaz_cursor_window(group_no, lane, owed->window_batch, snapshot, window))
 		return false;
 	sagaz_receipts_read(owed->holder, snapshot, &receipts);
-	sagaz_owed_add_acked(owed, receipts.seqs, receipts.nseqs);
+	add_acked_to_owed(owed, &receipts);
 	return true;
 }
 

@@ -26,6 +26,9 @@ typedef struct SagazCursor
 
 extern void sagaz_cursor_read(int16 group_no, int16 lane, Snapshot snapshot,
 							  SagazCursor *cursor);
+extern SagazScan *sagaz_cursor_scan_batch(int16 group_no, int16 lane,
+										  int64 batch_id, Snapshot snapshot);
+extern List *sagaz_cursor_row_owed(TupleTableSlot *row);
 extern bool sagaz_cursor_window(int16 group_no, int16 lane, int64 batch_id,
 								Snapshot snapshot, SagazWindow *window);
 extern bool sagaz_cursor_range_has(const SagazOwed *owed, int16 group_no,

@@ -20,6 +20,7 @@
 #include "outbox/event.h"
 #include "outbox/lane.h"
 #include "outbox/outbox.h"
+#include "outbox/place_number.h"
 #include "outbox/receipt.h"
 #include "outbox/retry.h"
 
@@ -217,7 +218,7 @@ claim_in_order(LaneClaim *lane, SagazScan *due)
 		nseqs++;
 	}
 	seqs = (int64 *) buffer.data;
-	qsort(seqs, nseqs, sizeof(int64), sagaz_receipt_compare_seqs);
+	qsort(seqs, nseqs, sizeof(int64), sagaz_place_compare);
 	for (int i = 0; i < nseqs && claim->picked < claim->limit; i++)
 	{
 		SagazScan  *scan = sagaz_retry_row_of(claim->group.no, seqs[i],

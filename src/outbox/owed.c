@@ -143,33 +143,6 @@ sagaz_owed_decode(Datum value, const SagazOwedBase *base)
 	return owed;
 }
 
-static int
-compare_owed_places(const void *a, const void *b)
-{
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
-
-	return (x > y) - (x < y);
-}
-
-/* Note which of the places, if they are in the range, are finished, too. */
-void
-sagaz_owed_add_acked(SagazOwed *owed, const int64 *seqs, int nseqs)
-{
-	int64	   *all = palloc((owed->nacked + nseqs + 1) * sizeof(int64));
-	int			count = 0;
-
-	for (int i = 0; i < owed->nacked; i++)
-		all[count++] = owed->acked[i];
-	for (int i = 0; i < nseqs; i++)
-		if (seqs[i] > owed->lo && seqs[i] <= owed->hi &&
-			!sagaz_owed_acked(owed, seqs[i]))
-			all[count++] = seqs[i];
-	qsort(all, count, sizeof(int64), compare_owed_places);
-	owed->acked = all;
-	owed->nacked = count;
-}
-
 /* Is this place of the range finished already? */
 bool
 sagaz_owed_acked(const SagazOwed *owed, int64 seq)

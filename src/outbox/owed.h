@@ -41,7 +41,6 @@ typedef struct SagazOwedBase
 
 extern bytea *sagaz_owed_encode(List *owed, const SagazOwedBase *base);
 extern List *sagaz_owed_decode(Datum value, const SagazOwedBase *base);
-extern void sagaz_owed_add_acked(SagazOwed *owed, const int64 *seqs, int nseqs);
 extern bool sagaz_owed_acked(const SagazOwed *owed, int64 seq);
 
 #endif							/* SAGAZ_OWED_H */

@@ -74,3 +74,13 @@ sagaz_lane(PG_FUNCTION_ARGS)
 	PG_RETURN_INT16(sagaz_lane_of(VARDATA_ANY(saga_id),
 								  VARSIZE_ANY_EXHDR(saga_id)));
 }
+
+/* For qsort() and bsearch() of places, or of other numbers of 64 bits. */
+int
+sagaz_place_compare(const void *a, const void *b)
+{
+	int64		x = *(const int64 *) a;
+	int64		y = *(const int64 *) b;
+
+	return (x > y) - (x < y);
+}

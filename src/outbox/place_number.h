@@ -8,6 +8,7 @@
 #define SAGAZ_LANES 4
 #define SAGAZ_SEQUENCE "outbox_seq"
 
+extern int	sagaz_place_compare(const void *a, const void *b);
 extern int64 sagaz_draw_place_number(void);
 extern int16 sagaz_lane_of(const char *saga_id, int length);
 

@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "outbox/outbox.h"
+#include "outbox/place_number.h"
 #include "outbox/receipt.h"
 #include "lib/tuples.h"
 
@@ -58,29 +59,46 @@ sagaz_receipt_closing(int64 batch_id, Snapshot snapshot, TimestampTz *until)
 }
 
 static void
-add_receipt_seqs(SagazReceipts *receipts, Datum array)
+add_named_places(SagazReceipts *receipts, TupleTableSlot *slot, bool sent)
 {
 	Datum	   *values;
 	int			count;
 
-	deconstruct_array(DatumGetArrayTypeP(array), INT8OID, 8,
-					  FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &values, NULL, &count);
-	receipts->seqs = receipts->seqs == NULL ?
-		palloc(count * sizeof(int64)) :
-		repalloc(receipts->seqs, (receipts->nseqs + count) * sizeof(int64));
+	deconstruct_array(DatumGetArrayTypeP(sagaz_column(slot, receipt_seqs)),
+					  INT8OID, 8, FLOAT8PASSBYVAL, TYPALIGN_DOUBLE, &values,
+					  NULL, &count);
+	receipts->places = receipts->places == NULL ?
+		palloc((count + 1) * sizeof(SagazNamedPlace)) :
+		repalloc(receipts->places,
+				 (receipts->nplaces + count + 1) * sizeof(SagazNamedPlace));
 	for (int i = 0; i < count; i++)
-		receipts->seqs[receipts->nseqs++] = DatumGetInt64(values[i]);
+	{
+		SagazNamedPlace *place = &receipts->places[receipts->nplaces++];
+
+		place->seq = DatumGetInt64(values[i]);
+		place->at = DatumGetTimestampTz(sagaz_column(slot, receipt_at));
+		place->sent = sent;
+	}
 	pfree(values);
 }
 
-/* For qsort() and bsearch() of places. */
-int
-sagaz_receipt_compare_seqs(const void *a, const void *b)
+static int
+compare_named_places(const void *a, const void *b)
 {
-	int64		x = *(const int64 *) a;
-	int64		y = *(const int64 *) b;
+	return sagaz_place_compare(&((const SagazNamedPlace *) a)->seq,
+							   &((const SagazNamedPlace *) b)->seq);
+}
 
-	return (x > y) - (x < y);
+/* What a receipt says of a single place, or NULL. */
+const SagazNamedPlace *
+sagaz_receipts_find(const SagazReceipts *receipts, int64 seq)
+{
+	SagazNamedPlace key = {.seq = seq};
+
+	if (receipts->nplaces == 0)
+		return NULL;
+	return bsearch(&key, receipts->places, receipts->nplaces,
+				   sizeof(SagazNamedPlace), compare_named_places);
 }
 
 static void
@@ -97,12 +115,14 @@ add_receipt(SagazReceipts *receipts, TupleTableSlot *slot)
 		case RECEIPT_EVENTS_SENT:
 		case RECEIPT_EVENTS_MOVED:
 			receipts->events += DatumGetInt32(sagaz_column(slot, receipt_events));
-			add_receipt_seqs(receipts, sagaz_column(slot, receipt_seqs));
+			add_named_places(receipts, slot, kind == RECEIPT_EVENTS_SENT);
 			break;
 		default:
 			receipts->closed_by = kind;
 			receipts->closed_at = DatumGetTimestampTz(sagaz_column(slot, receipt_at));
 			receipts->until = read_receipt_until(slot);
+			if (kind == RECEIPT_RELEASED)
+				receipts->error = sagaz_column_text(slot, receipt_note);
 			break;
 	}
 }
@@ -122,9 +142,9 @@ sagaz_receipts_read(int64 batch_id, Snapshot snapshot, SagazReceipts *receipts)
 			add_receipt(receipts, scan->slot);
 		sagaz_scan_end(scan);
 	}
-	if (receipts->nseqs > 1)
-		qsort(receipts->seqs, receipts->nseqs, sizeof(int64),
-			  sagaz_receipt_compare_seqs);
+	if (receipts->nplaces > 1)
+		qsort(receipts->places, receipts->nplaces, sizeof(SagazNamedPlace),
+			  compare_named_places);
 }
 
 static SagazWriter *

@@ -79,33 +79,35 @@ bisect_state_root(SagazStates *states, int16 lane, uint64 pos, int64 seq)
 static void
 state_by_holder(const SagazChainLink *holder, int64 seq, SagazEventState *state)
 {
-	const SagazAckedPlace *acked = sagaz_chain_acked(holder, seq);
+	const SagazReceipts *receipts = &holder->receipts;
+	const SagazNamedPlace *named = sagaz_receipts_find(receipts, seq);
+	bool		acked = named && named->sent;
 
 	state->batch_id = holder->batch_id;
 	state->claimed_at = holder->claimed_at;
 	state->worker_id = holder->worker_id;
-	if (acked || holder->closed_by == RECEIPT_SENT)
+	if (acked || receipts->closed_by == RECEIPT_SENT)
 	{
 		state->status = EVENT_SENT;
 		state->where = WHERE_DONE;
-		state->sent_at = acked ? acked->at : holder->closed_at;
+		state->sent_at = acked ? named->at : receipts->closed_at;
 		state->last_error = NULL;
 		return;
 	}
-	if (holder->closed_by == 0)
+	if (receipts->closed_by == 0)
 	{
 		state->status = EVENT_CLAIMED;
 		state->where = WHERE_OUT;
-		state->lease_end = sagaz_batch_lease_end(holder->claimed_at, holder->until);
+		state->lease_end = sagaz_batch_lease_end(holder->claimed_at, receipts->until);
 		state->last_error = NULL;
 		return;
 	}
 	state->status = EVENT_PENDING;
 	state->where = WHERE_RETURNED;
-	state->closed_by = holder->closed_by;
-	state->next_attempt_at = holder->until;
-	if (holder->error)
-		state->last_error = holder->error;
+	state->closed_by = receipts->closed_by;
+	state->next_attempt_at = receipts->until;
+	if (receipts->error)
+		state->last_error = receipts->error;
 }
 
 /*
@@ -200,6 +202,18 @@ sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 	if ((state->status == EVENT_SENT || state->status == EVENT_CLAIMED) &&
 		!sagaz_column_is_null(retry, retry_batch_id))
 		state->batch_id = DatumGetInt64(sagaz_column(retry, retry_batch_id));
+}
+
+/* When the lease ends of the batch that a claimed event is out in. */
+TimestampTz
+sagaz_state_lease_end(const SagazStates *states, const SagazEventState *state)
+{
+	SagazReceipts receipts;
+
+	if (state->where == WHERE_OUT)
+		return state->lease_end;
+	sagaz_receipts_read(state->batch_id, states->snapshot, &receipts);
+	return sagaz_batch_lease_end(sagaz_real_time(state->claimed_at), receipts.until);
 }
 
 /* The state of an event that the group has still to come to. */

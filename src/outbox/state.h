@@ -20,6 +20,7 @@
 #include "outbox/cursor.h"
 #include "outbox/group.h"
 #include "outbox/place_number.h"
+#include "outbox/receipt.h"
 
 /* A set of statuses. */
 #define status_bit(status)	(1 << (status))
@@ -46,20 +47,13 @@ typedef struct SagazEventState
 	int64		batch_id;		/* this and what follows: 0 or NULL for none */
 	TimestampTz claimed_at;		/* this, sent_at and failed_at as records have
 								 * times: see sagaz_real_time() */
-	TimestampTz lease_end;
+	TimestampTz lease_end;		/* of WHERE_OUT */
 	TimestampTz sent_at;
 	TimestampTz failed_at;
 	TimestampTz next_attempt_at;
 	const char *worker_id;
 	const char *last_error;
 } SagazEventState;
-
-/* A place that a receipt names as sent. */
-typedef struct SagazAckedPlace
-{
-	int64		seq;
-	TimestampTz at;
-} SagazAckedPlace;
 
 /* One handing-out of the events of a root batch in one lane. */
 typedef struct SagazChainLink
@@ -68,12 +62,7 @@ typedef struct SagazChainLink
 	TimestampTz claimed_at;
 	const char *worker_id;
 	List	   *entries;		/* of SagazOwed: the ranges it handed out */
-	int			closed_by;		/* kind of its closing receipt, 0 while open */
-	TimestampTz closed_at;
-	TimestampTz until;			/* not before, or lease extended to */
-	const char *error;			/* of a release */
-	int			nacked;
-	SagazAckedPlace *acked;		/* sorted */
+	SagazReceipts receipts;
 } SagazChainLink;
 
 /*
@@ -127,6 +116,8 @@ extern void sagaz_state_of(SagazStates *states, TupleTableSlot *event,
 						   SagazEventState *state);
 extern void sagaz_state_of_retry(TupleTableSlot *retry,
 								 SagazEventState *state);
+extern TimestampTz sagaz_state_lease_end(const SagazStates *states,
+										 const SagazEventState *state);
 extern void sagaz_state_unread(TupleTableSlot *event, SagazEventState *state);
 extern void sagaz_state_by_chain(SagazStates *states, SagazChain *chain,
 								 uint64 pos, int64 seq,
@@ -138,7 +129,5 @@ extern SagazChain *sagaz_states_chain(SagazStates *states, int16 lane,
 extern bool sagaz_chain_covers(SagazStates *states, SagazChain *chain,
 							   const SagazChainLink *holder, uint64 pos,
 							   int64 seq, bool first);
-extern const SagazAckedPlace *sagaz_chain_acked(const SagazChainLink *holder,
-												int64 seq);
 
 #endif							/* SAGAZ_STATE_H */

@@ -15,7 +15,6 @@
 #include "utils/uuid.h"
 
 #include "backends/record/record.h"
-#include "outbox/batch.h"
 #include "status/event_scan.h"
 #include "status/event_walk.h"
 #include "outbox/event.h"
@@ -158,6 +157,8 @@ explain_ahead(Explanation *e)
 static void
 explain_out(Explanation *e)
 {
+	TimestampTz lease_end = sagaz_state_lease_end(e->states, &e->state);
+
 	appendStringInfoString(&e->reason, "handed out");
 	if (e->state.worker_id)
 		appendStringInfo(&e->reason, " to worker \"%s\"", e->state.worker_id);
@@ -165,13 +166,13 @@ explain_out(Explanation *e)
 		appendStringInfo(&e->reason, " in batch " INT64_FORMAT, e->state.batch_id);
 	if (e->state.claimed_at != 0)
 		appendStringInfo(&e->reason, " at %s", explain_time(e->state.claimed_at));
-	if (e->state.lease_end <= e->now)
+	if (lease_end <= e->now)
 		appendStringInfo(&e->reason,
 						 "; the lease ran out at %s, the next claim takes it over",
-						 explain_time(e->state.lease_end));
+						 explain_time(lease_end));
 	else
 		appendStringInfo(&e->reason, "; the lease runs out at %s",
-						 explain_time(e->state.lease_end));
+						 explain_time(lease_end));
 }
 
 static void
@@ -221,17 +222,6 @@ explain_waiting(Explanation *e)
 						 e->state.last_error);
 }
 
-/* The lease of the batch that a retry is out in. */
-static void
-explain_lease(Explanation *e)
-{
-	SagazReceipts receipts;
-
-	sagaz_receipts_read(e->state.batch_id, e->states->snapshot, &receipts);
-	e->state.lease_end = sagaz_batch_lease_end(sagaz_real_time(e->state.claimed_at),
-											   receipts.until);
-}
-
 static void
 explain_retry(Explanation *e)
 {
@@ -254,7 +244,6 @@ explain_retry(Explanation *e)
 								 explain_time(e->state.next_attempt_at));
 			break;
 		case RETRY_OUT:
-			explain_lease(e);
 			explain_out(e);
 			break;
 		case RETRY_DEAD:

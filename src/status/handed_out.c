@@ -94,20 +94,17 @@ static void
 load_handed_batch_ranges(SagazHandedOutWalk *walk)
 {
 	TupleTableSlot *row = walk->batches->slot;
-	SagazOwedBase base;
+	int64		batch_id = DatumGetInt64(sagaz_column(row, batch_batch_id));
 	ListCell   *cell;
 
 	if (DatumGetInt32(sagaz_column(row, batch_events)) == 0)
 		return;
-	base.batch_id = DatumGetInt64(sagaz_column(row, batch_batch_id));
-	base.claimed_at = DatumGetTimestampTz(sagaz_column(row, batch_claimed_at));
-	base.last_seq = DatumGetInt64(sagaz_column(row, batch_last_seq));
-	foreach(cell, sagaz_owed_decode(sagaz_column(row, batch_owed), &base))
+	foreach(cell, sagaz_cursor_row_owed(row))
 	{
 		SagazOwed  *owed = lfirst(cell);
 
-		if (owed->range && owed->holder == base.batch_id &&
-			owed->root == base.batch_id)
+		if (owed->range && owed->holder == batch_id &&
+			owed->root == batch_id)
 			walk->ranges = lappend(walk->ranges, owed);
 	}
 }

@@ -22,6 +22,7 @@
 
 #include "status/event_scan.h"
 #include "outbox/outbox.h"
+#include "outbox/place_number.h"
 #include "outbox/receipt.h"
 
 /* A table of more blocks is estimated: 32 MB, a few milliseconds. */
@@ -209,7 +210,7 @@ count_open_batches(SagazStates *states)
 		}
 	}
 	if (nopen > 1)
-		qsort(open, nopen, sizeof(int64), sagaz_receipt_compare_seqs);
+		qsort(open, nopen, sizeof(int64), sagaz_place_compare);
 	for (int i = 0; i < nopen; i++)
 		if (i == 0 || open[i] != open[i - 1])
 			count++;

@@ -58,26 +58,23 @@ static bool
 batch_is_needed(const SagazKeeper *keeper, int16 lane, TupleTableSlot *slot,
 				int64 end_seq, TimestampTz before)
 {
-	SagazOwedBase base;
+	int64		batch_id = DatumGetInt64(sagaz_column(slot, batch_batch_id));
 	SagazReceipts receipts;
 	ListCell   *cell;
 
-	base.batch_id = DatumGetInt64(sagaz_column(slot, batch_batch_id));
-	base.claimed_at = DatumGetTimestampTz(sagaz_column(slot, batch_claimed_at));
-	base.last_seq = DatumGetInt64(sagaz_column(slot, batch_last_seq));
-	if (base.claimed_at >= before)
+	if (DatumGetTimestampTz(sagaz_column(slot, batch_claimed_at)) >= before)
 		return true;
 	if (DatumGetInt32(sagaz_column(slot, batch_events)) > 0)
 	{
-		sagaz_receipts_read(base.batch_id, keeper->states->snapshot, &receipts);
+		sagaz_receipts_read(batch_id, keeper->states->snapshot, &receipts);
 		if (receipts.closed_by == 0 || receipts.closed_at >= before)
 			return true;
 	}
-	foreach(cell, sagaz_owed_decode(sagaz_column(slot, batch_owed), &base))
+	foreach(cell, sagaz_cursor_row_owed(slot))
 	{
 		SagazOwed  *owed = lfirst(cell);
 
-		if (owed->range && owed->root == base.batch_id &&
+		if (owed->range && owed->root == batch_id &&
 			batch_range_is_needed(keeper, lane, owed, end_seq))
 			return true;
 	}

@@ -170,9 +170,7 @@ add_stream_row(Work *work, const SagazStreamRow *row, const SagazReceipts *recei
 	{
 		ScanKeyData keys[2];
 
-		if (receipts->nseqs > 0 &&
-			bsearch(&row->seqs[i], receipts->seqs, receipts->nseqs,
-					sizeof(int64), sagaz_receipt_compare_seqs))
+		if (sagaz_receipts_find(receipts, row->seqs[i]))
 			continue;
 		sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, row->lane);
 		sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, row->seqs[i]);
