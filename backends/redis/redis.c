@@ -15,6 +15,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "backends/redis/redis_sentinel.h"
 #include "backends/redis/redis_tls.h"
 #include "backends/redis/redis_url.h"
 
@@ -85,10 +86,21 @@ check_redis_stream(const char *value)
 		refuse_redis_option("stream", "It must not be empty.");
 }
 
+static void
+check_redis_service(const char *value)
+{
+	if (value[0] == '\0')
+		refuse_redis_option("service", "It must not be empty.");
+}
+
 static const SagazOption redis_options[] = {
 	{.name = "host"},
 	{.name = "port",.check = check_redis_port},
 	{.name = "path"},
+	{.name = "sentinels",.check = redis_sentinel_check_list},
+	{.name = "service",.check = check_redis_service},
+	{.name = "sentinel_user",.secret = true},
+	{.name = "sentinel_password",.secret = true},
 	{.name = "sslmode",.check = redis_tls_check_mode},
 	{.name = "sslrootcert"},
 	{.name = "sslcert"},
@@ -105,7 +117,9 @@ static const SagazOption redis_options[] = {
 	SAGAZ_COMMON_OPTIONS
 };
 
-static const char *const redis_schemes[] = {"redis", "rediss", "unix", NULL};
+static const char *const redis_schemes[] = {
+	"redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix", NULL
+};
 
 /* ---------------------------------------------------------------------- */
 /* Stores */
@@ -185,10 +199,12 @@ redis_identity(SagazStore *base, SagazKind kind)
 	if (server == NULL)
 	{
 		const char *path = sagaz_store_option(base, "path");
+		const char *service = sagaz_store_option(base, "service");
 		const char *host = sagaz_store_option(base, "host");
 		const char *port = sagaz_store_option(base, "port");
 
-		server = path ? pstrdup(path) :
+		server = path ? pstrdup(path) : service ?
+			psprintf("%s/%s", sagaz_store_option(base, "sentinels"), service) :
 			psprintf("%s:%s", host ? host : "localhost", port ? port : "6379");
 	}
 	return psprintf("redis:%s:%d:%s", server, database ? atoi(database) : 0,

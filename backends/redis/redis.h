@@ -72,6 +72,7 @@ typedef struct RedisStore
 	RedisConnection *connection;
 	char	   *digests[REDIS_SCRIPTS]; /* NULL: not loaded yet */
 	bool		is_replica;		/* as it said when we connected */
+	int			sentinel;		/* of the list, the one to ask first */
 
 	char	   *saga_prefix;	/* this, and what follows, in UTF-8 */
 	char	   *outbox_prefix;

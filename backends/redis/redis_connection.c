@@ -22,7 +22,6 @@
 #include "utils/timestamp.h"
 
 #include "backends/redis/redis_connection.h"
-#include "backends/redis/redis_socket.h"
 
 #if HIREDIS_MAJOR >= 1
 #define ElementCount size_t
@@ -221,14 +220,14 @@ make_redis_reader(RedisConnection *connection)
  * goes wrong from then on is a matter of connecting, until redis_connection_greeted.
  */
 void
-redis_connection_open(RedisStore *store)
+redis_connection_open(RedisStore *store, const RedisPeer *place)
 {
 	RedisConnection *connection = store->connection;
 
 	disconnect_redis(connection);
 	memset(store->digests, 0, sizeof(store->digests));
 	store->base.broken = true;
-	redis_socket_open(&connection->socket, &store->base);
+	redis_socket_open(&connection->socket, &store->base, place);
 	make_redis_reader(connection);
 	store->base.broken = false;
 	connection->greeting = true;

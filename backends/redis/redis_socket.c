@@ -4,8 +4,8 @@
  *
  * It never blocks.  Every wait is on the latch, too, has a deadline and can be
  * cancelled; only the name of a host is resolved without one.  Of the
- * addresses that a name has, each gets its share of sagaz.connect_timeout, so
- * that one which nobody answers at does not hide the next.
+ * addresses that a name has, each gets its share of the time, so that one which
+ * nobody answers at does not hide the next.
  *
  * What is to be sent waits here until the other end takes it.  When that
  * fails nothing is raised: what the other end said before is still to be
@@ -28,7 +28,6 @@
 
 #include "backends/common/server_file.h"
 
-#define DEFAULT_PORT "6379"
 /* Seconds of silence, between questions, and how many go unanswered. */
 #define KEEPALIVE_IDLE 15
 #define KEEPALIVE_INTERVAL 5
@@ -166,25 +165,26 @@ connect_to_address(RedisSocket *self, const RedisAddress *address, int ms)
 	return error;
 }
 
-/* How much of sagaz.connect_timeout is left. */
+/* How much time is left of that for connecting. */
 static int
-connect_ms_left(TimestampTz start)
+connect_ms_left(const RedisPeer *place, TimestampTz start)
 {
-	return Max(sagaz_connect_timeout -
+	return Max(place->timeout -
 			   TimestampDifferenceMilliseconds(start, GetCurrentTimestamp()), 0);
 }
 
 /* Connect to the first address that lets us. */
 static void
 connect_to_any(RedisSocket *socket, const SagazStore *store,
-			   const RedisAddress *addresses, int count, TimestampTz start)
+			   const RedisPeer *place, const RedisAddress *addresses, int count,
+			   TimestampTz start)
 {
 	int			error = 0;
 
 	for (int i = 0; i < count; i++)
 	{
 		error = connect_to_address(socket, &addresses[i],
-								   connect_ms_left(start) / (count - i));
+								   connect_ms_left(place, start) / (count - i));
 		if (error == 0)
 			return;
 		if (socket->fd != PGINVALID_SOCKET)
@@ -223,35 +223,31 @@ prepare_tls(RedisSocket *socket, const SagazStore *store)
 		redis_socket_refused(store, socket->tls.error);
 }
 
-/* Connect to where the storage's options say; an error if that fails. */
+/* Connect to a server of the storage, as its options say; an error if that fails. */
 void
-redis_socket_open(RedisSocket *socket, const SagazStore *store)
+redis_socket_open(RedisSocket *socket, const SagazStore *store, const RedisPeer *place)
 {
-	const char *path = sagaz_store_option(store, "path");
-	const char *host = sagaz_store_option(store, "host");
-	const char *port = sagaz_store_option(store, "port");
 	bool		has_tls = redis_tls_is_wanted(store);
 	RedisAddress *addresses;
 	TimestampTz start;
 	int			count;
 
 	Assert(socket->fd == PGINVALID_SOCKET);
-	if (host == NULL)
-		host = "localhost";
 	if (has_tls)
 		prepare_tls(socket, store);
-	addresses = path ? address_of_path(store, path, &count) :
-		addresses_of_host(store, host, port ? port : DEFAULT_PORT, &count);
+	addresses = place->path ? address_of_path(store, place->path, &count) :
+		addresses_of_host(store, place->host, place->port, &count);
 	if (!AcquireExternalFD())
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_CAPACITY),
 				 errmsg("too many files are open for another storage")));
 	socket->has_fd = true;
 	start = GetCurrentTimestamp();
-	connect_to_any(socket, store, addresses, count, start);
+	connect_to_any(socket, store, place, addresses, count, start);
 	pfree(addresses);
 	if (has_tls)
-		shake_hands(socket, store, host, sagaz_wait_deadline(connect_ms_left(start)));
+		shake_hands(socket, store, place->host,
+					sagaz_wait_deadline(connect_ms_left(place, start)));
 }
 
 /* ---------------------------------------------------------------------- */

@@ -9,6 +9,15 @@
 
 #include "backends/redis/redis_tls.h"
 
+/* Where a server is. */
+typedef struct RedisPeer
+{
+	const char *path;			/* of a socket; NULL: see host */
+	const char *host;
+	const char *port;
+	int			timeout;		/* for connecting, in ms */
+} RedisPeer;
+
 /* Bytes that wait to be sent. */
 typedef struct RedisUnsent
 {
@@ -31,7 +40,8 @@ typedef struct RedisSocket
 } RedisSocket;
 
 extern void redis_socket_init(RedisSocket *socket, MemoryContext context);
-extern void redis_socket_open(RedisSocket *socket, const SagazStore *store);
+extern void redis_socket_open(RedisSocket *socket, const SagazStore *store,
+							  const RedisPeer *place);
 extern void redis_socket_close(RedisSocket *socket);
 extern bool redis_socket_queue(RedisSocket *socket, const char *bytes, size_t length);
 extern void redis_socket_flush(RedisSocket *socket);

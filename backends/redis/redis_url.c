@@ -31,7 +31,7 @@ refuse_redis_url(const char *why)
 			(errcode(ERRCODE_SAGAZ_INPUT),
 			 errmsg("URL of a Redis storage is not valid"),
 			 errdetail_internal("%s.", why),
-			 errhint("Write redis://[user:password@]host[:port][/database], rediss:// for TLS, or unix://[user:password@]/path/of/the/socket[?db=database].")));
+			 errhint("Write redis://[user:password@]host[:port][/database], redis+sentinel://[user:password@]host1[:port],host2[:port]/service[/database], rediss in place of redis for TLS, or unix://[user:password@]/path/of/the/socket[?db=database].")));
 }
 
 /* A part of a URL, %XX decoded. */
@@ -184,9 +184,30 @@ want_redis_tls(List *options)
 	return add_redis_option(options, "sslmode", "verify-full", strlen("verify-full"));
 }
 
-/* redis://[user:password@]host[:port][/database][?name=value&...] */
+/* host[:port][,...]/service, up to the end given; *rest is what follows. */
 static List *
-read_redis_tcp_url(const char *url, bool has_tls)
+read_redis_sentinels(List *options, const char *hosts, const char *end, const char **rest)
+{
+	const char *service = memchr(hosts, '/', end - hosts);
+	const char *slash;
+
+	if (service == NULL || service == hosts)
+		refuse_redis_url("It does not name sentinels and the service that they know");
+	service++;
+	slash = memchr(service, '/', end - service);
+	*rest = slash ? slash : end;
+	if (*rest == service)
+		refuse_redis_url("It names no service");
+	options = add_redis_option(options, "sentinels", hosts, service - 1 - hosts);
+	return add_redis_option(options, "service", service, *rest - service);
+}
+
+/*
+ * redis://[user:password@]host[:port][/database][?name=value&...], and the
+ * same with sentinels and a service in place of the host
+ */
+static List *
+read_redis_tcp_url(const char *url, bool has_sentinels, bool has_tls)
 {
 	const char *host;
 	List	   *options = read_redis_login(url, &host);
@@ -196,8 +217,13 @@ read_redis_tcp_url(const char *url, bool has_tls)
 	/* a question mark before the login's end is no sign of a query */
 	if (memchr(url, '?', host - url))
 		refuse_redis_url("A question mark stands before the host");
-	options = read_redis_host(options, host, path ? path : end);
-	if (path)
+	if (path == NULL)
+		path = end;
+	if (has_sentinels)
+		options = read_redis_sentinels(options, host, end, &path);
+	else
+		options = read_redis_host(options, host, path);
+	if (path < end)
 		options = read_redis_database(options, path + 1, end);
 	if (*end == '#')
 		refuse_redis_url("It has more behind the database");
@@ -230,5 +256,6 @@ List *
 redis_url_read(const char *scheme, const char *rest)
 {
 	return strcmp(scheme, "unix") == 0 ? read_redis_socket_url(rest) :
-		read_redis_tcp_url(rest, strcmp(scheme, "rediss") == 0);
+		read_redis_tcp_url(rest, strchr(scheme, '+') != NULL,
+						   strncmp(scheme, "rediss", 6) == 0);
 }

@@ -47,7 +47,8 @@ explain_places(const CliCommand *command)
 	if (!(command->bit & (CLI_TRANSFER | CLI_MIGRATE | CLI_VALIDATE | CLI_ADD)))
 		return;
 	puts("\nA storage is \"native\", a name of \"sagaz storage list\", or a URL:\n"
-		 "redis://, rediss://, unix://, sqlite:///path, postgresql://, memory://name.\n"
+		 "redis://, rediss://, redis+sentinel://, rediss+sentinel://, unix://,\n"
+		 "sqlite:///path, postgresql://, memory://name.\n"
 		 "Others can see the arguments of a program: keep a URL with a password in an\n"
 		 "environment variable or a file, or give the storage a name.");
 }

@@ -122,7 +122,7 @@ const SagazBackend *
 sagaz_storage_read_url(const char *url, List **options)
 {
 	const char *separator = strstr(url, "://");
-	size_t		length = strspn(url, "abcdefghijklmnopqrstuvwxyz");
+	size_t		length = strspn(url, "abcdefghijklmnopqrstuvwxyz+");
 	char	   *scheme;
 
 	if (separator == NULL)
