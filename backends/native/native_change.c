@@ -244,9 +244,7 @@ native_change_event(NativePut *put, const SagazRecord *record, Datum event_id)
 static void
 set_native_sent(const SagazEventChange *change, SagazWriter *row, void *arg)
 {
-	sagaz_writer_set(row, retry_state, Int16GetDatum(RETRY_SENT));
-	sagaz_writer_set(row, retry_sent_at, TimestampTzGetDatum(change->now));
-	sagaz_writer_clear(row, retry_next_attempt_at);
+	sagaz_retry_sent(row, change->now);
 }
 
 /* Let an event of the log count as sent from now on; false if it is gone. */

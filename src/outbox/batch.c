@@ -210,7 +210,7 @@ sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at, TimestampTz now,
 	{
 		sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0,
 							worker_id);
-		(void) sagaz_retry_return_batch(batch_id, now, snapshot);
+		sagaz_retry_return_batch(batch_id, now, snapshot);
 		CommandCounterIncrement();
 	}
 	UnregisterSnapshot(snapshot);
@@ -241,8 +241,7 @@ sagaz_batch_finish(int64 batch_id, const char *worker_id)
 	now = GetCurrentTimestamp();
 	sagaz_receipt_close(batch_id, RECEIPT_SENT, now, 0, batch_still_owed(&lease),
 						NULL);
-	(void) sagaz_retry_finish_batch(&lease.group, batch_id, now,
-									lease.snapshot);
+	sagaz_retry_finish_batch(&lease.group, batch_id, now, lease.snapshot);
 	if (lease.group.ordered)
 		sagaz_wake_at_commit();
 	sagaz_batch_lease_done(&lease);
@@ -276,7 +275,7 @@ sagaz_batch_release(int64 batch_id, const char *worker_id, const char *error,
 	sagaz_wake_at_commit();
 	sagaz_receipt_close(batch_id, RECEIPT_RELEASED, now, now + delay,
 						batch_still_owed(&lease), error);
-	(void) sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);
+	sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);
 	sagaz_batch_lease_done(&lease);
 	return batch_still_owed(&lease);
 }

@@ -32,6 +32,7 @@ sagaz_event_fetch(SagazScan **scan, Datum event_id, Snapshot snapshot)
 	return sagaz_scan_next(*scan) ? (*scan)->slot : NULL;
 }
 
+/* The error that the log has no event of that id. */
 void
 sagaz_event_no_such(Datum event_id)
 {

@@ -72,6 +72,7 @@ sagaz_group_find(const char *name, SagazGroup *group)
 	return found;
 }
 
+/* The error that a group of that name does not exist; does not return. */
 void
 sagaz_no_such_group(const char *name)
 {

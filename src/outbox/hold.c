@@ -95,9 +95,9 @@ hold_retries(Hold *hold)
 		if (seq <= hold->seq ||
 			!hold_is_of_saga(hold, sagaz_column(scan->slot, retry_saga_id)))
 			continue;
-		sagaz_retry_row_copy(hold->writer, scan->slot);
+		sagaz_writer_copy(hold->writer, scan->slot);
 		sagaz_writer_set(hold->writer, retry_state, Int16GetDatum(RETRY_HELD));
-		sagaz_retry_clear(hold->writer, retry_batch_id);
+		sagaz_writer_clear(hold->writer, retry_batch_id);
 		sagaz_retry_forget_claim(hold->writer);
 		sagaz_writer_update(hold->writer, scan->slot, hold->snapshot);
 		note_held(hold, seq);

@@ -168,13 +168,13 @@ claim_retry(LaneClaim *lane, TupleTableSlot *retry)
 		return;
 	sagaz_claim_emit(claim, event, retry, lane->look.cluster);
 	lane->picked++;
-	sagaz_retry_row_copy(writer, retry);
+	sagaz_writer_copy(writer, retry);
 	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_OUT));
 	sagaz_writer_set(writer, retry_batch_id,
 					 Int64GetDatum(sagaz_claim_batch_id(claim)));
 	sagaz_writer_set(writer, retry_claimed_at, TimestampTzGetDatum(claim->now));
 	sagaz_writer_set(writer, retry_worker_id, claim->worker_datum);
-	sagaz_retry_clear(writer, retry_next_attempt_at);
+	sagaz_writer_clear(writer, retry_next_attempt_at);
 	sagaz_writer_update(writer, retry, lane->look.snapshot);
 }
 

@@ -130,11 +130,10 @@ write_marked_retry(const Mark *mark, SagazWriter *writer)
 	if (mark->failed)
 	{
 		sagaz_retry_failed(writer, mark->now, mark->error, mark->for_good);
-		sagaz_retry_clear(writer, retry_batch_id);
+		sagaz_writer_clear(writer, retry_batch_id);
 		return;
 	}
-	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_SENT));
-	sagaz_writer_set(writer, retry_sent_at, TimestampTzGetDatum(mark->now));
+	sagaz_retry_sent(writer, mark->now);
 }
 
 /*
@@ -155,7 +154,7 @@ mark_event(const Mark *mark, SagazStates *states, const SagazLease *lease,
 	{
 		TupleTableSlot *retry = sagaz_states_retry_row(states, event->seq);
 
-		sagaz_retry_row_copy(writer, retry);
+		sagaz_writer_copy(writer, retry);
 		write_marked_retry(mark, writer);
 		sagaz_writer_update(writer, retry, lease->snapshot);
 	}

@@ -76,6 +76,7 @@ sagaz_retry_places_have(SagazRetryPlaces *places, int64 seq)
 	return places->seq == seq;
 }
 
+/* Close the walk's scan; the struct is the caller's. */
 void
 sagaz_retry_places_end(SagazRetryPlaces *places)
 {
@@ -184,19 +185,6 @@ sagaz_retry_row_of_event(SagazWriter *writer, int16 group_no,
 					 sagaz_column(event, outbox_event_type));
 }
 
-/* Start a new version of a row; old stays where it is until that is written. */
-void
-sagaz_retry_row_copy(SagazWriter *writer, TupleTableSlot *old)
-{
-	sagaz_writer_copy(writer, old);
-}
-
-void
-sagaz_retry_clear(SagazWriter *writer, int attnum)
-{
-	sagaz_writer_clear(writer, attnum);
-}
-
 /*
  * When the event may be tried again after so many failures: the wait doubles
  * each time and loses up to half by chance, lest all come back at once.
@@ -226,7 +214,7 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error, bool 
 	sagaz_writer_set(writer, retry_retry_count, Int32GetDatum(count));
 	sagaz_writer_set(writer, retry_failed_at, TimestampTzGetDatum(at));
 	if (dead)
-		sagaz_retry_clear(writer, retry_next_attempt_at);
+		sagaz_writer_clear(writer, retry_next_attempt_at);
 	else
 	{
 		sagaz_writer_set(writer, retry_next_attempt_at,
@@ -236,7 +224,24 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error, bool 
 	if (error)
 		sagaz_writer_set(writer, retry_last_error, CStringGetTextDatum(error));
 	else
-		sagaz_retry_clear(writer, retry_last_error);
+		sagaz_writer_clear(writer, retry_last_error);
+}
+
+/* What became of the writer's row, which the caller writes: it is sent. */
+void
+sagaz_retry_sent(SagazWriter *writer, TimestampTz at)
+{
+	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_SENT));
+	sagaz_writer_set(writer, retry_sent_at, TimestampTzGetDatum(at));
+	sagaz_writer_clear(writer, retry_next_attempt_at);
+}
+
+/* It waits until then. */
+static void
+set_retry_waiting(SagazWriter *writer, TimestampTz at)
+{
+	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_WAITING));
+	sagaz_writer_set(writer, retry_next_attempt_at, TimestampTzGetDatum(at));
 }
 
 /* A row that counts as pending again tells of no claim. */
@@ -245,8 +250,8 @@ sagaz_retry_forget_claim(SagazWriter *writer)
 {
 	if (!writer->slot->tts_isnull[retry_failed_at - 1])
 		return;
-	sagaz_retry_clear(writer, retry_claimed_at);
-	sagaz_retry_clear(writer, retry_worker_id);
+	sagaz_writer_clear(writer, retry_claimed_at);
+	sagaz_writer_clear(writer, retry_worker_id);
 }
 
 /*
@@ -256,9 +261,8 @@ sagaz_retry_forget_claim(SagazWriter *writer)
 void
 sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew)
 {
-	sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_WAITING));
-	sagaz_writer_set(writer, retry_next_attempt_at, TimestampTzGetDatum(at));
-	sagaz_retry_clear(writer, retry_failed_at);
+	set_retry_waiting(writer, at);
+	sagaz_writer_clear(writer, retry_failed_at);
 	sagaz_retry_forget_claim(writer);
 	if (anew)
 		sagaz_writer_set(writer, retry_retry_count, Int32GetDatum(0));
@@ -286,10 +290,8 @@ sagaz_retry_let_go(const SagazGroup *group, Datum saga_id)
 	{
 		SagazWriter *writer = sagaz_writer_begin("outbox_retry");
 
-		sagaz_retry_row_copy(writer, scan->slot);
-		sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_WAITING));
-		sagaz_writer_set(writer, retry_next_attempt_at,
-						 TimestampTzGetDatum(GetCurrentTimestamp()));
+		sagaz_writer_copy(writer, scan->slot);
+		set_retry_waiting(writer, GetCurrentTimestamp());
 		sagaz_writer_update(writer, scan->slot, snapshot);
 		sagaz_writer_end(writer);
 		sagaz_wake_at_commit();
@@ -299,61 +301,54 @@ sagaz_retry_let_go(const SagazGroup *group, Datum saga_id)
 }
 
 /*
- * Mark the rows that are out in a batch, whose lock is held, as sent; returns
- * how many.
+ * Mark the rows that are out in a batch, whose lock is held, as sent.  The
+ * snapshot was taken after it; a new one sees what is written, also of the
+ * rows that this lets go.
  */
-int
+void
 sagaz_retry_finish_batch(const SagazGroup *group, int64 batch_id,
 						 TimestampTz at, Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_retry_scan_batch(batch_id, snapshot);
 	SagazWriter *writer = NULL;
-	int			count = 0;
 
 	while (sagaz_scan_next(scan))
 	{
 		if (writer == NULL)
 			writer = sagaz_writer_begin("outbox_retry");
-		sagaz_retry_row_copy(writer, scan->slot);
-		sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_SENT));
-		sagaz_writer_set(writer, retry_sent_at, TimestampTzGetDatum(at));
+		sagaz_writer_copy(writer, scan->slot);
+		sagaz_retry_sent(writer, at);
 		sagaz_writer_update(writer, scan->slot, snapshot);
 		sagaz_retry_let_go(group, sagaz_column(scan->slot, retry_saga_id));
-		count++;
 	}
 	sagaz_scan_end(scan);
 	if (writer)
 		sagaz_writer_end(writer);
-	return count;
 }
 
 /*
  * Let the rows that are out in a batch wait again; their lease is over, and
- * the batch's lock is held.  Returns how many.
+ * the batch's lock is held since before the snapshot was taken.  Visible
+ * after the caller's CommandCounterIncrement().
  */
-int
+void
 sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 						 Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_retry_scan_batch(batch_id, snapshot);
 	SagazWriter *writer = NULL;
-	int			count = 0;
 
 	while (sagaz_scan_next(scan))
 	{
 		if (writer == NULL)
 			writer = sagaz_writer_begin("outbox_retry");
-		sagaz_retry_row_copy(writer, scan->slot);
-		sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_WAITING));
-		sagaz_writer_set(writer, retry_next_attempt_at,
-						 TimestampTzGetDatum(next_attempt));
-		sagaz_retry_clear(writer, retry_batch_id);
+		sagaz_writer_copy(writer, scan->slot);
+		set_retry_waiting(writer, next_attempt);
+		sagaz_writer_clear(writer, retry_batch_id);
 		sagaz_retry_forget_claim(writer);
 		sagaz_writer_update(writer, scan->slot, snapshot);
-		count++;
 	}
 	sagaz_scan_end(scan);
 	if (writer)
 		sagaz_writer_end(writer);
-	return count;
 }

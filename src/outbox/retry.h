@@ -36,12 +36,11 @@ extern SagazScan *sagaz_retry_row_of(int16 group_no, int64 seq,
 									 Snapshot snapshot);
 extern void sagaz_retry_row_of_event(SagazWriter *writer, int16 group_no,
 									 TupleTableSlot *event, int state);
-extern void sagaz_retry_row_copy(SagazWriter *writer, TupleTableSlot *old);
-extern void sagaz_retry_clear(SagazWriter *writer, int attnum);
-extern int	sagaz_retry_finish_batch(const SagazGroup *group, int64 batch_id,
+extern void sagaz_retry_finish_batch(const SagazGroup *group, int64 batch_id,
 									 TimestampTz at, Snapshot snapshot);
-extern int	sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
+extern void sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 									 Snapshot snapshot);
+extern void sagaz_retry_sent(SagazWriter *writer, TimestampTz at);
 extern TimestampTz sagaz_retry_next_attempt(TimestampTz now, int retry_count);
 extern void sagaz_retry_failed(SagazWriter *writer, TimestampTz at,
 							   const char *error, bool for_good);

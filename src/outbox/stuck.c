@@ -28,7 +28,7 @@ end_stuck_lease(int64 batch_id, TimestampTz now)
 	sagaz_batch_lease_open(batch_id, NULL, &lease);
 	events = lease.events - lease.receipts.events;
 	sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0, NULL);
-	(void) sagaz_retry_return_batch(batch_id, now, lease.snapshot);
+	sagaz_retry_return_batch(batch_id, now, lease.snapshot);
 	sagaz_batch_lease_done(&lease);
 	CommandCounterIncrement();
 	return events;

@@ -89,6 +89,7 @@ sagaz_window_end_read(SagazEnd *end)
 	return snapshot;
 }
 
+/* The cluster as the end's own snapshot has it. */
 void
 sagaz_window_end_set_epoch(SagazEnd *end, const SagazCluster *cluster)
 {
@@ -205,6 +206,7 @@ decode_window_end(SagazBytes *bytes, SagazEnd *end)
 	end->xmin = end->nrunning > 0 ? end->running[0] : end->xmax;
 }
 
+/* The stored form, in the present memory context. */
 bytea *
 sagaz_window_encode(const SagazWindow *window)
 {

@@ -332,6 +332,7 @@ sagaz_window_scan_rows_read(const SagazWindowScan *scan)
 	return scan->rows_read;
 }
 
+/* Close what the walk has open; its rows are gone then. */
 void
 sagaz_window_scan_end(SagazWindowScan *scan)
 {

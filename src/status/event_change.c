@@ -109,7 +109,7 @@ write_changed_row(const SagazEventChange *change, const SagazLease *lease,
 	{
 		TupleTableSlot *old = sagaz_states_retry_row(change->states, change->seq);
 
-		sagaz_retry_row_copy(writer, old);
+		sagaz_writer_copy(writer, old);
 		set(change, writer, arg);
 		sagaz_writer_update(writer, old, change->snapshot);
 	}

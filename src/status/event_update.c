@@ -111,17 +111,16 @@ update_status(const SagazEventChange *base, SagazWriter *writer, void *arg)
 	if (change->to == EVENT_FAILED)
 	{
 		sagaz_retry_failed(writer, change->base.now, change->error, false);
-		sagaz_retry_clear(writer, retry_batch_id);
+		sagaz_writer_clear(writer, retry_batch_id);
 		return;
 	}
-	sagaz_retry_clear(writer, retry_next_attempt_at);
 	if (change->to == EVENT_SENT)
 	{
-		sagaz_writer_set(writer, retry_state, Int16GetDatum(RETRY_SENT));
-		sagaz_writer_set(writer, retry_sent_at, now);
+		sagaz_retry_sent(writer, change->base.now);
 		return;
 	}
-	sagaz_retry_clear(writer, retry_batch_id);
+	sagaz_writer_clear(writer, retry_next_attempt_at);
+	sagaz_writer_clear(writer, retry_batch_id);
 	if (change->error)
 		sagaz_writer_set(writer, retry_last_error,
 						 CStringGetTextDatum(change->error));

@@ -39,6 +39,7 @@ struct SagazHandedOutWalk
 	MemoryContext range_context;	/* reset with each range */
 };
 
+/* A walk over what was handed out that is in one of the statuses. */
 SagazHandedOutWalk *
 sagaz_handed_out_begin(SagazStates *states, int statuses)
 {

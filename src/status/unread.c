@@ -112,6 +112,7 @@ enter_unread_lane(SagazUnreadWalk *walk)
 	walk->in_tail = false;
 }
 
+/* A walk over the lanes from one to another, both included. */
 SagazUnreadWalk *
 sagaz_unread_begin(SagazStates *states, int16 first_lane, int16 last_lane)
 {

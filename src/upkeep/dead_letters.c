@@ -146,13 +146,13 @@ bring_back_dead(const Requeue *requeue)
 		CHECK_FOR_INTERRUPTS();
 		if (!sagaz_scan_next(scan))
 			elog(ERROR, "retry row went away");
-		sagaz_retry_row_copy(writer, scan->slot);
+		sagaz_writer_copy(writer, scan->slot);
 		sagaz_retry_again(writer, dead_due_time(requeue, now, i), true);
 		if (requeue->reason)
 			sagaz_writer_set(writer, retry_reason,
 							 CStringGetTextDatum(requeue->reason));
 		else
-			sagaz_retry_clear(writer, retry_reason);
+			sagaz_writer_clear(writer, retry_reason);
 		sagaz_writer_update(writer, scan->slot, requeue->snapshot);
 		sagaz_scan_end(scan);
 	}
