@@ -63,20 +63,33 @@ compare_outstanding(const ListCell *a, const ListCell *b)
 
 /*
  * The open batches of a lane, or of all if that is NULL, by their ids: the
- * order in which to lock them.  As of now and without a lock, so each may be
- * closed when it is looked at next.
+ * order in which to lock them.  As the snapshot has them, in the present
+ * memory context.
  */
 List *
-sagaz_outstanding_batches(const SagazGroup *group, const int16 *lane)
+sagaz_outstanding_in(const SagazGroup *group, const int16 *lane,
+					 Snapshot snapshot)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	List	   *batches = NIL;
 
 	for (int16 i = 0; i < SAGAZ_LANES; i++)
 		if (lane == NULL || *lane == i)
 			batches = add_outstanding_of_lane(batches, group, i, snapshot);
-	UnregisterSnapshot(snapshot);
 	list_sort(batches, compare_outstanding);
+	return batches;
+}
+
+/*
+ * The same as of now; without a lock, so each may be closed when it is looked
+ * at next.
+ */
+List *
+sagaz_outstanding_batches(const SagazGroup *group, const int16 *lane)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	List	   *batches = sagaz_outstanding_in(group, lane, snapshot);
+
+	UnregisterSnapshot(snapshot);
 	return batches;
 }
 

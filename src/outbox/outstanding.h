@@ -18,6 +18,8 @@ typedef struct SagazOutstanding
 	TimestampTz extended_to;	/* 0 for never */
 } SagazOutstanding;
 
+extern List *sagaz_outstanding_in(const SagazGroup *group, const int16 *lane,
+								  Snapshot snapshot);
 extern List *sagaz_outstanding_batches(const SagazGroup *group,
 									   const int16 *lane);
 extern bool sagaz_outstanding_lock(SagazOutstanding *batch);

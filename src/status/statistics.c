@@ -22,8 +22,7 @@
 
 #include "status/event_scan.h"
 #include "outbox/outbox.h"
-#include "outbox/place_number.h"
-#include "outbox/receipt.h"
+#include "outbox/outstanding.h"
 
 /* A table of more blocks is estimated: 32 MB, a few milliseconds. */
 #define COUNTED_BLOCKS 4096
@@ -183,40 +182,6 @@ count_statistics_sent(SagazStates *states, Statistics *statistics)
 	statistics->count[EVENT_SENT] = Max(rest, 0);
 }
 
-/* A batch may hold several ranges, in several lanes. */
-static int64
-count_open_batches(SagazStates *states)
-{
-	int64	   *open = NULL;
-	int			nopen = 0;
-	int64		count = 0;
-
-	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
-	{
-		List	   *owed_list = sagaz_states_cursor(states, lane)->owed;
-		ListCell   *cell;
-
-		if (owed_list == NIL)
-			continue;
-		open = open == NULL ? palloc(list_length(owed_list) * sizeof(int64)) :
-			repalloc(open, (nopen + list_length(owed_list)) * sizeof(int64));
-		foreach(cell, owed_list)
-		{
-			const SagazOwed *owed = lfirst(cell);
-			TimestampTz until;
-
-			if (sagaz_receipt_closing(owed->holder, states->snapshot, &until) == 0)
-				open[nopen++] = owed->holder;
-		}
-	}
-	if (nopen > 1)
-		qsort(open, nopen, sizeof(int64), sagaz_place_compare);
-	for (int i = 0; i < nopen; i++)
-		if (i == 0 || open[i] != open[i - 1])
-			count++;
-	return count;
-}
-
 static Interval *
 age_of(TimestampTz then)
 {
@@ -231,7 +196,8 @@ gather_statistics(SagazStates *states, Statistics *statistics)
 {
 	count_statistics_events(states, ALL_STATUSES & ~status_bit(EVENT_SENT), statistics);
 	count_statistics_sent(states, statistics);
-	statistics->open_batches = count_open_batches(states);
+	statistics->open_batches = !states->has_group ? 0 :
+		list_length(sagaz_outstanding_in(&states->group, NULL, states->snapshot));
 	statistics->archived = count_rows("outbox_archive", states->snapshot,
 									  &statistics->estimated);
 }
