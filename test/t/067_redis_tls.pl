@@ -229,6 +229,9 @@ is($session->query(q{SELECT sagaz.import_records((SELECT jsonb_agg(jsonb_build_o
 is($session->query(q{SELECT count(*), bool_and(r->'context'->>'text' = repeat(md5(substr(r->>'saga_id', 4)), 3000))
 	FROM sagaz.export_all('saga', 'r') AS r WHERE r->>'saga_id' LIKE 'big%'}), '300|t', 'and come back');
 
+is($node->safe_psql('postgres', q{CREATE SCHEMA far; IMPORT FOREIGN SCHEMA sagaz FROM SERVER r INTO far;
+	UPDATE far.sagas SET status = 'failed' WHERE saga_id = 'big7' RETURNING status}), 'failed', 'a foreign table');
+
 # ----------------------------------------------------------------------
 # Leaks
 
