@@ -102,6 +102,15 @@ redis_sentinel_question(const SagazStore *store)
 	return command;
 }
 
+/* Is it made of what names and addresses are made of?  Errors show it. */
+static bool
+is_sentinel_word(const RedisReply *word)
+{
+	return word->type == REDIS_STRING && word->length > 0 &&
+		strspn(word->str, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+			   "0123456789.:-_%") == word->length;
+}
+
 /* Where the primary is, as the sentinel says. */
 RedisPeer *
 redis_sentinel_answer(RedisStore *store, const RedisReply *reply)
@@ -111,10 +120,9 @@ redis_sentinel_answer(RedisStore *store, const RedisReply *reply)
 	if (reply->type == REDIS_NIL)
 		redis_socket_refused(&store->base, "It knows no primary of that service");
 	redis_expect(store, reply, REDIS_ARRAY);
-	if (reply->count != 2)
+	if (reply->count != 2 || !is_sentinel_word(reply->elements[0]) ||
+		!is_sentinel_word(reply->elements[1]))
 		redis_refuse_reply(store);
-	redis_expect(store, reply->elements[0], REDIS_STRING);
-	redis_expect(store, reply->elements[1], REDIS_STRING);
 	place->host = reply->elements[0]->str;
 	place->port = reply->elements[1]->str;
 	if (!redis_url_is_number(place->port, 1, 65535))

@@ -98,25 +98,46 @@ fails("BEGIN; SELECT sagaz.create_storage('o', 'redis+sentinel://h/s', options =
 fails(qq{SELECT sagaz.create_storage('l', 'redis://', options => '{"sentinels": "h:0"}')}, 'SZ009: sentinels is not valid', 'the list as an option');
 fails(qq{BEGIN; SELECT sagaz.create_storage('l', 'redis://', options => '{"service": "x"}'); } . save('l'), 'SZ009: .*Sentinels tell', 'a service without sentinels');
 
-# One that leads to a replica
+# Sentinels that answer every question like this
+sub liar
 {
+	my ($answer) = @_;
 	my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 10) or die $!;
-	my ($replica) = grep { $_ != $first } keys %server;
-	my $liar = fork // die $!;
+	my $pid = fork // die $!;
 
-	if ($liar == 0)
+	if ($pid == 0)
 	{
 		while (my $client = $listener->accept)
 		{
 			sysread $client, my $question, 4096;
-			syswrite $client, "*2\r\n\$9\r\n127.0.0.1\r\n\$" . length($replica) . "\r\n$replica\r\n";
+			syswrite $client, $answer;
 			sysread $client, $question, 4096;
 		}
 	}
-	fails('redis+sentinel://127.0.0.1:' . $listener->sockport . '/orders', "SZ001: .*The primary 127.0.0.1, port $replica: It is a replica", 'one that leads to a replica');
-	works('redis+sentinel://127.0.0.1:' . $listener->sockport . ",$places/orders", 'the next knows better');
-	kill 'KILL', $liar;
-	waitpid $liar, 0;
+	return ($listener->sockport, $pid);
+}
+
+sub address
+{
+	my ($host, $port) = @_;
+	return join "\r\n", '*2', map({ ('$' . length, $_) } $host, $port), '';
+}
+
+{
+	my ($replica) = grep { $_ != $first } keys %server;
+	my ($port, @pids) = liar(address('127.0.0.1', $replica));
+
+	fails("redis+sentinel://127.0.0.1:$port/orders", "SZ001: .*The primary 127.0.0.1, port $replica: It is a replica", 'one that leads to a replica');
+	works("redis+sentinel://127.0.0.1:$port,$places/orders", 'the next knows better');
+	for my $answer (address("a\xff", 1), address("a\0b", 1), address('', 1), address('h', 0), address('h', '1x'), "*2\r\n:1\r\n:2\r\n", "*1\r\n+x\r\n", "+OK\r\n", "-ERR x\r\n", ":1\r\n")
+	{
+		my ($liar, $pid) = liar($answer);
+
+		push @pids, $pid;
+		fails("redis+sentinel://127.0.0.1:$liar/orders", "SZ000: .*DETAIL:  The sentinel 127.0.0.1, port $liar: ", 'one that answers ' . ($answer =~ s/[^ -~]+/ /gr));
+	}
+	kill 'KILL', @pids;
+	waitpid $_, 0 for @pids;
 }
 
 # One that wants a password, and a primary that wants another
