@@ -72,6 +72,13 @@ typedef struct SagazMerged
 	int64		kept;			/* events further there than ours */
 } SagazMerged;
 
+/* Something that is wrong with a storage that answers. */
+typedef struct SagazFault
+{
+	bool		stops_writes;
+	char	   *text;			/* for people, lower case, without a full stop */
+} SagazFault;
+
 /* Capabilities. */
 #define SAGAZ_KEEPS_SAGAS		0x01
 #define SAGAZ_KEEPS_EVENTS		0x02
@@ -161,6 +168,13 @@ typedef struct SagazBackend
 
 	/* Is the storage there?  An error if not. */
 	void		(*ping) (SagazStore *store);
+
+	/*
+	 * What is wrong with it for records of a kind, though it answers: a list of
+	 * SagazFault, looked for where reading and trying to write do not tell.
+	 * Nothing is changed.
+	 */
+	List	   *(*examine) (SagazStore *store, SagazKind kind);
 
 	/* Add what there is to say about it to an object; NULL: nothing. */
 	void		(*describe) (SagazStore *store, JsonbParseState **state);
@@ -297,6 +311,7 @@ extern bool sagaz_merge_keeps(const SagazRecord *there, const SagazRecord *ours,
 	.merge = sagaz_merge_by_edit, .remove = sagaz_remove_by_edit
 
 /* store.c: what a backend has that has none of it */
+extern List *sagaz_store_no_faults(SagazStore *store, SagazKind kind);
 extern char *sagaz_store_fits_all(SagazStore *store, const SagazRecord *record);
 extern char *sagaz_store_no_position(SagazReader *reader);
 extern bool sagaz_store_no_call(SagazStore *store, const SagazCall *call);

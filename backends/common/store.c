@@ -102,6 +102,12 @@ sagaz_store_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilte
 	return count;
 }
 
+List *
+sagaz_store_no_faults(SagazStore *store, SagazKind kind)
+{
+	return NIL;
+}
+
 char *
 sagaz_store_fits_all(SagazStore *store, const SagazRecord *record)
 {

@@ -412,6 +412,7 @@ const SagazBackend sagaz_memory_backend = {
 	.read_url = memory_read_url,
 	.open = memory_open,
 	.ping = memory_ping,
+	.examine = sagaz_store_no_faults,
 	.identity = memory_identity,
 	.unfit = sagaz_store_fits_all,
 	.put = memory_put,

@@ -183,6 +183,7 @@ const SagazBackend sagaz_native_backend = {
 	.read_url = native_read_url,
 	.open = native_open,
 	.ping = native_ping,
+	.examine = sagaz_store_no_faults,
 	.identity = native_identity,
 	.unfit = native_unfit,
 	.put = native_put,

@@ -452,6 +452,7 @@ const SagazBackend sagaz_postgresql_backend = {
 	.read_url = postgres_read_url,
 	.open = postgres_open,
 	.ping = postgres_ping,
+	.examine = sagaz_store_no_faults,
 	.describe = postgres_describe,
 	.identity = postgres_identity,
 	.unfit = postgres_unfit,

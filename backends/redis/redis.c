@@ -294,6 +294,7 @@ const SagazBackend sagaz_redis_backend = {
 	.read_url = redis_url_read,
 	.open = redis_open,
 	.ping = redis_ping,
+	.examine = redis_examine,
 	.identity = redis_identity,
 	.unfit = redis_unfit,
 	.put = redis_put,

@@ -62,7 +62,7 @@ typedef struct RedisScript
 	int			no;				/* place in RedisStore.digests */
 } RedisScript;
 
-#define REDIS_SCRIPTS 4
+#define REDIS_SCRIPTS 5
 
 typedef struct RedisConnection RedisConnection;
 
@@ -112,6 +112,7 @@ extern void redis_expect(RedisStore *store, const RedisReply *reply,
 						 RedisType type);
 extern void redis_refuse_reply(RedisStore *store);
 extern bool redis_is_error(const RedisReply *reply, const char *code);
+extern char *redis_words_of(const RedisReply *reply);
 extern char *redis_utf8(const char *text);
 
 /* redis_script.c */
@@ -192,7 +193,13 @@ extern void redis_read_begin(SagazReader *reader, const RedisKind *kind);
 extern bool redis_read_next(SagazReader *reader, SagazRecord *record);
 extern void redis_read_end(SagazReader *reader);
 
+extern int64 redis_max_entries(const RedisStore *store);
+
+/* redis_examine.c */
+extern List *redis_examine(SagazStore *store, SagazKind kind);
+
 /* redis_claim.c */
+extern char *redis_claim_limit_text(TimestampTz time);
 extern List *redis_claim(SagazStore *store, const SagazClaimOrder *order);
 extern int	redis_finish(SagazStore *store, int64 batch_id,
 						 const char *worker_id, TimestampTz now);

@@ -22,8 +22,8 @@ claim_time_text(TimestampTz time)
 }
 
 /* Without its offset, as the scripts compare it. */
-static char *
-claim_limit_text(TimestampTz time)
+char *
+redis_claim_limit_text(TimestampTz time)
 {
 	char	   *text = claim_time_text(time);
 
@@ -120,8 +120,8 @@ redis_claim(SagazStore *base, const SagazClaimOrder *order)
 	redis_add_int(arguments, order->batch_id);
 	redis_add_int(arguments, order->lease_us / 1000);
 	redis_add(arguments, order->created_before < order->now ?
-			  claim_limit_text(order->created_before) : "");
-	redis_add(arguments, claim_limit_text(order->now - order->lease_us));
+			  redis_claim_limit_text(order->created_before) : "");
+	redis_add(arguments, redis_claim_limit_text(order->now - order->lease_us));
 	redis_ready(store);
 	reply = redis_run_script(store, &redis_claim_script, arguments);
 	redis_expect(store, reply, REDIS_ARRAY);

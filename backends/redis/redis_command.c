@@ -110,7 +110,7 @@ static const struct
  * The server's own words, if they are fit to be shown; without the full stop
  * that only some of them have.
  */
-static char *
+char *
 redis_words_of(const RedisReply *reply)
 {
 	int			length;

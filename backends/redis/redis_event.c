@@ -302,8 +302,9 @@ add_event_write(RedisCommand *command, const char *mode, const char *event_id,
 			redis_add(command, "");
 }
 
-static int64
-max_redis_entries(const RedisStore *store)
+/* So many events may wait; 0: any number. */
+int64
+redis_max_entries(const RedisStore *store)
 {
 	return store->max_stream_length < 0 ? OUTBOX_LENGTH : store->max_stream_length;
 }
@@ -315,7 +316,7 @@ begin_event_writes(RedisStore *store)
 	RedisCommand *command = redis_command(store->outbox_prefix);
 
 	redis_add(command, store->group);
-	redis_add_int(command, max_redis_entries(store));
+	redis_add_int(command, redis_max_entries(store));
 	redis_add_int(command, store->event_ttl);
 	redis_add_int(command, GetCurrentTimestamp());
 	redis_add_int(command, sagaz_claim_timeout);
@@ -349,7 +350,7 @@ count_written_events(RedisStore *store, const RedisReply *reply, int64 *written)
 				(errcode(ERRCODE_SAGAZ_CAPACITY),
 				 errmsg("storage \"%s\" is full", store->base.name),
 				 errdetail("%s events wait to be delivered there; option max_stream_length allows " INT64_FORMAT ".",
-						   reply->elements[1]->str, max_redis_entries(store)),
+						   reply->elements[1]->str, redis_max_entries(store)),
 				 errhint("Let a worker deliver them, or increase max_stream_length.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_UNIQUE_VIOLATION),

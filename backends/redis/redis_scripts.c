@@ -14,6 +14,11 @@ static const char claim_text[] =
 #include "backends/redis/redis_lost.lua.h"
 #include "backends/redis/redis_claim.lua.h"
 	;
+static const char look_text[] =
+#include "backends/redis/redis_common.lua.h"
+#include "backends/redis/redis_lost.lua.h"
+#include "backends/redis/redis_look.lua.h"
+	;
 static const char finish_text[] =
 #include "backends/redis/redis_common.lua.h"
 #include "backends/redis/redis_finish.lua.h"
@@ -26,3 +31,4 @@ const RedisScript redis_write_script = {write_text, 0};
 const RedisScript redis_claim_script = {claim_text, 1};
 const RedisScript redis_finish_script = {finish_text, 2};
 const RedisScript redis_append_script = {append_text, 3};
+const RedisScript redis_look_script = {look_text, 4};

@@ -11,5 +11,6 @@ extern const RedisScript redis_write_script;
 extern const RedisScript redis_claim_script;
 extern const RedisScript redis_finish_script;
 extern const RedisScript redis_append_script;
+extern const RedisScript redis_look_script;
 
 #endif							/* SAGAZ_REDIS_SCRIPTS_H */

@@ -651,6 +651,7 @@ const SagazBackend sagaz_sqlite_backend = {
 	.read_url = sqlite_read_url,
 	.open = sqlite_open,
 	.ping = sqlite_ping,
+	.examine = sagaz_store_no_faults,
 	.identity = sqlite_identity,
 	.unfit = sagaz_store_fits_all,
 	.put = sqlite_put,

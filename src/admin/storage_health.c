@@ -1,6 +1,7 @@
 /*
  * storage_health.c
- *		health_check() of a storage: is it there, and how soon does it answer?
+ *		health_check() of a storage: is it there and fit for what it keeps, and
+ *		how soon does it answer?
  */
 #include "lib/sagaz.h"
 
@@ -10,6 +11,7 @@
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
 
+#include "storage/examine.h"
 #include "storage/secrets.h"
 #include "storage/storage.h"
 
@@ -22,11 +24,29 @@ typedef struct StorageHealth
 {
 	SagazStore *store;			/* NULL if it cannot be opened */
 	char	   *complaint;
-	double		latency_ms;
+	double		latency_ms;		/* of the first answer */
+	SagazExamination examination;
 } StorageHealth;
 
+/* What it keeps is tried, each kind by itself. */
+static void
+try_storage_kinds(StorageHealth *health)
+{
+	instr_time	start;
+	instr_time	end;
+
+	INSTR_TIME_SET_CURRENT(start);
+	health->store->backend->ping(health->store);
+	INSTR_TIME_SET_CURRENT(end);
+	INSTR_TIME_SUBTRACT(end, start);
+	health->latency_ms = INSTR_TIME_GET_MILLISEC(end);
+	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
+		if (sagaz_examine_has_kind(health->store, kind))
+			sagaz_storage_examine(health->store, kind, &health->examination);
+}
+
 /*
- * Open and ping the storage that the last argument names.  That it does not
+ * Open and try the storage that the last argument names.  That it does not
  * answer is a finding; that there is none, or that the caller may not use it,
  * is an error, and a cancel is passed on.
  */
@@ -37,9 +57,9 @@ try_storage(FunctionCallInfo fcinfo, StorageHealth *health)
 
 	PG_TRY();
 	{
-		health->store = sagaz_storage_argument(fcinfo, SAGAZ_EVENT);
+		health->store = sagaz_storage_argument_of_any(fcinfo);
 		if (health->store)
-			health->store->backend->ping(health->store);
+			try_storage_kinds(health);
 	}
 	PG_CATCH();
 	{
@@ -58,11 +78,49 @@ try_storage(FunctionCallInfo fcinfo, StorageHealth *health)
 	PG_END_TRY();
 }
 
+/* All faults in one text; each stands there once, though both kinds have it. */
+static char *
+join_faults(List *faults)
+{
+	StringInfoData text;
+	ListCell   *cell;
+
+	initStringInfo(&text);
+	foreach(cell, faults)
+	{
+		const char *fault = ((SagazFault *) lfirst(cell))->text;
+
+		if (strstr(text.data, fault) == NULL)
+			appendStringInfo(&text, "%s%s", text.len > 0 ? "; " : "", fault);
+	}
+	return text.len > 0 ? text.data : NULL;
+}
+
+static void
+add_words(JsonbParseState **state, const char *name, List *words)
+{
+	ListCell   *cell;
+
+	sagaz_json_push_key(state, name);
+	pushJsonbValue(state, WJB_BEGIN_ARRAY, NULL);
+	foreach(cell, words)
+	{
+		JsonbValue	value;
+
+		value.type = jbvString;
+		value.val.string.val = lfirst(cell);
+		value.val.string.len = strlen(lfirst(cell));
+		pushJsonbValue(state, WJB_ELEM, &value);
+	}
+	pushJsonbValue(state, WJB_END_ARRAY, NULL);
+}
+
 static Datum
 health_row(FunctionCallInfo fcinfo, const StorageHealth *health)
 {
 	JsonbParseState *state = NULL;
 	const SagazStore *store = health->store;
+	char	   *faults = join_faults(health->examination.faults);
 	TupleDesc	row_type;
 	Datum		values[4];
 	bool		nulls[4] = {false};
@@ -79,10 +137,12 @@ health_row(FunctionCallInfo fcinfo, const StorageHealth *health)
 		if (store->backend->describe)
 			store->backend->describe(health->store, &state);
 	}
-	values[0] = CStringGetTextDatum(health->complaint ? "unhealthy" : "healthy");
+	add_words(&state, "checked", health->examination.checked);
+	values[0] = CStringGetTextDatum(health->complaint ? "unhealthy" :
+									faults ? "degraded" : "healthy");
 	values[1] = Float8GetDatum(health->latency_ms);
 	values[2] = CStringGetTextDatum(health->complaint ? health->complaint :
-									"the storage is fit");
+									faults ? faults : "the storage is fit");
 	values[3] = JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(row_type),
 													  values, nulls)));
@@ -92,14 +152,8 @@ static Datum
 check_health(FunctionCallInfo fcinfo)
 {
 	StorageHealth health = {0};
-	instr_time	start;
-	instr_time	end;
 
-	INSTR_TIME_SET_CURRENT(start);
 	try_storage(fcinfo, &health);
-	INSTR_TIME_SET_CURRENT(end);
-	INSTR_TIME_SUBTRACT(end, start);
-	health.latency_ms = INSTR_TIME_GET_MILLISEC(end);
 	if (health.store == NULL && health.complaint == NULL)
 		return sagaz_health_check(fcinfo);
 	return health_row(fcinfo, &health);

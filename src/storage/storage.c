@@ -28,6 +28,7 @@
 
 #include "outbox/group.h"
 #include "lib/rows.h"
+#include "storage/examine.h"
 #include "storage/secrets.h"
 #include "storage/storage.h"
 
@@ -275,12 +276,7 @@ sagaz_storage_of_server(Oid server, SagazStorage *storage)
 static void
 check_storage_kind(const SagazStore *store, SagazKind kind)
 {
-	const char *type = sagaz_store_option(store, "storage_type");
-	const char *word = kind == SAGAZ_SAGA ? "saga" : "outbox";
-	int			capability = kind == SAGAZ_SAGA ? SAGAZ_KEEPS_SAGAS : SAGAZ_KEEPS_EVENTS;
-
-	if ((store->backend->capabilities & capability) != 0 &&
-		(type == NULL || strcmp(type, "both") == 0 || strcmp(type, word) == 0))
+	if (sagaz_examine_has_kind(store, kind))
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_STORAGE),
@@ -380,6 +376,24 @@ sagaz_storage_argument(FunctionCallInfo fcinfo, SagazKind kind)
 	if (name == NULL)
 		return open_default(kind);
 	return strcmp(name, "native") == 0 ? NULL : sagaz_storage_open_named(name, kind);
+}
+
+/*
+ * The storage that a function's last argument names, or else the setting for
+ * events, for whatever it keeps; NULL is the native one.
+ */
+SagazStore *
+sagaz_storage_argument_of_any(FunctionCallInfo fcinfo)
+{
+	char	   *name = sagaz_text_argument_or_null(fcinfo, PG_NARGS() - 1);
+	SagazStorage storage;
+
+	if (name == NULL)
+		return open_default(SAGAZ_EVENT);
+	if (strcmp(name, "native") == 0)
+		return NULL;
+	sagaz_storage_find(name, &storage);
+	return sagaz_storage_connect(&storage, name);
 }
 
 /* A foreign storage serves one group. */

@@ -37,6 +37,7 @@ extern SagazStore *sagaz_storage_open(const SagazStorage *storage,
 									  const char *name, SagazKind kind);
 extern SagazStore *sagaz_storage_open_named(const char *name, SagazKind kind);
 extern SagazStore *sagaz_storage_argument(FunctionCallInfo fcinfo, SagazKind kind);
+extern SagazStore *sagaz_storage_argument_of_any(FunctionCallInfo fcinfo);
 extern const SagazBackend *sagaz_storage_read_url(const char *url,
 												  List **options);
 extern char *sagaz_storage_wrapper(const SagazBackend *backend);

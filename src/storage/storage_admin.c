@@ -14,7 +14,9 @@
 #include "nodes/makefuncs.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/resowner.h"
 
+#include "storage/examine.h"
 #include "storage/secrets.h"
 #include "storage/storage.h"
 
@@ -156,6 +158,67 @@ grant_storage_to_public(char *name)
 	CommandCounterIncrement();
 }
 
+static void
+warn_of_storage_faults(const char *name)
+{
+	SagazStorage storage;
+	SagazStore *store;
+	ListCell   *cell;
+
+	sagaz_storage_find(name, &storage);
+	store = sagaz_storage_connect(&storage, name);
+	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
+	{
+		if (!sagaz_examine_has_kind(store, kind))
+			continue;
+		foreach(cell, store->backend->examine(store, kind))
+			ereport(WARNING,
+					(errcode(ERRCODE_SAGAZ_STORAGE),
+					 errmsg("storage \"%s\" is not fit for %s: %s", name,
+							kind == SAGAZ_SAGA ? "sagas" : "events",
+							((SagazFault *) lfirst(cell))->text)));
+	}
+}
+
+/*
+ * Look at what was made, if there is more to see than whether it answers.  It
+ * is there whatever comes of that: the server may be started later.
+ */
+static void
+look_at_new_storage(const char *name, const SagazBackend *backend)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	if (backend->examine == sagaz_store_no_faults)
+		return;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		warn_of_storage_faults(name);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("storage \"%s\" was made, but cannot be used as things are", name),
+				 errdetail_internal("%s", sagaz_error_text(error))));
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+}
+
 static Datum
 create_storage(FunctionCallInfo fcinfo)
 {
@@ -184,6 +247,7 @@ create_storage(FunctionCallInfo fcinfo)
 	make_storage_mapping(name, for_public, select_storage_options(backend, options, true));
 	if (for_public)
 		grant_storage_to_public(name);
+	look_at_new_storage(name, backend);
 	PG_RETURN_VOID();
 }
 

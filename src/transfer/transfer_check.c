@@ -189,6 +189,24 @@ step_of_looking(SagazTransfer *transfer)
 		try_to_write(transfer, transfer->kind);
 }
 
+/* What hinders a target is an error, what may hinder later a warning. */
+static void
+step_of_examining(SagazTransfer *transfer)
+{
+	SagazStore *store = sagaz_end_open(transfer->checked, transfer->kind);
+	bool		is_target = transfer->checked == &transfer->target;
+	ListCell   *cell;
+
+	foreach(cell, store->backend->examine(store, transfer->kind))
+	{
+		const SagazFault *fault = lfirst(cell);
+
+		add_check_issue(transfer->findings,
+						is_target && fault->stops_writes ? "error" : "warning", "storage",
+						psprintf("%s: %s", transfer->checked->role, fault->text));
+	}
+}
+
 /* What was said of an end is a finding, but for words that name nothing. */
 static bool
 check_is_well(SagazTransfer *transfer, SagazSide *end, SagazStep step)
@@ -229,8 +247,11 @@ check_kind_of_records(SagazTransfer *transfer, SagazKind kind)
 	transfer->kind = kind;
 	source = check_is_well(transfer, &transfer->source, step_of_looking);
 	target = check_is_well(transfer, &transfer->target, step_of_looking);
-	if (source && target)
-		(void) check_is_well(transfer, &transfer->source, step_of_reading);
+	if (!source || !target)
+		return;
+	(void) check_is_well(transfer, &transfer->source, step_of_examining);
+	(void) check_is_well(transfer, &transfer->target, step_of_examining);
+	(void) check_is_well(transfer, &transfer->source, step_of_reading);
 }
 
 /* Only migrate(switch => true) would meet it; ends with URLs it cannot be meant for. */

@@ -21,6 +21,12 @@ CONF
 
 my $redis = SagazRedis->new->start;
 
+# A user with exactly the rights that the documentation asks for, in a database
+# of his own.
+my ($rights) = slurp_file('doc/storages.md') =~ /^ACL SETUSER sagaz on >secret (.*)$/m
+  or die 'the documentation has no ACL';
+$redis->cli('ACL', 'SETUSER', 'exact', 'reset', 'on', '>pw', split / /, $rights);
+
 # The same over TLS.
 my ($secured, $secured_url);
 if (SagazTls::is_there())
@@ -128,6 +134,7 @@ sub create_statements
 		  . PostgreSQL::Test::Utils::tempdir()
 		  . '/conformance.db',
 		redis => $redis->url,
+		redis_exact => $redis->url(user => 'exact', password => 'pw', db => 1),
 		redis_tls => $secured_url,
 		pg_sagaz => url_of('with_sagaz'),
 		pg_library => url_of('library'));
@@ -167,7 +174,7 @@ my @built = split /\n/, $node->safe_psql('postgres', 'SELECT name FROM sagaz.bac
 is_deeply([ grep { !/^(sqlite|redis|postgresql)$/ } @built ], [qw(native memory)],
 	'what is in every build');
 run_script($_, @tests)
-  for map { $_ eq 'postgresql' ? qw(pg_sagaz pg_library) : $_ eq 'redis' && $secured ? qw(redis redis_tls) : $_ } @built;
+  for map { $_ eq 'postgresql' ? qw(pg_sagaz pg_library) : $_ eq 'redis' ? (qw(redis redis_exact), $secured ? 'redis_tls' : ()) : $_ } @built;
 
 $node->safe_psql('postgres', 'CREATE EXTENSION IF NOT EXISTS sagaz');
 fill_memory();
