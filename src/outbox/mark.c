@@ -42,7 +42,7 @@ typedef struct Mark
 	const char *worker_id;
 	const char *error;
 	bool		failed;
-	bool		for_good;		/* and is not to be tried again */
+	SagazFailure failure;		/* what that means */
 	TimestampTz now;
 	int			nevents;
 	MarkedEvent *events;
@@ -129,7 +129,7 @@ write_marked_retry(const Mark *mark, SagazWriter *writer)
 {
 	if (mark->failed)
 	{
-		sagaz_retry_failed(writer, mark->now, mark->error, mark->for_good);
+		sagaz_retry_failed(writer, mark->now, mark->error, mark->failure);
 		sagaz_writer_clear(writer, retry_batch_id);
 		return;
 	}
@@ -165,7 +165,7 @@ mark_event(const Mark *mark, SagazStates *states, const SagazLease *lease,
 						 TimestampTzGetDatum(lease->claimed_at));
 		sagaz_writer_set(writer, retry_worker_id,
 						 CStringGetTextDatum(mark->worker_id));
-		sagaz_retry_failed(writer, mark->now, mark->error, mark->for_good);
+		sagaz_retry_failed(writer, mark->now, mark->error, mark->failure);
 		sagaz_writer_insert(writer);
 	}
 	sagaz_writer_end(writer);
@@ -247,18 +247,17 @@ mark_events(Mark *mark)
 }
 
 /*
- * Say of one event of the worker's batches that it failed, for good: that it
- * is a dead letter at once; in an ordered group, those of its saga behind it
- * leave the batch, too.  Takes the batch's lock; a new snapshot sees what was
+ * Say of one event of the worker's batches that it failed; in an ordered
+ * group, those of its saga behind it leave the batch, too.  Takes the batch's lock; a new snapshot sees what was
  * written.
  */
 void
 sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
-						const char *worker_id, const char *error, bool for_good)
+						const char *worker_id, const char *error, SagazFailure failure)
 {
 	MarkedEvent event = {.event_id = event_id};
 	Mark		mark = {.group = *group,.worker_id = worker_id,.error = error,
-	.failed = true,.for_good = for_good,.nevents = 1,.events = &event};
+	.failed = true,.failure = failure,.nevents = 1,.events = &event};
 
 	(void) mark_events(&mark);
 	CommandCounterIncrement();

@@ -6,10 +6,11 @@
 #define SAGAZ_MARK_H
 
 #include "outbox/batch.h"
+#include "outbox/retry.h"
 
 extern void sagaz_mark_event_failed(const SagazGroup *group, Datum event_id,
 									const char *worker_id, const char *error,
-									bool for_good);
+									SagazFailure failure);
 extern void sagaz_mark_event_sent(const SagazGroup *group, Datum event_id,
 								  const char *worker_id);
 

@@ -199,15 +199,15 @@ sagaz_retry_next_attempt(TimestampTz now, int retry_count)
 }
 
 /*
- * Count one more failure in the writer's row, which the caller writes: a
- * retry, and then whoever waits is woken at commit, or a dead letter, for
- * good: at once.
+ * Note a failure in the writer's row, which the caller writes: it waits for a
+ * retry, and whoever waits is woken at commit, or is a dead letter.
  */
 void
-sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error, bool for_good)
+sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error, SagazFailure failure)
 {
-	int			count = DatumGetInt32(writer->slot->tts_values[retry_retry_count - 1]) + 1;
-	bool		dead = for_good || count > sagaz_max_retries;
+	int			count = DatumGetInt32(writer->slot->tts_values[retry_retry_count - 1]) +
+		(failure == FAILURE_ASIDE ? 0 : 1);
+	bool		dead = failure == FAILURE_FOR_GOOD || count > sagaz_max_retries;
 
 	sagaz_writer_set(writer, retry_state,
 					 Int16GetDatum(dead ? RETRY_DEAD : RETRY_WAITING));
@@ -218,7 +218,7 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error, bool 
 	else
 	{
 		sagaz_writer_set(writer, retry_next_attempt_at,
-						 TimestampTzGetDatum(sagaz_retry_next_attempt(at, count)));
+						 TimestampTzGetDatum(sagaz_retry_next_attempt(at, Max(count, 1))));
 		sagaz_wake_at_commit();
 	}
 	if (error)

@@ -19,6 +19,14 @@ typedef struct SagazRetryPlaces
 	int64		seq;			/* the present one; PG_INT64_MAX at the end */
 } SagazRetryPlaces;
 
+/* What a failure means for the event. */
+typedef enum SagazFailure
+{
+	FAILURE_COUNTS,				/* one more of those that it may have */
+	FAILURE_FOR_GOOD,			/* a dead letter at once */
+	FAILURE_ASIDE				/* it may have none: it is only put aside */
+} SagazFailure;
+
 extern void sagaz_retry_places_begin(SagazRetryPlaces *places, int16 group_no,
 									 int64 after, Snapshot snapshot);
 extern bool sagaz_retry_places_have(SagazRetryPlaces *places, int64 seq);
@@ -43,7 +51,7 @@ extern void sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 extern void sagaz_retry_sent(SagazWriter *writer, TimestampTz at);
 extern TimestampTz sagaz_retry_next_attempt(TimestampTz now, int retry_count);
 extern void sagaz_retry_failed(SagazWriter *writer, TimestampTz at,
-							   const char *error, bool for_good);
+							   const char *error, SagazFailure failure);
 extern void sagaz_retry_forget_claim(SagazWriter *writer);
 extern void sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew);
 extern void sagaz_retry_let_go(const SagazGroup *group, Datum saga_id);

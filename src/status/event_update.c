@@ -110,7 +110,7 @@ update_status(const SagazEventChange *base, SagazWriter *writer, void *arg)
 
 	if (change->to == EVENT_FAILED)
 	{
-		sagaz_retry_failed(writer, change->base.now, change->error, false);
+		sagaz_retry_failed(writer, change->base.now, change->error, FAILURE_COUNTS);
 		sagaz_writer_clear(writer, retry_batch_id);
 		return;
 	}

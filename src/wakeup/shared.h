@@ -74,6 +74,7 @@ typedef struct SagazWorkerSlot
 	bool		wanted;			/* its worker should run */
 	SagazWait	wait;			/* why it does not, though it is to */
 	bool		yield;			/* another database needs its process */
+	bool		is_awaited;		/* somebody waits for its batch to end */
 	SagazWorkerState state;
 	int			pid;			/* 0 while no worker runs */
 	Latch	   *latch;			/* the worker's, NULL while none runs */

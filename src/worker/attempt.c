@@ -13,7 +13,8 @@
  * batch is tried again as it is.  Where they come again and again an event may
  * still be the cause, which is so if others can be delivered meanwhile; so the
  * parts are tried all the same, and what fails gets the blame only if
- * something else went.
+ * something else went, with it or since it failed the last time.  Of a function
+ * that is not asked: it is at hand, and called in the claim's own transaction.
  */
 #include "lib/sagaz.h"
 
@@ -156,6 +157,23 @@ is_refusal(int sqlstate)
 		ERRCODE_TO_CATEGORY(sqlstate) == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION;
 }
 
+/* Is an event among them that failed before? */
+static bool
+has_suspects(const SagazBatch *batch)
+{
+	for (int i = 0; i < batch->count; i++)
+		if (batch->events[i].retry_count > 0)
+			return true;
+	return false;
+}
+
+/* Are we to wait for better times before an event gets the blame? */
+static bool
+is_patient(const SagazBatch *batch)
+{
+	return batch->run->patient && !has_suspects(batch);
+}
+
 /*
  * Only a function's errors say by themselves whether they pass.  After a
  * timeout each event is tried alone, lest the time be lost again and again.
@@ -174,14 +192,14 @@ blame_for(const SagazBatch *batch, const ErrorData *error)
 	{
 		blame.timed_out = true;
 		blame.doubted = !undoes;
-		blame.care = blame.doubted && batch->run->patient ? CARE_NONE : CARE_SINGLY;
+		blame.care = blame.doubted && is_patient(batch) ? CARE_NONE : CARE_SINGLY;
 	}
 	else if (!undoes && is_refusal(error->sqlerrcode))
 		blame.verdict = TARGET_NEVER;
 	else if (!undoes || is_passing(error->sqlerrcode))
 	{
 		blame.doubted = true;
-		blame.care = batch->run->patient ? CARE_NONE : CARE_PARTS;
+		blame.care = is_patient(batch) ? CARE_NONE : CARE_PARTS;
 	}
 	return blame;
 }
@@ -195,6 +213,49 @@ sagaz_attempt_blame(const SagazBatch *batch, const ErrorData *error)
 {
 	return batch->run->target && batch->run->target->undoes ?
 		blame_for(batch, error).care : CARE_NONE;
+}
+
+/* ---------------------------------------------------------------------- */
+/* Suspects */
+
+/* The event, if it is one of those that failed; else NULL. */
+static SagazSuspect *
+find_suspect(SagazRun *run, Datum event_id)
+{
+	for (int i = 0; i < Min(run->nsuspects, SAGAZ_SUSPECTS); i++)
+		if (memcmp(&run->suspects[i].event_id, DatumGetUUIDP(event_id), UUID_LEN) == 0)
+			return &run->suspects[i];
+	return NULL;
+}
+
+/*
+ * The event failed alone; the target may be to blame, unless others went.
+ * Returns whether they did.
+ */
+static bool
+suspect_event(SagazBatch *batch, Datum event_id)
+{
+	SagazRun   *run = batch->run;
+	SagazSuspect *suspect = find_suspect(run, event_id);
+
+	if (batch->went || (suspect && suspect->others_went))
+		return true;
+	if (suspect == NULL)
+	{
+		suspect = &run->suspects[run->nsuspects++ % SAGAZ_SUSPECTS];
+		suspect->event_id = *DatumGetUUIDP(event_id);
+	}
+	suspect->others_went = false;
+	return false;
+}
+
+static void
+note_success(SagazBatch *batch)
+{
+	batch->went = true;
+	batch->vain = 0;
+	for (int i = 0; i < Min(batch->run->nsuspects, SAGAZ_SUSPECTS); i++)
+		batch->run->suspects[i].others_went = true;
 }
 
 /* ---------------------------------------------------------------------- */
@@ -335,10 +396,7 @@ try_part(SagazBatch *batch, int first, int end, Blame *blame)
 		error = try_outside(batch, first, end, blame);
 	}
 	if (error == NULL)
-	{
-		batch->went = true;
-		batch->vain = 0;
-	}
+		note_success(batch);
 	else if (blame->doubted)
 	{
 		if (batch->doubt == NULL)
@@ -364,13 +422,27 @@ skip_behind(SagazBatch *batch, int failed)
 		}
 }
 
+static SagazFailure
+failure_of_verdict(SagazTargetVerdict verdict)
+{
+	switch (verdict)
+	{
+		case TARGET_NEVER:
+			return FAILURE_FOR_GOOD;
+		case TARGET_ASIDE:
+			return FAILURE_ASIDE;
+		default:
+			return FAILURE_COUNTS;
+	}
+}
+
 /* Write the verdict on one event, in a transaction. */
 static void
 mark_verdict(SagazBatch *batch, SagazHanded *event)
 {
 	sagaz_mark_event_failed(&batch->claim.group, event->event_id,
 							batch->claim.worker_id, event->reason,
-							event->verdict == TARGET_NEVER);
+							failure_of_verdict(event->verdict));
 	event->settled = true;
 }
 
@@ -406,8 +478,11 @@ judge_event(SagazBatch *batch, int failed, const ErrorData *error, const Blame *
 	SagazHanded *event = &batch->events[failed];
 
 	event->verdict = blame->verdict;
-	event->doubted = blame->doubted;
+	event->doubted = blame->doubted && !batch->run->target->undoes &&
+		!suspect_event(batch, event->event_id);
 	event->skipped = true;
+	if (event->doubted && batch->run->target->keeps)
+		event->verdict = TARGET_ASIDE;
 	if (blame->timed_out)
 		event->reason = psprintf("the %s did not end within %d ms",
 								 batch->run->target->undoes ? "handler" : "target",
@@ -422,12 +497,15 @@ judge_event(SagazBatch *batch, int failed, const ErrorData *error, const Blame *
 		skip_behind(batch, failed);
 }
 
-/* Is there no more sense in trying parts? */
+/* Is there no more sense in trying parts, or no time? */
 static bool
 attempts_are_vain(const SagazBatch *batch)
 {
+	if (batch->run->target->undoes)
+		return false;
 	return (batch->doubt && !batch->went && batch->vain >= batch->run->max_vain) ||
-		!batch->run->slot->wanted || batch->run->slot->yield;
+		!batch->run->slot->wanted || batch->run->slot->yield ||
+		batch->run->slot->is_awaited;
 }
 
 static void deliver_parts(SagazBatch *batch, int first, int end, SagazCare care);
@@ -463,8 +541,9 @@ deliver_parts(SagazBatch *batch, int first, int end, SagazCare care)
 static void
 rethrow_doubt(const SagazBatch *batch)
 {
-	if (batch->doubt && !batch->went)
-		ReThrowError(batch->doubt);
+	for (int i = 0; i < batch->count && !batch->went; i++)
+		if (batch->events[i].doubted && !batch->events[i].settled)
+			ReThrowError(batch->doubt);
 }
 
 /* Write what is not committed of the verdicts, in a transaction. */
@@ -479,7 +558,8 @@ mark_verdicts(SagazBatch *batch, bool doubted)
 			continue;
 		if (!event->settled)
 			mark_verdict(batch, event);
-		if (event->verdict == TARGET_NEVER || event->retry_count + 1 > sagaz_max_retries)
+		if (event->verdict == TARGET_NEVER ||
+			(event->verdict == TARGET_AGAIN && event->retry_count + 1 > sagaz_max_retries))
 			batch->dead++;
 		else
 			batch->failed++;
@@ -545,7 +625,6 @@ deliver_within(SagazBatch *batch, SagazCare care, int at_once)
 		if (batch->claim.group.ordered)
 			sort_handed_by_place(batch);
 		deliver_parts(batch, 0, batch->count, care);
-		rethrow_doubt(batch);
 	}
 	tuplestore_end(batch->claim.rows);
 	finish_attempt(batch);

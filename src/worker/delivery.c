@@ -545,10 +545,12 @@ wait_for_worker(const char *name)
 	{
 		SagazWorkerSlot *slot;
 
-		LWLockAcquire(sagaz_workers_lock, LW_SHARED);
+		LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 		slot = sagaz_shared_worker_slot(MyDatabaseId, name);
 		busy = slot && slot->state == WORKER_DELIVERING &&
 			slot->pid != 0 && slot->pid != MyProcPid;
+		if (busy)
+			slot->is_awaited = true;
 		LWLockRelease(sagaz_workers_lock);
 		if (!busy)
 			break;

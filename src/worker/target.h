@@ -14,6 +14,8 @@
 #ifndef SAGAZ_TARGET_H
 #define SAGAZ_TARGET_H
 
+#include "utils/uuid.h"
+
 #include "backends/common/backend.h"
 #include "outbox/claim.h"
 #include "wakeup/shared.h"
@@ -24,7 +26,8 @@ typedef enum SagazTargetVerdict
 {
 	TARGET_DONE,				/* delivered, as far as anybody knows */
 	TARGET_AGAIN,				/* to be tried again, so many times */
-	TARGET_NEVER				/* refused for good: a dead letter */
+	TARGET_NEVER,				/* refused for good: a dead letter */
+	TARGET_ASIDE				/* to be tried again, and it may have no fault */
 } SagazTargetVerdict;
 
 /* One event of the batch. */
@@ -56,6 +59,15 @@ typedef enum SagazCare
 
 typedef struct SagazTarget SagazTarget;
 
+/* An event on which a target failed that may be to blame itself. */
+typedef struct SagazSuspect
+{
+	pg_uuid_t	event_id;
+	bool		others_went;	/* since then */
+} SagazSuspect;
+
+#define SAGAZ_SUSPECTS 64
+
 /* What a worker's process knows from one batch to the next. */
 typedef struct SagazRun
 {
@@ -65,6 +77,8 @@ typedef struct SagazRun
 	void	   *state;			/* the target's, in TopMemoryContext */
 	bool		patient;		/* errors that may pass blame no event */
 	int			max_vain;		/* so many attempts without any success */
+	int			nsuspects;		/* ever; the newest are kept, in turn */
+	SagazSuspect suspects[SAGAZ_SUSPECTS];
 	int			caught_up;		/* events that catch_up() finished */
 } SagazRun;
 

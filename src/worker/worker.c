@@ -59,7 +59,7 @@
 #define MAX_SCALE 10
 #define SCALE_MS 20
 /* So many errors in a row that may pass, and an event may be to blame. */
-#define MAX_PATIENCE 5
+#define MAX_PATIENCE 3
 /* Then so many parts of a batch are tried if nothing goes, twice as many each time. */
 #define MAX_VAIN 8
 #define MAX_VAIN_DOUBLINGS 8
@@ -105,6 +105,7 @@ set_worker_state(Worker *worker, SagazWorkerState state)
 {
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
 	worker->slot->state = state;
+	worker->slot->is_awaited = false;
 	LWLockRelease(sagaz_workers_lock);
 }
 

@@ -3,8 +3,8 @@
  *		What is set up for the worker while the module is loaded.
  *
  * The folder has the background processes: a launcher, short looks into
- * databases, and a worker for each delivery, with its three kinds of targets:
- * handler.c, forward.c, stream.c.  It calls src/outbox to claim and finish,
+ * databases, and a worker for each delivery, which hands what it claims to a target:
+ * target.h says what that is, target.c which there are.  It calls src/outbox to claim and finish,
  * src/storage to reach a target, src/upkeep for house-keeping; what sessions
  * and processes share is in src/wakeup.
  */
