@@ -176,6 +176,12 @@ typedef struct SagazBackend
 	 */
 	List	   *(*examine) (SagazStore *store, SagazKind kind);
 
+	/*
+	 * As ping, for a storage that will be written to: what can be made is made,
+	 * or, with only_looks, would be.
+	 */
+	void		(*make_ready) (SagazStore *store);
+
 	/* Add what there is to say about it to an object; NULL: nothing. */
 	void		(*describe) (SagazStore *store, JsonbParseState **state);
 

@@ -295,6 +295,7 @@ const SagazBackend sagaz_redis_backend = {
 	.open = redis_open,
 	.ping = redis_ping,
 	.examine = redis_examine,
+	.make_ready = redis_ping,
 	.identity = redis_identity,
 	.unfit = redis_unfit,
 	.put = redis_put,

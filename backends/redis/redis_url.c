@@ -11,6 +11,7 @@
 
 #include "nodes/makefuncs.h"
 
+#include "backends/common/url.h"
 #include "backends/redis/redis_tls.h"
 
 bool
@@ -38,28 +39,10 @@ refuse_redis_url(const char *why)
 static char *
 decode_redis_url(const char *part, size_t length)
 {
-	char	   *text = palloc(length + 1);
-	char	   *to = text;
+	char	   *text = sagaz_url_decode(part, length);
 
-	for (size_t i = 0; i < length; i++)
-	{
-		if (part[i] == '%')
-		{
-			char		hex[3] = {0};
-			char	   *end;
-
-			if (i + 2 < length)
-				memcpy(hex, part + i + 1, 2);
-			*to = (char) strtol(hex, &end, 16);
-			if (end != hex + 2 || *to == '\0')
-				refuse_redis_url("A percent sign is not followed by two hexadecimal digits");
-			to++;
-			i += 2;
-		}
-		else
-			*to++ = part[i];
-	}
-	*to = '\0';
+	if (text == NULL)
+		refuse_redis_url("A percent sign is not followed by two hexadecimal digits that are not 00");
 	return text;
 }
 

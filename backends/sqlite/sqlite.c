@@ -20,6 +20,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "backends/common/url.h"
 #include "backends/record/record.h"
 #include "lib/times.h"
 
@@ -39,22 +40,102 @@ sqlite_version(void)
 	return sqlite3_libversion();
 }
 
-/* sqlite:///path, the path beginning with the third slash */
+/* ---------------------------------------------------------------------- */
+/* Options and URLs */
+
+static void
+check_sqlite_mode(const char *value)
+{
+	if (strcmp(value, "ro") != 0 && strcmp(value, "rw") != 0 && strcmp(value, "rwc") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("mode \"%s\" of a SQLite storage is unknown", value),
+				 errhint("Say 'ro' to read only, 'rw' to write to a file that is there, or 'rwc' to make it, too.")));
+}
+
+static void
+check_sqlite_file_mode(const char *value)
+{
+	if (strspn(value, "01234567") != strlen(value) || strlen(value) > 4 ||
+		(strtol(value, NULL, 8) & ~0177) != 0600)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("file_mode \"%s\" of a SQLite storage is not valid", value),
+				 errhint("Write octal digits that let the owner read and write, as '0660'.")));
+}
+
+static void
+refuse_sqlite_url(const char *why)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_INPUT),
+			 errmsg("URL of a SQLite storage is not valid"),
+			 errdetail_internal("%s.", why),
+			 errhint("Write sqlite:///path/of/the/file[?mode=ro], with %%25 for a percent sign and %%3F for a question mark in the path.")));
+}
+
+static char *
+decode_sqlite_url(const char *part, size_t length)
+{
+	char	   *text = sagaz_url_decode(part, length);
+
+	if (text == NULL)
+		refuse_sqlite_url("A percent sign is not followed by two hexadecimal digits that are not 00");
+	return text;
+}
+
+static DefElem *
+read_sqlite_parameter(const char *part, size_t length)
+{
+	char	   *value = strchr(pnstrdup(part, length), '=');
+
+	if (value == NULL || strncmp(part, "mode=", 5) != 0)
+		refuse_sqlite_url(psprintf("There is no parameter \"%.*s\"", (int) length, part));
+	value = decode_sqlite_url(value + 1, strlen(value + 1));
+	check_sqlite_mode(value);
+	return makeDefElem("mode", (Node *) makeString(value), -1);
+}
+
+/* sqlite:///path[?mode=…], the path beginning with the third slash */
 static List *
 sqlite_read_url(const char *scheme, const char *rest)
 {
-	if (rest[0] != '/' || rest[1] == '\0')
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("URL of a SQLite storage names no file"),
-				 errhint("Write sqlite:///path/of/the/file.")));
-	return list_make1(makeDefElem("path", (Node *) makeString(pstrdup(rest)), -1));
+	size_t		length = strcspn(rest, "?");
+	const char *part = rest + length;
+	List	   *options;
+
+	if (rest[0] != '/' || length == 1)
+		refuse_sqlite_url("It names no file");
+	options = list_make1(makeDefElem("path", (Node *) makeString(decode_sqlite_url(rest, length)), -1));
+	while (*part == '?' || *part == '&')
+	{
+		part++;
+		length = strcspn(part, "&");
+		options = lappend(options, read_sqlite_parameter(part, length));
+		part += length;
+	}
+	return options;
 }
+
+/* ---------------------------------------------------------------------- */
+/* The storage as a whole */
 
 static void
 sqlite_ping(SagazStore *base)
 {
-	sqlite_look((SqliteStore *) base);
+	SqliteStore *store = (SqliteStore *) base;
+
+	sqlite_be_ready(store, false);
+	sqlite_look(store);
+}
+
+static void
+sqlite_make_ready(SagazStore *base)
+{
+	SqliteStore *store = (SqliteStore *) base;
+
+	if (!sqlite_would_be_made(store))
+		sqlite_be_ready(store, true);
 }
 
 /* The file, by whichever of its names it was opened; or what it will be. */
@@ -321,7 +402,7 @@ sqlite_read_begin(SagazReader *base)
 	SqliteStore *store = (SqliteStore *) base->store;
 	int			code;
 
-	sqlite_look_once(store);
+	sqlite_be_ready(store, false);
 	if (!store->has[base->kind])
 		return;
 	reader->close.func = close_sqlite_reader;
@@ -612,7 +693,9 @@ sqlite_edit(SagazStore *base, SagazKind kind, const SagazFilter *filter,
 	SqliteStore *store = (SqliteStore *) base;
 	volatile int64 changed = 0;
 
-	sqlite_look_once(store);
+	if (sqlite_would_be_made(store))
+		return 0;
+	sqlite_be_ready(store, create);
 	if (!create && !store->has[kind])
 		return 0;
 	PG_TRY();
@@ -636,6 +719,8 @@ static const char *const sqlite_schemes[] = {"sqlite", NULL};
 
 static const SagazOption sqlite_options[] = {
 	{.name = "path"},
+	{.name = "mode",.check = check_sqlite_mode},
+	{.name = "file_mode",.check = check_sqlite_file_mode},
 	SAGAZ_COMMON_OPTIONS
 };
 
@@ -652,6 +737,7 @@ const SagazBackend sagaz_sqlite_backend = {
 	.open = sqlite_open,
 	.ping = sqlite_ping,
 	.examine = sagaz_store_no_faults,
+	.make_ready = sqlite_make_ready,
 	.identity = sqlite_identity,
 	.unfit = sagaz_store_fits_all,
 	.put = sqlite_put,

@@ -85,7 +85,7 @@ sqlite_file_find(const char *path, Oid role, SqliteFile *file)
 	real = free_path(path);
 	file->no_links = real != NULL;
 	file->path = real ? real : path;
-	file->may_write = real || sagaz_may_use_server_file(role, true);
+	file->may_write = file->may_make = real || sagaz_may_use_server_file(role, true);
 	if (real == NULL && !sagaz_may_use_server_file(role, false))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

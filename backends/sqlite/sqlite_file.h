@@ -9,6 +9,7 @@ typedef struct SqliteFile
 {
 	const char *path;
 	bool		may_write;
+	bool		may_make;		/* it, where it is not there */
 	bool		no_links;		/* the path has none, and must not get any */
 } SqliteFile;
 

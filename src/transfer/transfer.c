@@ -149,6 +149,11 @@ look_at_transfer_sides(SagazTransfer *transfer)
 	transfer->part = AllocSetContextCreate(transfer->context, "sagaz merge",
 										   SAGAZ_BATCH_SIZES);
 	transfer->began_at = transfer->reported_at = GetCurrentTimestamp();
+	if (sagaz_ends_are_same(transfer))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("source and target are the same storage"),
+				 errhint("Name two storages.")));
 	for (SagazKind kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 	{
 		if (!sagaz_transfer_has(transfer, kind))
@@ -156,11 +161,6 @@ look_at_transfer_sides(SagazTransfer *transfer)
 		sagaz_end_look(&transfer->source, kind);
 		sagaz_end_look(&transfer->target, kind);
 	}
-	if (sagaz_ends_are_same(transfer))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("source and target are the same storage"),
-				 errhint("Name two storages.")));
 	MemoryContextSwitchTo(outer);
 }
 

@@ -158,18 +158,25 @@ try_to_write(SagazTransfer *transfer, SagazKind kind)
 	if (!transfer->target.is_native &&
 		strcmp(transfer->target.layout, "sagaz") != 0 &&
 		strcmp(transfer->target.layout, "empty") != 0)
+		(void) sagaz_edit(store, kind, &filter, true, go_no_further, transfer);
+}
+
+static void
+look_at_target(SagazTransfer *transfer)
+{
+	SagazStore *store = sagaz_end_open(&transfer->target, transfer->kind);
+
+	store->only_looks = true;
+	PG_TRY();
 	{
-		store->only_looks = true;
-		PG_TRY();
-		{
-			(void) sagaz_edit(store, kind, &filter, true, go_no_further, transfer);
-		}
-		PG_FINALLY();
-		{
-			store->only_looks = false;
-		}
-		PG_END_TRY();
+		sagaz_end_look(&transfer->target, transfer->kind);
+		try_to_write(transfer, transfer->kind);
 	}
+	PG_FINALLY();
+	{
+		store->only_looks = false;
+	}
+	PG_END_TRY();
 }
 
 static void
@@ -184,9 +191,10 @@ step_of_finding(SagazTransfer *transfer)
 static void
 step_of_looking(SagazTransfer *transfer)
 {
-	sagaz_end_look(transfer->checked, transfer->kind);
 	if (transfer->checked == &transfer->target)
-		try_to_write(transfer, transfer->kind);
+		look_at_target(transfer);
+	else
+		sagaz_end_look(transfer->checked, transfer->kind);
 }
 
 /* What hinders a target is an error, what may hinder later a warning. */

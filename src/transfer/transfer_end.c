@@ -65,7 +65,10 @@ sagaz_end_open(SagazSide *end, SagazKind kind)
 		sagaz_storage_open(&end->storage, end->name, kind);
 }
 
-/* Does the storage answer, and what are its tables like? */
+/*
+ * Does the storage answer, and what are its tables like?  A target is made
+ * ready to be written to.
+ */
 void
 sagaz_end_look(SagazSide *end, SagazKind kind)
 {
@@ -74,7 +77,10 @@ sagaz_end_look(SagazSide *end, SagazKind kind)
 	Jsonb	   *facts;
 	JsonbValue *layout;
 
-	store->backend->ping(store);
+	if (strcmp(end->role, "target") == 0)
+		store->backend->make_ready(store);
+	else
+		store->backend->ping(store);
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (store->backend->describe)
 		store->backend->describe(store, &state);

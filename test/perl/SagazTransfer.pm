@@ -111,6 +111,7 @@ SELECT 'TRUNCATE ' || string_agg(oid::regclass::text, ', ') FROM pg_class
 	WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' \gexec
 SQL
 	my $name = $place . ++$self->{fresh};
+	append_to_file("$self->{files}/$name.db", '') if $kind eq 'sqlite';
 	my $url = $kind eq 'memory' ? "memory://$name" : "sqlite://$self->{files}/$name.db";
 	$session->query("SELECT sagaz.drop_storage('${kind}_$place'), sagaz.create_storage('${kind}_$place', '$url')");
 }

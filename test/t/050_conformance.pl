@@ -128,16 +128,18 @@ sub url_of
 sub create_statements
 {
 	my ($storage) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/conformance.db';
 	my %url = (
 		memory => 'memory://',
-		sqlite => 'sqlite://'
-		  . PostgreSQL::Test::Utils::tempdir()
-		  . '/conformance.db',
+		sqlite => "sqlite://$file",
 		redis => $redis->url,
 		redis_exact => $redis->url(user => 'exact', password => 'pw', db => 1),
 		redis_tls => $secured_url,
 		pg_sagaz => url_of('with_sagaz'),
 		pg_library => url_of('library'));
+
+	# an empty storage is an empty file, and none is an error
+	append_to_file($file, '');
 
 	return "SELECT sagaz.create_storage('$storage', '$url{$storage}')"
 	  if $url{$storage};

@@ -216,6 +216,7 @@ cmp_ok($more, '<', 100_000, '10,000 failures leave no memory');
 is(open_databases(), $files, 'and no descriptor');
 
 # Idle stores are closed, and the path that ALTER SERVER sets counts.
+append_to_file("$dir/new.db", '');
 $session->query('SET sagaz.idle_timeout = 0');
 $session->query('SELECT pg_sleep(0.01)');
 $session->query("SELECT sagaz.count_records('saga', 'memory://x')");

@@ -1,0 +1,160 @@
+/*
+ * sqlite_error.c
+ *		What SQLite complains of, and how long is waited for others.
+ *
+ * Nothing may jump out of SQLite's frames: the busy and progress handlers
+ * only tell it to give up, and whatever there is to raise is raised when
+ * SQLite has returned.
+ */
+#include "backends/sqlite/sqlite.h"
+
+#include <errno.h>
+
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/timestamp.h"
+#include "utils/wait_event.h"
+
+#define BUSY_WAIT_MS 5
+
+/* ---------------------------------------------------------------------- */
+/* Errors */
+
+static int
+sqlstate_of_sqlite(int code)
+{
+	if (code == SQLITE_READONLY_DBMOVED)
+		return ERRCODE_SAGAZ_CONNECTION;
+	switch (code & 0xff)
+	{
+		case SQLITE_FULL:
+		case SQLITE_NOMEM:
+		case SQLITE_TOOBIG:
+			return ERRCODE_SAGAZ_CAPACITY;
+		case SQLITE_CANTOPEN:
+			return ERRCODE_SAGAZ_CONNECTION;
+		case SQLITE_BUSY:
+		case SQLITE_LOCKED:
+			return ERRCODE_SAGAZ_CONCURRENCY;
+		default:
+			return ERRCODE_SAGAZ_STORAGE;
+	}
+}
+
+static const char *
+sqlite_hint_for(int code)
+{
+	if (code == SQLITE_READONLY_DBMOVED)
+		return "The next call opens the file that is there then.";
+	switch (code & 0xff)
+	{
+		case SQLITE_BUSY:
+		case SQLITE_LOCKED:
+			return "Another process writes to the file. Try again, or increase sagaz.command_timeout.";
+		case SQLITE_READONLY:
+			return "The server's user may not write to the file, or to its directory, or the storage has mode 'ro'.";
+		case SQLITE_CANTOPEN:
+			return "The path must lie in a directory that the server's user may read.";
+		case SQLITE_NOTADB:
+		case SQLITE_CORRUPT:
+			return "The file was left as it is. Name another one, or repair it.";
+		case SQLITE_FULL:
+			return "Make room on the disk, or raise the limit on the file's size.";
+		default:
+			return NULL;
+	}
+}
+
+/* May it be over when the file is opened anew? */
+static bool
+sqlite_ends_with_handle(int code)
+{
+	switch (code & 0xff)
+	{
+		case SQLITE_READONLY:
+		case SQLITE_IOERR:
+		case SQLITE_CORRUPT:
+		case SQLITE_NOTADB:
+		case SQLITE_CANTOPEN:
+		case SQLITE_PROTOCOL:
+		case SQLITE_NOMEM:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/*
+ * SQLite tells a full disk, but a quota or a limit on the file's size only as
+ * a write that failed.  Of a write at COMMIT it does not keep the errno.
+ */
+static bool
+sqlite_is_out_of_room(const SqliteStore *store, int code, int last_errno)
+{
+	int			error = store->db ? sqlite3_system_errno(store->db) : 0;
+
+	if (error == 0)
+		error = last_errno;
+	return code == SQLITE_IOERR_WRITE && (error == EFBIG || error == EDQUOT);
+}
+
+/* Raise what SQLite complains of; errno is as SQLite left it. */
+void
+sqlite_complain_of(SqliteStore *store, int code)
+{
+	bool		out_of_room = sqlite_is_out_of_room(store, code, errno);
+	const char *message = code == SQLITE_READONLY_DBMOVED ?
+		"the file was moved, removed or replaced meanwhile" :
+		store->db ? sqlite3_errmsg(store->db) : sqlite3_errstr(code);
+	char	   *copy = pstrdup(message);
+	const char *hint = sqlite_hint_for(out_of_room ? SQLITE_FULL : code);
+
+	if (sqlite_ends_with_handle(code))
+		store->is_worn = true;
+	CHECK_FOR_INTERRUPTS();
+	ereport(ERROR,
+			(errcode(sqlstate_of_sqlite(out_of_room ? SQLITE_FULL : code)),
+			 errmsg("storage \"%s\" failed", store->base.name),
+			 errdetail("SQLite says: %s.", copy),
+			 hint ? errhint("%s", hint) : 0));
+}
+
+void
+sqlite_check(SqliteStore *store, int code)
+{
+	if (code != SQLITE_OK && code != SQLITE_DONE && code != SQLITE_ROW)
+		sqlite_complain_of(store, code);
+}
+
+/* ---------------------------------------------------------------------- */
+/* Waiting */
+
+static bool
+sqlite_must_stop(void)
+{
+	return InterruptPending && (QueryCancelPending || ProcDiePending);
+}
+
+/* The file is locked: wait a little and try again, or give up. */
+int
+sqlite_on_busy(void *arg, int times)
+{
+	SqliteStore *store = arg;
+	TimestampTz now = GetCurrentTimestamp();
+
+	if (times == 0)
+		store->busy_since = now;
+	if (sqlite_must_stop() ||
+		TimestampDifferenceExceeds(store->busy_since, now, sagaz_command_timeout))
+		return 0;
+	if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+				  BUSY_WAIT_MS, PG_WAIT_EXTENSION) & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+	return 1;
+}
+
+int
+sqlite_on_progress(void *arg)
+{
+	return sqlite_must_stop();
+}
