@@ -195,8 +195,9 @@ typedef struct SagazBackend
 	char	   *(*unfit) (SagazStore *store, const SagazRecord *record);
 
 	/*
-	 * Put records, all or none; but of those that are missing, some may be
-	 * there after an error.  None of them has a problem.
+	 * Put records, all or none; but of those that are missing, and of a
+	 * thousand or more that are replaced, some may be there after an error.
+	 * None of them has a problem.
 	 */
 	int64		(*put) (SagazStore *store, SagazRecord *records, int count,
 						SagazPutMode mode);

@@ -269,7 +269,7 @@ read_begin(SagazReader *reader)
 	redis_read_begin(reader, kind_of(reader->kind));
 }
 
-/* All are counted by their keys, others by reading them. */
+/* All are counted without their content, others by reading them. */
 static int64
 redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
 {
@@ -279,7 +279,7 @@ redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
 	if (memcmp(filter, &everything, sizeof(SagazFilter)) != 0)
 		return sagaz_store_count_by_reading(base, kind, filter);
 	redis_ready(store);
-	return redis_scan_count(kind_of(kind)->scan(store, filter));
+	return redis_scan_count(kind_of(kind)->scan(store, filter), kind_of(kind)->count);
 }
 
 const SagazBackend sagaz_redis_backend = {

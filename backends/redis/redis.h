@@ -136,7 +136,7 @@ extern void redis_scan_add(RedisScan *scan, const char *bytes, size_t length);
 extern void redis_scan_add_text(RedisScan *scan, const char *text);
 extern void redis_scan_members(RedisScan *scan, const char *set);
 extern void redis_scan_all(RedisScan *scan, const char *time_field);
-extern int64 redis_scan_count(const RedisScan *scan);
+extern int64 redis_scan_count(RedisScan *scan, const char *const *fetch);
 extern void redis_scan_sort(RedisScan *scan);
 extern void redis_scan_read_ahead(RedisScan *scan);
 extern const RedisId *redis_scan_next(RedisScan *scan, RedisReply **reply);
@@ -162,6 +162,7 @@ typedef struct RedisFound
 typedef struct RedisKind
 {
 	SagazKind	kind;
+	const char *const *count;	/* command, and what follows the key: 1 for each */
 	RedisScan  *(*scan) (RedisStore *store, const SagazFilter *filter);
 	bool		(*read) (const RedisId *id, const RedisReply *reply,
 						 RedisFound *found);

@@ -22,6 +22,7 @@
 /* Entries that the stream may have where no option says: as the library. */
 #define OUTBOX_LENGTH 100000
 
+static const char *const count_event[] = {"EXISTS", NULL};
 static const char *const fetch_event[] = {"HGETALL", NULL};
 
 /* ---------------------------------------------------------------------- */
@@ -481,6 +482,7 @@ redis_event_edit(RedisStore *store, const SagazFilter *filter, bool create,
 
 const RedisKind redis_events = {
 	.kind = SAGAZ_EVENT,
+	.count = count_event,
 	.scan = redis_event_scan,
 	.read = redis_event_read,
 	.put = redis_event_put,

@@ -28,7 +28,10 @@
 #define LATEST_COMMANDS 16
 /* So many sagas are sent while the next are put into words. */
 #define PART_SAGAS 100
+/* So many are written at once: the server looks at each watched key for each. */
+#define MAX_WATCHED 1000
 
+static const char *const count_saga[] = {"HEXISTS", "data", NULL};
 static const char *const fetch_saga[] = {"HMGET", "data", VERSION_FIELD, NULL};
 
 /* A saga's place in the indexes, in UTF-8; of none, NULL. */
@@ -277,6 +280,56 @@ queue_saga_save(RedisStore *store, RedisIndexing *indexing, const RedisSave *sav
 						  psprintf(INT64_FORMAT, store->saga_ttl), NULL);
 }
 
+static RedisCommand *
+make_set_check(char *set)
+{
+	RedisCommand *command = redis_command("SCARD");
+
+	redis_add(command, set);
+	return command;
+}
+
+/*
+ * Watch them from the next exchange on, and nothing else any more.  With it the
+ * sets of statuses are looked at: a transaction of the server that meets a key
+ * of another type is not undone, so that must come out before.
+ */
+static void
+watch_sagas(RedisStore *store, RedisCommand *keys)
+{
+	redis_queue_ahead(store, redis_command("UNWATCH"));
+	if (keys->count == 1)
+		return;
+	redis_queue_ahead(store, keys);
+	for (int i = 0; sagaz_saga_words[i]; i++)
+		redis_queue_ahead(store, make_set_check(saga_status_index(store, sagaz_saga_words[i])));
+}
+
+/* The same for the sets of the names that sagas get. */
+static void
+check_name_sets(RedisStore *store, List *saves)
+{
+	const char *last = NULL;
+	bool		any = false;
+	ListCell   *cell;
+	int			ignored;
+
+	foreach(cell, saves)
+	{
+		RedisSave  *save = lfirst(cell);
+		char	   *name = save->saga ? redis_utf8(save->saga->saga_name) : NULL;
+
+		if (name == NULL || (last && strcmp(last, name) == 0) ||
+			(save->before.name && strcmp(save->before.name, name) == 0))
+			continue;
+		last = name;
+		redis_queue(store, make_set_check(saga_name_index(store, name)));
+		any = true;
+	}
+	if (any)
+		(void) redis_exchange(store, &ignored);
+}
+
 /*
  * Write all in one transaction of the server; false if a key that was watched
  * has changed.  Those that are repeated are written one after the other.
@@ -290,6 +343,7 @@ write_redis_sagas(RedisStore *store, List *saves, bool repeated)
 	ListCell   *cell;
 	int			count;
 
+	check_name_sets(store, saves);
 	redis_queue_words(store, saves == NIL ? "UNWATCH" : "MULTI", NULL);
 	foreach(cell, saves)
 	{
@@ -316,15 +370,6 @@ write_redis_sagas(RedisStore *store, List *saves, bool repeated)
 		return false;
 	redis_expect(store, exec, REDIS_ARRAY);
 	return true;
-}
-
-/* Watch them from the next exchange on, and nothing else any more. */
-static void
-watch_sagas(RedisStore *store, RedisCommand *keys)
-{
-	redis_queue_ahead(store, redis_command("UNWATCH"));
-	if (keys->count > 1)
-		redis_queue_ahead(store, keys);
 }
 
 /* The index sets lie among the sagas; an id must not be the name of one. */
@@ -435,8 +480,7 @@ saga_saves_for_put(RedisStore *store, SagazRecord *records, int count,
 }
 
 static int64
-redis_saga_put(RedisStore *store, SagazRecord *records, int count,
-			   SagazPutMode mode)
+put_saga_part(RedisStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
 	TimestampTz since = GetCurrentTimestamp();
 	bool		repeated = has_repeated_saga(records, count);
@@ -449,6 +493,19 @@ redis_saga_put(RedisStore *store, SagazRecord *records, int count,
 			return list_length(saves);
 		redis_check_patience(store, since);
 	}
+}
+
+/* Those that may not be there yet are put at once, others in parts. */
+static int64
+redis_saga_put(RedisStore *store, SagazRecord *records, int count,
+			   SagazPutMode mode)
+{
+	int64		written = 0;
+	int			part = mode == SAGAZ_PUT_NEW ? count : MAX_WATCHED;
+
+	for (int i = 0; i < count; i += part)
+		written += put_saga_part(store, records + i, Min(part, count - i), mode);
+	return written;
 }
 
 /* What the callback makes of one record, or NULL. */
@@ -543,6 +600,7 @@ redis_saga_edit(RedisStore *store, const SagazFilter *filter, bool create,
 
 const RedisKind redis_sagas = {
 	.kind = SAGAZ_SAGA,
+	.count = count_saga,
 	.scan = redis_saga_scan,
 	.read = redis_saga_read,
 	.put = redis_saga_put,

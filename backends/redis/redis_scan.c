@@ -38,6 +38,7 @@ struct RedisScan
 	const char *prefix;
 	const char *const *fetch;	/* a command, then what follows the key */
 	const char *spares;			/* of that command */
+	RedisType	fetches;		/* what it answers */
 	MemoryContext context;
 	IdSpool    *spool;			/* of all ids; else they are in ids */
 	const char *time_field;		/* by which the spool is in order; NULL: by id */
@@ -102,6 +103,7 @@ redis_scan_begin(RedisStore *store, const char *prefix, const char *const *fetch
 	scan->store = store;
 	scan->prefix = prefix;
 	scan->fetch = fetch;
+	scan->fetches = REDIS_ARRAY;
 	scan->context = CurrentMemoryContext;
 	for (int i = 0; i < (int) lengthof(scan->pages); i++)
 		scan->pages[i].context = AllocSetContextCreate(CurrentMemoryContext,
@@ -269,13 +271,6 @@ redis_scan_all(RedisScan *scan, const char *time_field)
 	id_spool_sort(scan->spool);
 }
 
-/* How many ids there are. */
-int64
-redis_scan_count(const RedisScan *scan)
-{
-	return scan->spool ? id_spool_count(scan->spool) : scan->count;
-}
-
 /* Let them come in the order of their bytes; those of a spool do. */
 void
 redis_scan_sort(RedisScan *scan)
@@ -417,6 +412,23 @@ redis_scan_next(RedisScan *scan, RedisReply **reply)
 			return NULL;
 		*reply = page->replies[scan->next++];
 	} while ((*reply)->type == REDIS_ERROR);
-	redis_expect(scan->store, *reply, REDIS_ARRAY);
+	redis_expect(scan->store, *reply, scan->fetches);
 	return &page->ids[scan->next - 1];
+}
+
+/*
+ * How many of the keys are those of records, by a command that answers 1 for
+ * them and 0 for others; instead of reading them.
+ */
+int64
+redis_scan_count(RedisScan *scan, const char *const *fetch)
+{
+	RedisReply *reply;
+	int64		count = 0;
+
+	scan->fetch = fetch;
+	scan->fetches = REDIS_INTEGER;
+	while (redis_scan_next(scan, &reply) != NULL)
+		count += reply->integer;
+	return count;
 }

@@ -31,6 +31,7 @@ sub user
 }
 
 sql("SELECT sagaz.create_storage('all', '" . $redis->url . "')");
+sql("SELECT sagaz.create_storage('wide', '" . $redis->url(db => 5) . "')");
 sql("SELECT count(sagaz.save_saga_state('s' || i, 'N', 'executing', storage => 'all')) FROM generate_series(1, 20) i");
 sql("SELECT count(sagaz.insert_event('s' || i, 'E', '{}', event_id => ('00000000-0000-4000-8000-0000000000' || i)::uuid, storage => 'all')) FROM generate_series(11, 30) i");
 sql('CREATE SCHEMA f; SET client_min_messages = error');
@@ -124,6 +125,23 @@ for my $key (qw(sagaz:outbox:processing sagaz:outbox:sagaz:due sagaz:outbox:dlq)
 	$redis->try_cli('RENAMENX', 'kept', $key);
 }
 
+# A save is all or nothing also where an index is another program's
+for my $set (qw(index:status:completed index:name:New))
+{
+	$redis->cli('SET', "saga:$set", 'x');
+	my $digest = $redis->cli('DEBUG', 'DIGEST');
+	like(outcome("SELECT sagaz.save_saga_state('s1', 'New', 'completed', storage => 'all')"), qr/^ERROR SZ000/, "a save that meets $set");
+	like(outcome("SELECT sagaz.save_saga_state('fresh', 'New', 'completed', storage => 'all')"), qr/^ERROR SZ000/, 'and one of a new saga');
+	like(outcome("SELECT sagaz.import_record(jsonb_set(r, '{saga_name}', '\"New\"') || '{\"status\": \"completed\"}', 'saga', 'all') FROM sagaz.export_all('saga', 'all') r LIMIT 1"), qr/^ERROR SZ000/, 'and an import');
+	is($redis->cli('DEBUG', 'DIGEST'), $digest, 'write nothing');
+	$redis->cli('DEL', "saga:$set");
+}
+
+# Hashes of others under the prefix are no sagas
+$redis->cli('HSET', 'saga:lock', 'owner', 'me');
+is(sql("SELECT sagaz.count_records('saga', 'all'), sagaz.count_records('outbox', 'all')"), '20|20', 'what has no saga in it is not counted');
+$redis->cli('DEL', 'saga:lock');
+
 # What is no event, with an entry: it is left as it was, and no other key arises
 $redis->cli('HSET', 'sagaz:outbox:meta:00000000-0000-4000-8000-00000000eeee', 'status', 'failed');
 $redis->cli('XADD', 'sagaz:outbox:events', '*', 'event_id', '00000000-0000-4000-8000-00000000eeee', 'saga_id', 's', 'event_type', 'E');
@@ -132,6 +150,12 @@ is($redis->cli('EXISTS', 'sagaz:outbox:meta:'), '0', 'no other hash arises');
 is($redis->cli('HGET', 'sagaz:outbox:meta:00000000-0000-4000-8000-00000000eeee', 'status'), 'failed', 'it is as it was');
 $redis->cli('DEL', 'sagaz:outbox:meta:00000000-0000-4000-8000-00000000eeee');
 sql("SELECT sagaz.release_stuck_events('0', storage => 'all')");
+
+# Very many at once: no step of it takes longer than a command may
+my $start = time;
+is(sql("SELECT sagaz.import_records((SELECT jsonb_agg(jsonb_build_object('saga_id', 'm' || i, 'saga_name', 'N', 'status', 'completed', 'steps', '[]'::jsonb, 'context', '{}'::jsonb, 'created_at', '2024-01-01T00:00:00Z', 'updated_at', '2024-01-01T00:00:00Z')) FROM generate_series(1, 40000) i), 'saga', storage => 'wide')"), '40000', '40,000 sagas in one call');
+diag(sprintf 'took %.1f s', time - $start);
+is(sql("SELECT sagaz.count_records('saga', 'wide')"), '40000', 'all are there');
 
 # ----------------------------------------------------------------------
 # A server that is busy
