@@ -166,7 +166,7 @@ for my $case (
 
 			FakeRedis::swallow($client);
 			print $client FakeRedis::greeting();
-			while (FakeRedis::swallow($client) ne '') { print $client "-$reply\r\n" x 3; }
+			while (FakeRedis::swallow($client) ne '') { print $client "-$reply\r\n" x 20; }
 		});
 	fails(save($fake->url), $pattern, $reply);
 }

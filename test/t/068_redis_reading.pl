@@ -194,7 +194,7 @@ for my $reply ('LOADING Redis is loading', 'MASTERDOWN Link with MASTER is down'
 
 			FakeRedis::swallow($client);
 			print $client FakeRedis::greeting();
-			while (FakeRedis::swallow($client) ne '') { print $client "-$reply\r\n" x 10; }
+			while (FakeRedis::swallow($client) ne '') { print $client "-$reply\r\n" x 20; }
 		});
 	my ($word) = $reply =~ /^(\w+)/;
 
