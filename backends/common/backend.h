@@ -160,6 +160,12 @@ typedef struct SagazBackend
 	List	   *(*read_url) (const char *scheme, const char *rest);
 
 	/*
+	 * Would storages with these options take each other's records for their
+	 * own?  Of two names for one place that is meant.
+	 */
+	bool		(*overlap) (List *options, List *others);
+
+	/*
 	 * Connect.  The store is zeroed but for its base; the present memory
 	 * context is the store's.  There may be no transaction, here and in what
 	 * follows.
@@ -318,6 +324,8 @@ extern bool sagaz_merge_keeps(const SagazRecord *there, const SagazRecord *ours,
 	.merge = sagaz_merge_by_edit, .remove = sagaz_remove_by_edit
 
 /* store.c: what a backend has that has none of it */
+extern bool sagaz_store_no_overlap(List *options, List *others);
+extern const char *sagaz_find_option(const List *options, const char *name);
 extern List *sagaz_store_no_faults(SagazStore *store, SagazKind kind);
 extern char *sagaz_store_fits_all(SagazStore *store, const SagazRecord *record);
 extern char *sagaz_store_no_position(SagazReader *reader);

@@ -7,13 +7,13 @@
 #include "commands/defrem.h"
 #include "utils/memutils.h"
 
-/* The value of an option, or NULL. */
+/* The value of an option in a list, or NULL. */
 const char *
-sagaz_store_option(const SagazStore *store, const char *name)
+sagaz_find_option(const List *options, const char *name)
 {
 	ListCell   *cell;
 
-	foreach(cell, store->options)
+	foreach(cell, options)
 	{
 		DefElem    *option = lfirst(cell);
 
@@ -100,6 +100,19 @@ sagaz_store_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilte
 	MemoryContextDelete(part);
 	sagaz_store_read_end(reader);
 	return count;
+}
+
+/* The value of an option of the store, or NULL. */
+const char *
+sagaz_store_option(const SagazStore *store, const char *name)
+{
+	return sagaz_find_option(store->options, name);
+}
+
+bool
+sagaz_store_no_overlap(List *options, List *others)
+{
+	return false;
 }
 
 List *

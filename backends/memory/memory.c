@@ -413,6 +413,7 @@ const SagazBackend sagaz_memory_backend = {
 	.open = memory_open,
 	.ping = memory_ping,
 	.examine = sagaz_store_no_faults,
+	.overlap = sagaz_store_no_overlap,
 	.make_ready = memory_ping,
 	.identity = memory_identity,
 	.unfit = sagaz_store_fits_all,

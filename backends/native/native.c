@@ -184,6 +184,7 @@ const SagazBackend sagaz_native_backend = {
 	.open = native_open,
 	.ping = native_ping,
 	.examine = sagaz_store_no_faults,
+	.overlap = sagaz_store_no_overlap,
 	.make_ready = native_ping,
 	.identity = native_identity,
 	.unfit = native_unfit,

@@ -453,6 +453,7 @@ const SagazBackend sagaz_postgresql_backend = {
 	.open = postgres_open,
 	.ping = postgres_ping,
 	.examine = sagaz_store_no_faults,
+	.overlap = sagaz_store_no_overlap,
 	.make_ready = postgres_ping,
 	.describe = postgres_describe,
 	.identity = postgres_identity,

@@ -122,6 +122,60 @@ static const char *const redis_schemes[] = {
 };
 
 /* ---------------------------------------------------------------------- */
+/* Prefixes */
+
+static const char *
+redis_option_or(List *options, const char *name, const char *otherwise)
+{
+	const char *value = sagaz_find_option(options, name);
+
+	return value ? value : otherwise;
+}
+
+static bool
+is_same_redis(List *options, List *others)
+{
+	static const char *const places[][2] = {
+		{"host", "localhost"}, {"port", "6379"}, {"path", ""}, {"database", "0"}
+	};
+
+	for (int i = 0; i < (int) lengthof(places); i++)
+		if (strcmp(redis_option_or(options, places[i][0], places[i][1]),
+				   redis_option_or(others, places[i][0], places[i][1])) != 0)
+			return false;
+	return true;
+}
+
+/* What its keys begin with; NULL: it has none of the kind. */
+static char *
+redis_keys_begin(List *options, SagazKind kind)
+{
+	const char *type = redis_option_or(options, "storage_type", "both");
+
+	if (kind == SAGAZ_SAGA)
+		return strcmp(type, "outbox") == 0 ? NULL :
+			pstrdup(redis_option_or(options, "saga_prefix", SAGA_PREFIX));
+	return strcmp(type, "saga") == 0 ? NULL :
+		psprintf("%s:", redis_option_or(options, "outbox_prefix", OUTBOX_PREFIX));
+}
+
+/* Keys of the one begin as those of the other do, and go on. */
+static bool
+redis_overlap(List *options, List *others)
+{
+	for (int i = SAGAZ_SAGA; i <= SAGAZ_EVENT && is_same_redis(options, others); i++)
+		for (int j = SAGAZ_SAGA; j <= SAGAZ_EVENT; j++)
+		{
+			char	   *a = redis_keys_begin(options, i);
+			char	   *b = redis_keys_begin(others, j);
+
+			if (a && b && strcmp(a, b) != 0 && strncmp(a, b, Min(strlen(a), strlen(b))) == 0)
+				return true;
+		}
+	return false;
+}
+
+/* ---------------------------------------------------------------------- */
 /* Stores */
 
 static char *
@@ -295,6 +349,7 @@ const SagazBackend sagaz_redis_backend = {
 	.open = redis_open,
 	.ping = redis_ping,
 	.examine = redis_examine,
+	.overlap = redis_overlap,
 	.make_ready = redis_ping,
 	.identity = redis_identity,
 	.unfit = redis_unfit,

@@ -737,6 +737,7 @@ const SagazBackend sagaz_sqlite_backend = {
 	.open = sqlite_open,
 	.ping = sqlite_ping,
 	.examine = sagaz_store_no_faults,
+	.overlap = sagaz_store_no_overlap,
 	.make_ready = sqlite_make_ready,
 	.identity = sqlite_identity,
 	.unfit = sagaz_store_fits_all,

@@ -8,9 +8,14 @@
  */
 #include "lib/sagaz.h"
 
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xact.h"
+#include "catalog/pg_foreign_server.h"
 #include "commands/defrem.h"
 #include "fmgr.h"
+#include "foreign/foreign.h"
 #include "nodes/makefuncs.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -158,6 +163,30 @@ grant_storage_to_public(char *name)
 	CommandCounterIncrement();
 }
 
+/* Other storages, or this one itself, whose records would be taken for its own. */
+static void
+warn_of_storage_overlap(const char *name, const SagazBackend *backend)
+{
+	ForeignServer *made = GetForeignServerByName(name, false);
+	Relation	servers = table_open(ForeignServerRelationId, AccessShareLock);
+	TableScanDesc scan = table_beginscan_catalog(servers, 0, NULL);
+	HeapTuple	tuple;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		ForeignServer *other = GetForeignServer(((Form_pg_foreign_server) GETSTRUCT(tuple))->oid);
+
+		if (other->fdwid == made->fdwid && backend->overlap(made->options, other->options))
+			ereport(WARNING,
+					(errcode(ERRCODE_SAGAZ_STORAGE),
+					 errmsg("storages \"%s\" and \"%s\" take each other's records for their own",
+							name, other->servername),
+					 errhint("Choose prefixes of which none is the beginning of another.")));
+	}
+	table_endscan(scan);
+	table_close(servers, AccessShareLock);
+}
+
 static void
 warn_of_storage_faults(const char *name)
 {
@@ -247,6 +276,7 @@ create_storage(FunctionCallInfo fcinfo)
 	make_storage_mapping(name, for_public, select_storage_options(backend, options, true));
 	if (for_public)
 		grant_storage_to_public(name);
+	warn_of_storage_overlap(name, backend);
 	look_at_new_storage(name, backend);
 	PG_RETURN_VOID();
 }

@@ -113,5 +113,22 @@ $redis->cli('DEL', 'sagaz:outbox:meta:EVENT-1');
 sql("SELECT sagaz.create_storage('small', '" . $redis->url . "', options => '{\"max_stream_length\": 10}')");
 like(sql("SELECT message FROM sagaz.health_check('small')"), qr/10 of at most 10 events/, 'a full stream');
 
+# ----------------------------------------------------------------------
+# Prefixes
+
+sub warning_of
+{
+	my ($options) = @_;
+	my ($result, $stdout, $stderr) = $node->psql('postgres', "SELECT sagaz.create_storage('p" . ++$count . "', '" . $redis->url(db => 7) . "', options => '$options')");
+
+	return $stderr;
+}
+
+is(warning_of('{"saga_prefix": "app:", "outbox_prefix": "box"}'), '', 'prefixes of its own');
+is(warning_of('{"saga_prefix": "app:", "outbox_prefix": "box"}'), '', 'another name for the same place');
+is(warning_of('{"saga_prefix": "other:", "outbox_prefix": "boxes"}'), '', 'boxes do not begin with box and a colon');
+like(warning_of('{"saga_prefix": "app:eu:", "outbox_prefix": "eu"}'), qr/WARNING: .*"p\d+" and "p\d+" take each other's records/, 'a prefix that begins with that of another');
+like(warning_of('{"saga_prefix": "own:", "outbox_prefix": "own:outbox"}'), qr/WARNING: .*take each other's/, 'and with its own other one');
+
 $node->stop('fast');
 done_testing();
