@@ -48,6 +48,6 @@ extern void redis_socket_flush(RedisSocket *socket);
 extern bool redis_socket_wait(const RedisSocket *socket, TimestampTz deadline);
 extern ssize_t redis_socket_read(RedisSocket *socket, char *bytes, size_t size);
 extern bool redis_socket_is_quiet(RedisSocket *socket, bool answers);
-extern void redis_socket_refused(const SagazStore *store, const char *why) pg_attribute_noreturn();
+SAGAZ_NORETURN extern void redis_socket_refused(const SagazStore *store, const char *why);
 
 #endif							/* SAGAZ_REDIS_SOCKET_H */
