@@ -9,14 +9,11 @@
  */
 #include "backends/postgres/postgres_store.h"
 
-#include <limits.h>
-
 #include "commands/defrem.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "backends/postgres/postgres_library.h"
 #include "backends/record/record.h"
 
 /* Records of one round trip, at first and at most, and how much they should be. */
@@ -358,32 +355,15 @@ adapt_postgres_page(PostgresReader *reader, int asked)
 								 Max(asked, reader->fetch_size) * 4);
 }
 
-/* Read the next records; those by time come all at once, but for a copy. */
+/* Read the next records, into the chunk. */
 static void
 fetch_postgres_page(PostgresReader *reader)
 {
-	PostgresStore *store = (PostgresStore *) reader->base.store;
-	const SagazFilter *filter = &reader->base.filter;
-	const PostgresOperations *operations;
 	MemoryContext outer;
-	bool		in_chunks = postgres_reads_by_key(reader->base.kind, filter);
-	int64		count = in_chunks ? reader->fetch_size : INT_MAX;
 
 	MemoryContextReset(reader->chunk);
 	outer = MemoryContextSwitchTo(reader->chunk);
-	operations = postgres_operations_of(store);
-	if (operations == &postgres_sagaz_operations)
-		reader->records = postgres_sagaz_fetch(reader, reader->fetch_size);
-	else if (filter->order == SAGAZ_FOR_COPY && !in_chunks)
-		reader->records = library_fetch_copy(reader, reader->fetch_size);
-	else
-	{
-		if (filter->limit > 0)
-			count = Min(count, filter->limit - reader->count);
-		reader->records = operations->read(store, reader->base.kind, filter,
-										   reader->last_key, (int) count);
-		reader->at_end = !in_chunks || list_length(reader->records) < count;
-	}
+	reader->records = postgres_operations_of((PostgresStore *) reader->base.store)->fetch(reader);
 	adapt_postgres_page(reader, reader->fetch_size);
 	MemoryContextSwitchTo(outer);
 	reader->next = 0;

@@ -148,7 +148,7 @@ library_put(PostgresStore *store, SagazRecord *records, int count,
 const PostgresOperations postgres_library_operations = {
 	.put = library_put,
 	.edit = library_edit,
-	.read = library_read,
+	.fetch = library_fetch,
 	.count = library_count,
 	.merge = postgres_merge_by_edit,
 	.remove = postgres_remove_by_edit,

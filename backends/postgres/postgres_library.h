@@ -26,10 +26,7 @@ extern void library_make_tables(PostgresStore *store);
 extern char *library_time(TimestampTz time);
 extern SagazRecord *library_record(const PostgresResult *rows, int row,
 								   SagazKind kind, const SagazFilter *filter);
-extern List *library_read(PostgresStore *store, SagazKind kind,
-						  const SagazFilter *filter, const char *after_key,
-						  int count);
-extern List *library_fetch_copy(PostgresReader *reader, int count);
+extern List *library_fetch(PostgresReader *reader);
 extern int64 library_count(PostgresStore *store, SagazKind kind,
 						   const SagazFilter *filter);
 extern PostgresResult *library_lock(PostgresStore *store, SagazKind kind,

@@ -348,8 +348,13 @@ read_library_page(PostgresStore *store, SagazKind kind, const SagazFilter *filte
 	return results[0];
 }
 
-List *
-library_read(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
+/*
+ * The next "count" records in the filter's order or, where that is any, by
+ * key; after_key is the last one's key, NULL for none.  In any order but by
+ * key there is one call, for as many as there are.
+ */
+static List *
+read_library(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 			 const char *after_key, int count)
 {
 	bool		in_pages = postgres_reads_by_key(kind, filter);
@@ -381,8 +386,8 @@ library_read(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
  * are sorted once, into a cursor that outlasts its transaction.  One that an
  * error has left open is closed by the next copy.
  */
-List *
-library_fetch_copy(PostgresReader *reader, int count)
+static List *
+fetch_library_copy(PostgresReader *reader, int count)
 {
 	PostgresStore *store = (PostgresStore *) reader->base.store;
 	SagazKind	kind = reader->base.kind;
@@ -420,6 +425,25 @@ library_fetch_copy(PostgresReader *reader, int count)
 			records = lappend(records, record);
 	}
 	reader->at_end = rows->nrows < count;
+	return records;
+}
+
+/* Those by time come all at once, but for a copy. */
+List *
+library_fetch(PostgresReader *reader)
+{
+	const SagazFilter *filter = &reader->base.filter;
+	bool		in_chunks = postgres_reads_by_key(reader->base.kind, filter);
+	int64		count = in_chunks ? reader->fetch_size : INT_MAX;
+	List	   *records;
+
+	if (filter->order == SAGAZ_FOR_COPY && !in_chunks)
+		return fetch_library_copy(reader, reader->fetch_size);
+	if (filter->limit > 0)
+		count = Min(count, filter->limit - reader->count);
+	records = read_library((PostgresStore *) reader->base.store, reader->base.kind,
+						   filter, reader->last_key, (int) count);
+	reader->at_end = !in_chunks || list_length(records) < count;
 	return records;
 }
 

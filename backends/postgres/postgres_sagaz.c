@@ -307,8 +307,8 @@ fetch_sagaz_from_cursor(PostgresReader *reader, int count)
 }
 
 /* The next records that match, none at the end. */
-List *
-postgres_sagaz_fetch(PostgresReader *reader, int count)
+static List *
+sagaz_layout_fetch(PostgresReader *reader)
 {
 	const SagazFilter *filter = &reader->base.filter;
 	List	   *records = NIL;
@@ -317,8 +317,8 @@ postgres_sagaz_fetch(PostgresReader *reader, int count)
 	{
 		PostgresResult *result =
 			filter->key || filter->nkeys > 0 ? fetch_sagaz_keys(reader) :
-			filter->order == SAGAZ_FOR_COPY ? fetch_sagaz_page(reader, count) :
-			fetch_sagaz_from_cursor(reader, count);
+			filter->order == SAGAZ_FOR_COPY ? fetch_sagaz_page(reader, reader->fetch_size) :
+			fetch_sagaz_from_cursor(reader, reader->fetch_size);
 
 		for (int row = 0; row < result->nrows; row++)
 		{
@@ -347,6 +347,7 @@ postgres_sagaz_close(PostgresReader *reader)
 const PostgresOperations postgres_sagaz_operations = {
 	.put = sagaz_layout_put,
 	.edit = sagaz_layout_edit,
+	.fetch = sagaz_layout_fetch,
 	.count = sagaz_layout_count,
 	.merge = sagaz_layout_merge,
 	.remove = sagaz_layout_remove,

@@ -35,7 +35,7 @@ typedef struct PostgresStore
 	char	   *schema;			/* of the library's tables, quoted */
 	bool		has[SAGAZ_EVENT + 1];	/* they are there */
 	bool		has_side[SAGAZ_EVENT + 1];	/* and so are those of sagaz */
-	bool		copy_is_open;	/* the cursor of library_fetch_copy() */
+	bool		copy_is_open;	/* the cursor of fetch_library_copy() */
 } PostgresStore;
 
 /*
@@ -126,10 +126,9 @@ extern PostgresLayout postgres_layout(PostgresStore *store);
 extern bool postgres_reads_by_key(SagazKind kind, const SagazFilter *filter);
 
 /*
- * The operations of backend.h in each layout.  read returns the next "count"
- * records, SagazRecord, in the filter's order or, where that is any, by key;
- * after_key is the last one's key, NULL for none.  It is asked with any order
- * but by key for as many as there are.
+ * The operations of backend.h in each layout.  fetch returns the next records
+ * of a reader, SagazRecord, some fetch_size of them, in the present memory
+ * context, and says in at_end whether they are the last.
  */
 typedef struct PostgresOperations
 {
@@ -138,9 +137,7 @@ typedef struct PostgresOperations
 	int64		(*edit) (PostgresStore *store, SagazKind kind,
 						 const SagazFilter *filter, bool create,
 						 SagazEdit edit, void *arg);
-	List	   *(*read) (PostgresStore *store, SagazKind kind,
-						 const SagazFilter *filter, const char *after_key,
-						 int count);
+	List	   *(*fetch) (PostgresReader *reader);
 	int64		(*count) (PostgresStore *store, SagazKind kind,
 						  const SagazFilter *filter);
 	void		(*merge) (PostgresStore *store, SagazRecord *records, int count,
@@ -170,7 +167,6 @@ postgres_remove_by_edit(PostgresStore *store, SagazKind kind,
 
 /* postgres_sagaz.c */
 extern bool postgres_sagaz_call(PostgresStore *store, const SagazCall *call);
-extern List *postgres_sagaz_fetch(PostgresReader *reader, int count);
 extern void postgres_sagaz_close(PostgresReader *reader);
 
 #endif							/* SAGAZ_POSTGRES_STORE_H */

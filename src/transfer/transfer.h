@@ -160,6 +160,14 @@ sagaz_transfer_has(const SagazTransfer *transfer, SagazKind kind)
 		strcmp(transfer->type, sagaz_type_words[kind]) == 0;
 }
 
+/*
+ * transfer.c.  The first allocates in the transfer's context; the others are
+ * for sagaz_transfer_run(), and come back with the context of a step.
+ */
+extern void sagaz_transfer_look(SagazTransfer *transfer);
+extern void sagaz_transfer_to_end(SagazTransfer *transfer);
+extern void sagaz_transfer_retry(SagazTransfer *transfer);
+
 /* transfer_end.c: the two storages */
 extern void sagaz_end_find(SagazSide *end, const char *role, const char *name);
 extern SagazStore *sagaz_end_open(SagazSide *end, SagazKind kind);
