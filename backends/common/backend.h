@@ -86,6 +86,8 @@ typedef struct SagazFault
 #define SAGAZ_OUTLIVES_SESSION	0x08	/* what it holds does */
 #define SAGAZ_KEY_ORDER			0x10	/* reads by key without sorting */
 #define SAGAZ_HAS_STREAMS		0x20	/* publishes to streams of a broker */
+#define SAGAZ_TAKES_EDITS		0x40	/* see edit; else whose records they are
+										 * changes them itself */
 
 /* An option of a foreign server or, if it is secret, of a user mapping. */
 typedef struct SagazOption
@@ -142,7 +144,7 @@ typedef struct SagazStreamEntry
 typedef struct SagazBackend
 {
 	const char *name;			/* as in sagaz_<name> */
-	int			capabilities;
+	int			capabilities;	/* of any of its storages; see store_can */
 	Size		store_size;		/* of the struct that begins with SagazStore */
 	Size		reader_size;	/* of the struct that begins with SagazReader */
 	const SagazOption *options;
@@ -188,6 +190,12 @@ typedef struct SagazBackend
 	 */
 	void		(*make_ready) (SagazStore *store);
 
+	/*
+	 * What of the backend's capabilities this store has.  Where that depends
+	 * on what is there, it is asked once, in a round trip.
+	 */
+	int			(*store_can) (SagazStore *store);
+
 	/* Add what there is to say about it to an object; NULL: nothing. */
 	void		(*describe) (SagazStore *store, JsonbParseState **state);
 
@@ -210,7 +218,8 @@ typedef struct SagazBackend
 
 	/*
 	 * Call edit for each record that matches, and write what it says, all or
-	 * nothing, and so that nobody else changes these records meanwhile.  With
+	 * nothing, and so that nobody else changes these records meanwhile.  Asked
+	 * only of a store that takes edits.  With
 	 * create, and a filter that has a key which is not there, edit is called
 	 * with a record that has the key and nothing else.  Records that have a
 	 * problem are passed over.  Returns how many were changed or removed.
@@ -328,6 +337,10 @@ extern bool sagaz_store_no_overlap(List *options, List *others);
 extern const char *sagaz_find_option(const List *options, const char *name);
 extern List *sagaz_store_no_faults(SagazStore *store, SagazKind kind);
 extern char *sagaz_store_fits_all(SagazStore *store, const SagazRecord *record);
+extern int	sagaz_store_can_all(SagazStore *store);
+extern int64 sagaz_store_no_edit(SagazStore *store, SagazKind kind,
+								 const SagazFilter *filter, bool create,
+								 SagazEdit edit, void *arg);
 extern char *sagaz_store_no_position(SagazReader *reader);
 extern bool sagaz_store_no_call(SagazStore *store, const SagazCall *call);
 extern void sagaz_store_no_publish(SagazStore *store, SagazRecord *records, int count);
@@ -397,6 +410,12 @@ sagaz_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
 	for (int i = 0; i < count; i++)
 		Assert(records[i].problem == NULL && records[i].kind == records[0].kind);
 	return count == 0 ? 0 : store->backend->put(store, records, count, mode);
+}
+
+static inline bool
+sagaz_store_can(SagazStore *store, int capability)
+{
+	return (store->backend->store_can(store) & capability) != 0;
 }
 
 static inline int64

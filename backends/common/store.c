@@ -127,6 +127,20 @@ sagaz_store_fits_all(SagazStore *store, const SagazRecord *record)
 	return NULL;
 }
 
+int
+sagaz_store_can_all(SagazStore *store)
+{
+	return store->backend->capabilities;
+}
+
+int64
+sagaz_store_no_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
+					bool create, SagazEdit edit, void *arg)
+{
+	elog(ERROR, "storage \"%s\" takes no edits", store->name);
+	return 0;
+}
+
 char *
 sagaz_store_no_position(SagazReader *reader)
 {

@@ -403,7 +403,7 @@ static const SagazOption memory_options[] = {
 
 const SagazBackend sagaz_memory_backend = {
 	.name = "memory",
-	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_KEEPS_VERSIONS,
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_TAKES_EDITS | SAGAZ_KEEPS_VERSIONS,
 	.store_size = sizeof(MemoryStore),
 	.reader_size = sizeof(MemoryReader),
 	.options = memory_options,
@@ -415,6 +415,7 @@ const SagazBackend sagaz_memory_backend = {
 	.examine = sagaz_store_no_faults,
 	.overlap = sagaz_store_no_overlap,
 	.make_ready = memory_ping,
+	.store_can = sagaz_store_can_all,
 	.identity = memory_identity,
 	.unfit = sagaz_store_fits_all,
 	.put = memory_put,

@@ -155,16 +155,6 @@ native_unfit(SagazStore *store, const SagazRecord *record)
 	return sagaz_unfit(record);
 }
 
-static int64
-native_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
-			bool create, SagazEdit edit, void *arg)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_STORAGE),
-			 errmsg("the native storage is not edited this way")));
-	return 0;
-}
-
 static const char *const native_schemes[] = {"native", NULL};
 
 static const SagazOption native_options[] = {
@@ -186,10 +176,11 @@ const SagazBackend sagaz_native_backend = {
 	.examine = sagaz_store_no_faults,
 	.overlap = sagaz_store_no_overlap,
 	.make_ready = native_ping,
+	.store_can = sagaz_store_can_all,
 	.identity = native_identity,
 	.unfit = native_unfit,
 	.put = native_put,
-	.edit = native_edit,
+	.edit = sagaz_store_no_edit,
 	.merge = native_merge,
 	.remove = native_remove,
 	.read_begin = native_read_begin,

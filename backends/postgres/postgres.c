@@ -222,6 +222,17 @@ postgres_ping(SagazStore *base)
 	postgres_look_for_layout(store);
 }
 
+/* The records of a sagaz are changed by its own functions. */
+static int
+postgres_store_can(SagazStore *base)
+{
+	bool		is_sagaz = postgres_operations_of((PostgresStore *) base) ==
+		&postgres_sagaz_operations;
+
+	return is_sagaz ? base->backend->capabilities & ~SAGAZ_TAKES_EDITS :
+		base->backend->capabilities;
+}
+
 static void
 postgres_describe(SagazStore *base, JsonbParseState **state)
 {
@@ -422,7 +433,7 @@ postgres_read_end(SagazReader *base)
 
 const SagazBackend sagaz_postgresql_backend = {
 	.name = "postgresql",
-	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_TAKES_EDITS |
 		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER,
 	.store_size = sizeof(PostgresStore),
 	.reader_size = sizeof(PostgresReader),
@@ -435,6 +446,7 @@ const SagazBackend sagaz_postgresql_backend = {
 	.examine = sagaz_store_no_faults,
 	.overlap = sagaz_store_no_overlap,
 	.make_ready = postgres_ping,
+	.store_can = postgres_store_can,
 	.describe = postgres_describe,
 	.identity = postgres_identity,
 	.unfit = postgres_unfit,

@@ -13,7 +13,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 
-#include "backends/postgres/postgres_library.h"
 #include "backends/postgres/postgres_columns.h"
 #include "backends/record/record.h"
 
@@ -131,10 +130,7 @@ static int64
 sagaz_layout_edit(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 				  bool create, SagazEdit edit, void *arg)
 {
-	ereport(ERROR,
-			(errcode(ERRCODE_SAGAZ_STORAGE),
-			 errmsg("storage \"%s\" is edited by the sagaz at its end", store->base.name)));
-	return 0;
+	return sagaz_store_no_edit(&store->base, kind, filter, create, edit, arg);
 }
 
 static int64

@@ -338,7 +338,7 @@ redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
 
 const SagazBackend sagaz_redis_backend = {
 	.name = "redis",
-	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_TAKES_EDITS |
 		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_HAS_STREAMS,
 	.store_size = sizeof(RedisStore),
 	.reader_size = sizeof(RedisReader),
@@ -351,6 +351,7 @@ const SagazBackend sagaz_redis_backend = {
 	.examine = redis_examine,
 	.overlap = redis_overlap,
 	.make_ready = redis_ping,
+	.store_can = sagaz_store_can_all,
 	.identity = redis_identity,
 	.unfit = redis_unfit,
 	.put = redis_put,

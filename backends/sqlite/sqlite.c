@@ -726,7 +726,7 @@ static const SagazOption sqlite_options[] = {
 
 const SagazBackend sagaz_sqlite_backend = {
 	.name = "sqlite",
-	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS |
+	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_TAKES_EDITS |
 		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER,
 	.store_size = sizeof(SqliteStore),
 	.reader_size = sizeof(SqliteReader),
@@ -739,6 +739,7 @@ const SagazBackend sagaz_sqlite_backend = {
 	.examine = sagaz_store_no_faults,
 	.overlap = sagaz_store_no_overlap,
 	.make_ready = sqlite_make_ready,
+	.store_can = sagaz_store_can_all,
 	.identity = sqlite_identity,
 	.unfit = sagaz_store_fits_all,
 	.put = sqlite_put,

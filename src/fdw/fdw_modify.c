@@ -412,6 +412,19 @@ show_changes(Modify *modify, const RecordChange *change, TupleTableSlot *slot,
 	sagaz_table_row(modify->table, &record, slot);
 }
 
+/* At the first change, when the old row has been read and nothing is written. */
+static void
+check_modify_can_edit(Modify *modify)
+{
+	SagazStore *store = modify_store_of(modify);
+
+	if (!sagaz_store_can(store, SAGAZ_TAKES_EDITS))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_STORAGE),
+				 errmsg("records of storage \"%s\" cannot be updated from here", store->name),
+				 errhint("They are changed by the functions of the sagaz that keeps them.")));
+}
+
 static TupleTableSlot *
 update_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 		   TupleTableSlot *plan_slot)
@@ -424,6 +437,8 @@ update_row(EState *estate, ResultRelInfo *rinfo, TupleTableSlot *slot,
 	RecordChange *change;
 	bool		is_new;
 
+	if (modify->keys == NIL)
+		check_modify_can_edit(modify);
 	slot_getallattrs(slot);
 	old_values(modify, plan_slot, values, nulls);
 	MemoryContextSwitchTo(modify->context);

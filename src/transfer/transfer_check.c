@@ -155,8 +155,7 @@ try_to_write(SagazTransfer *transfer, SagazKind kind)
 	SagazStore *store = sagaz_end_open(&transfer->target, kind);
 	SagazFilter filter = {.key = "00000000-0000-0000-0000-000000000000"};
 
-	if (!transfer->target.is_native &&
-		strcmp(transfer->target.layout, "sagaz") != 0 &&
+	if (sagaz_store_can(store, SAGAZ_TAKES_EDITS) &&
 		strcmp(transfer->target.layout, "empty") != 0)
 		(void) sagaz_edit(store, kind, &filter, true, go_no_further, transfer);
 }

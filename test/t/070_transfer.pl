@@ -110,7 +110,8 @@ sub run_again
 	# what was claimed in the source may be handed out there by now, and is as it was then
 	my (undef, undef, $written, $unchanged, $kept) = split /\|/, transfer($session, $source, $target, $more);
 	is("$kept " . ($written + $unchanged), '2 ' . ($all - 2), "$name: what is further there is kept");
-	is($written, 0, "$name: the rest is left alone") if $target !~ /native|sagaz/;
+	# a claim in Redis also gives back what has waited there for longer than its lease
+	is($written, $target =~ /redis/ ? 2 : 0, "$name: the rest is left alone") if $target !~ /native|sagaz/;
 	is($session->query("SELECT e->>'status', e->>'worker_id' FROM sagaz.export_all('outbox', '$target') AS e
 		WHERE e->>'event_id' = ANY ('{$claimed[0],$claimed[1]}') ORDER BY e->>'status' = 'claimed'"), 'sent|there claimed|there',
 		"$name: as it was");
