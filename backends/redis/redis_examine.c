@@ -54,7 +54,7 @@ static char *
 info_field(const char *info, const char *name)
 {
 	char	   *line = psprintf("\n%s:", name);
-	char	   *found = strstr(info, line);
+	const char *found = strstr(info, line);
 
 	if (found == NULL)
 		return NULL;
