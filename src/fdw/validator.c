@@ -105,50 +105,22 @@ validate_options(FunctionCallInfo fcinfo, const char *name)
 	PG_RETURN_VOID();
 }
 
-static Datum
-validate_memory(FunctionCallInfo fcinfo)
-{
-	return validate_options(fcinfo, "memory");
-}
+/* One SQL function for each wrapper; its options may be secrets. */
+#define VALIDATOR_OF(backend) \
+static Datum \
+validate_##backend(FunctionCallInfo fcinfo) \
+{ \
+	return validate_options(fcinfo, #backend); \
+} \
+\
+Datum \
+sagaz_##backend##_validator(PG_FUNCTION_ARGS) \
+{ \
+	return sagaz_secrets_hide_statement(fcinfo, validate_##backend); \
+} \
+extern int	no_such_variable
 
-Datum
-sagaz_memory_validator(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, validate_memory);
-}
-
-static Datum
-validate_sqlite(FunctionCallInfo fcinfo)
-{
-	return validate_options(fcinfo, "sqlite");
-}
-
-Datum
-sagaz_sqlite_validator(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, validate_sqlite);
-}
-
-static Datum
-validate_redis(FunctionCallInfo fcinfo)
-{
-	return validate_options(fcinfo, "redis");
-}
-
-Datum
-sagaz_redis_validator(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, validate_redis);
-}
-
-static Datum
-validate_postgresql(FunctionCallInfo fcinfo)
-{
-	return validate_options(fcinfo, "postgresql");
-}
-
-Datum
-sagaz_postgresql_validator(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, validate_postgresql);
-}
+VALIDATOR_OF(memory);
+VALIDATOR_OF(sqlite);
+VALIDATOR_OF(redis);
+VALIDATOR_OF(postgresql);

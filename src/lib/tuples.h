@@ -15,6 +15,7 @@
 #include "access/tableam.h"
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
+#include "utils/builtins.h"
 #include "utils/snapshot.h"
 
 /* So many rows fit into the queue of a writer. */
@@ -31,6 +32,7 @@ typedef struct SagazWriter
 	TupleTableSlot *queue[SAGAZ_WRITER_QUEUE];
 } SagazWriter;
 
+/* writer.c */
 extern SagazWriter *sagaz_writer_begin(const char *table);
 extern void sagaz_writer_row(SagazWriter *writer);
 extern void sagaz_writer_set(SagazWriter *writer, int attnum, Datum value);
@@ -57,6 +59,7 @@ typedef struct SagazScan
 	TupleTableSlot *slot;		/* the present row, all columns deformed */
 } SagazScan;
 
+/* scan.c */
 extern SagazScan *sagaz_scan_begin(const char *table, const char *index,
 								   Snapshot snapshot, ScanKey keys, int nkeys,
 								   ScanDirection direction);
@@ -77,8 +80,15 @@ sagaz_column_is_null(TupleTableSlot *slot, int attnum)
 	return slot->tts_isnull[attnum - 1];
 }
 
-extern char *sagaz_column_text(TupleTableSlot *slot, int attnum);
+/* A text column as a C string, or NULL. */
+static inline char *
+sagaz_column_text(TupleTableSlot *slot, int attnum)
+{
+	return sagaz_column_is_null(slot, attnum) ? NULL :
+		TextDatumGetCString(sagaz_column(slot, attnum));
+}
 
+/* key.c */
 extern void sagaz_key_int2(ScanKey key, int attnum, int strategy, int16 value);
 extern void sagaz_key_int8(ScanKey key, int attnum, int strategy, int64 value);
 extern void sagaz_key_xid8(ScanKey key, int attnum, int strategy, uint64 value);

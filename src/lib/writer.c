@@ -1,6 +1,6 @@
 /*
- * tuples.c
- *		Reading and writing rows of the extension's own tables without SPI.
+ * writer.c
+ *		Writing rows of the extension's own tables without SPI.
  *
  * The executor's index machinery is used for writes, so unique and partial
  * indexes behave as they do for SQL; constraints and triggers of the table
@@ -12,13 +12,11 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
-#include "catalog/pg_collation.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "tcop/utility.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 
@@ -43,13 +41,9 @@ typedef bool IndexUpdates;
 #if PG_VERSION_NUM >= 180000
 #define check_unique_keys(rri, slot, estate, other) \
 	ExecCheckIndexConstraints(rri, slot, estate, other, NULL, NIL)
-#define begin_index_scan(rel, index, snapshot, nkeys) \
-	index_beginscan(rel, index, snapshot, NULL, nkeys, 0)
 #else
 #define check_unique_keys(rri, slot, estate, other) \
 	ExecCheckIndexConstraints(rri, slot, estate, other, NIL)
-#define begin_index_scan(rel, index, snapshot, nkeys) \
-	index_beginscan(rel, index, snapshot, nkeys, 0)
 #endif
 
 SagazWriter *
@@ -279,130 +273,4 @@ sagaz_writer_end(SagazWriter *writer)
 	FreeExecutorState(writer->estate);
 	table_close(writer->rel, NoLock);
 	pfree(writer);
-}
-
-SagazScan *
-sagaz_scan_begin(const char *table, const char *index, Snapshot snapshot,
-				 ScanKey keys, int nkeys, ScanDirection direction)
-{
-	SagazScan  *scan = palloc0(sizeof(SagazScan));
-
-	scan->rel = sagaz_relation_hold(table, AccessShareLock);
-	scan->index = sagaz_relation_hold(index, AccessShareLock);
-	scan->direction = direction;
-	scan->slot = table_slot_create(scan->rel, NULL);
-	scan->scan = begin_index_scan(scan->rel, scan->index, snapshot, nkeys);
-	index_rescan(scan->scan, keys, nkeys, NULL, 0);
-	return scan;
-}
-
-/* Start over with other values for the same number of keys. */
-void
-sagaz_scan_again(SagazScan *scan, ScanKey keys, int nkeys)
-{
-	MemoryContext outer = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
-
-	ExecClearTuple(scan->slot);
-	index_rescan(scan->scan, keys, nkeys, NULL, 0);
-	MemoryContextSwitchTo(outer);
-}
-
-/* The index may allocate what lasts as long as the scan. */
-bool
-sagaz_scan_next(SagazScan *scan)
-{
-	MemoryContext outer = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
-	bool		found = index_getnext_slot(scan->scan, scan->direction,
-										   scan->slot);
-
-	MemoryContextSwitchTo(outer);
-	if (found)
-		slot_getallattrs(scan->slot);
-	return found;
-}
-
-void
-sagaz_scan_end(SagazScan *scan)
-{
-	ExecDropSingleTupleTableSlot(scan->slot);
-	index_endscan(scan->scan);
-	sagaz_relation_let_go(scan->index, AccessShareLock);
-	sagaz_relation_let_go(scan->rel, AccessShareLock);
-	pfree(scan);
-}
-
-/* A text column as a C string, or NULL. */
-char *
-sagaz_column_text(TupleTableSlot *slot, int attnum)
-{
-	if (sagaz_column_is_null(slot, attnum))
-		return NULL;
-	return TextDatumGetCString(sagaz_column(slot, attnum));
-}
-
-/* The function that compares int8, xid8 or int2 values by a btree strategy. */
-static RegProcedure
-comparison(int strategy, const RegProcedure *procedures)
-{
-	Assert(strategy >= BTLessStrategyNumber &&
-		   strategy <= BTGreaterStrategyNumber);
-	return procedures[strategy - 1];
-}
-
-void
-sagaz_key_int2(ScanKey key, int attnum, int strategy, int16 value)
-{
-	static const RegProcedure procedures[] = {
-		F_INT2LT, F_INT2LE, F_INT2EQ, F_INT2GE, F_INT2GT
-	};
-
-	ScanKeyInit(key, attnum, strategy, comparison(strategy, procedures),
-				Int16GetDatum(value));
-}
-
-void
-sagaz_key_int8(ScanKey key, int attnum, int strategy, int64 value)
-{
-	static const RegProcedure procedures[] = {
-		F_INT8LT, F_INT8LE, F_INT8EQ, F_INT8GE, F_INT8GT
-	};
-
-	ScanKeyInit(key, attnum, strategy, comparison(strategy, procedures),
-				Int64GetDatum(value));
-}
-
-void
-sagaz_key_xid8(ScanKey key, int attnum, int strategy, uint64 value)
-{
-	static const RegProcedure procedures[] = {
-		F_XID8LT, F_XID8LE, F_XID8EQ, F_XID8GE, F_XID8GT
-	};
-
-	ScanKeyInit(key, attnum, strategy, comparison(strategy, procedures),
-				UInt64GetDatum(value));
-}
-
-void
-sagaz_key_time(ScanKey key, int attnum, int strategy, int64 value)
-{
-	static const RegProcedure procedures[] = {
-		F_TIMESTAMPTZ_LT, F_TIMESTAMPTZ_LE, F_TIMESTAMPTZ_EQ,
-		F_TIMESTAMPTZ_GE, F_TIMESTAMPTZ_GT
-	};
-
-	ScanKeyInit(key, attnum, strategy, comparison(strategy, procedures),
-				Int64GetDatum(value));
-}
-
-void
-sagaz_key_uuid(ScanKey key, int attnum, Datum value)
-{
-	ScanKeyInit(key, attnum, BTEqualStrategyNumber, F_UUID_EQ, value);
-}
-
-void
-sagaz_key_text(ScanKey key, int attnum, Datum value)
-{
-	ScanKeyInit(key, attnum, BTEqualStrategyNumber, F_TEXTEQ, value);
-	key->sk_collation = DEFAULT_COLLATION_OID;
 }

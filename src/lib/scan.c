@@ -1,0 +1,69 @@
+/*
+ * scan.c
+ *		Reading rows of the extension's own tables by an index, without SPI.
+ */
+#include "lib/sagaz.h"
+
+#include "access/table.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "lib/tuples.h"
+
+#if PG_VERSION_NUM >= 180000
+#define begin_index_scan(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, NULL, nkeys, 0)
+#else
+#define begin_index_scan(rel, index, snapshot, nkeys) \
+	index_beginscan(rel, index, snapshot, nkeys, 0)
+#endif
+
+SagazScan *
+sagaz_scan_begin(const char *table, const char *index, Snapshot snapshot,
+				 ScanKey keys, int nkeys, ScanDirection direction)
+{
+	SagazScan  *scan = palloc0(sizeof(SagazScan));
+
+	scan->rel = sagaz_relation_hold(table, AccessShareLock);
+	scan->index = sagaz_relation_hold(index, AccessShareLock);
+	scan->direction = direction;
+	scan->slot = table_slot_create(scan->rel, NULL);
+	scan->scan = begin_index_scan(scan->rel, scan->index, snapshot, nkeys);
+	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+	return scan;
+}
+
+/* Start over with other values for the same number of keys. */
+void
+sagaz_scan_again(SagazScan *scan, ScanKey keys, int nkeys)
+{
+	MemoryContext outer = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
+
+	ExecClearTuple(scan->slot);
+	index_rescan(scan->scan, keys, nkeys, NULL, 0);
+	MemoryContextSwitchTo(outer);
+}
+
+/* The index may allocate what lasts as long as the scan. */
+bool
+sagaz_scan_next(SagazScan *scan)
+{
+	MemoryContext outer = MemoryContextSwitchTo(GetMemoryChunkContext(scan));
+	bool		found = index_getnext_slot(scan->scan, scan->direction,
+										   scan->slot);
+
+	MemoryContextSwitchTo(outer);
+	if (found)
+		slot_getallattrs(scan->slot);
+	return found;
+}
+
+void
+sagaz_scan_end(SagazScan *scan)
+{
+	ExecDropSingleTupleTableSlot(scan->slot);
+	index_endscan(scan->scan);
+	sagaz_relation_let_go(scan->index, AccessShareLock);
+	sagaz_relation_let_go(scan->rel, AccessShareLock);
+	pfree(scan);
+}
