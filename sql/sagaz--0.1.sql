@@ -1678,6 +1678,7 @@ CREATE TABLE sagaz.transfer (
 	target text NOT NULL,
 	source_layout text,
 	target_layout text,
+	origin text,
 	record_type text NOT NULL CHECK (record_type IN ('saga', 'outbox', 'both')),
 	batch_size integer NOT NULL,
 	on_error text NOT NULL,
@@ -1802,15 +1803,17 @@ COMMENT ON PROCEDURE sagaz.transfer(text, text, text, integer, text, boolean, bi
 
 CREATE PROCEDURE sagaz.migrate(source text, target text,
 		switch boolean DEFAULT false, batch_size integer DEFAULT 500,
-		on_error text DEFAULT 'fail', INOUT transfer_id bigint DEFAULT NULL)
+		on_error text DEFAULT 'fail', accept_removals boolean DEFAULT false,
+		INOUT transfer_id bigint DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'sagaz_migrate' LANGUAGE C;
-COMMENT ON PROCEDURE sagaz.migrate(text, text, boolean, integer, text, bigint) IS
+COMMENT ON PROCEDURE sagaz.migrate(text, text, boolean, integer, text, boolean, bigint) IS
 	'move sagas and events to another storage while the first is in use: copy, follow what changes until nothing does, compare and, with switch, make the target the default';
 
 CREATE PROCEDURE sagaz.resume_transfer(transfer_id bigint,
-		source text DEFAULT NULL, target text DEFAULT NULL)
+		source text DEFAULT NULL, target text DEFAULT NULL,
+		accept_removals boolean DEFAULT false)
 	AS 'MODULE_PATHNAME', 'sagaz_resume_transfer' LANGUAGE C;
-COMMENT ON PROCEDURE sagaz.resume_transfer(bigint, text, text) IS
+COMMENT ON PROCEDURE sagaz.resume_transfer(bigint, text, text, boolean) IS
 	'go on with a transfer that has failed, was cancelled or was interrupted; a URL that held a secret must be given again';
 
 CREATE PROCEDURE sagaz.retry_transfer_errors(transfer_id bigint,

@@ -88,6 +88,7 @@ typedef struct SagazFault
 #define SAGAZ_HAS_STREAMS		0x20	/* publishes to streams of a broker */
 #define SAGAZ_TAKES_EDITS		0x40	/* see edit; else whose records they are
 										 * changes them itself */
+#define SAGAZ_RECORDS_EXPIRE	0x80	/* what is missing may have expired */
 
 /* An option of a foreign server or, if it is secret, of a user mapping. */
 typedef struct SagazOption
@@ -204,6 +205,13 @@ typedef struct SagazBackend
 	 * are in the same place.
 	 */
 	char	   *(*identity) (SagazStore *store, SagazKind kind);
+
+	/*
+	 * Text that stays the same as long as the store is the one that it was, over
+	 * restarts too, and differs where another has come to its place, as far as
+	 * that can be told.
+	 */
+	char	   *(*origin) (SagazStore *store);
 
 	/* Why the store cannot hold a record; NULL if it is known of no reason. */
 	char	   *(*unfit) (SagazStore *store, const SagazRecord *record);
@@ -341,6 +349,7 @@ extern int	sagaz_store_can_all(SagazStore *store);
 extern int64 sagaz_store_no_edit(SagazStore *store, SagazKind kind,
 								 const SagazFilter *filter, bool create,
 								 SagazEdit edit, void *arg);
+extern char *sagaz_store_origin_by_identity(SagazStore *store);
 extern char *sagaz_store_no_position(SagazReader *reader);
 extern bool sagaz_store_no_call(SagazStore *store, const SagazCall *call);
 extern void sagaz_store_no_publish(SagazStore *store, SagazRecord *records, int count);

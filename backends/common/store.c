@@ -142,6 +142,12 @@ sagaz_store_no_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter
 }
 
 char *
+sagaz_store_origin_by_identity(SagazStore *store)
+{
+	return store->backend->identity(store, SAGAZ_SAGA);
+}
+
+char *
 sagaz_store_no_position(SagazReader *reader)
 {
 	return NULL;

@@ -12,6 +12,8 @@
  */
 #include "backends/common/backend.h"
 
+#include "miscadmin.h"
+
 #include "nodes/makefuncs.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
@@ -85,7 +87,8 @@ memory_ping(SagazStore *base)
 static char *
 memory_identity(SagazStore *base, SagazKind kind)
 {
-	return psprintf("memory:%p", (void *) base);
+	return psprintf("memory:%d:" INT64_FORMAT ":%p", MyProcPid, MyStartTimestamp,
+					(void *) base);
 }
 
 static MemoryEntry *
@@ -417,6 +420,7 @@ const SagazBackend sagaz_memory_backend = {
 	.make_ready = memory_ping,
 	.store_can = sagaz_store_can_all,
 	.identity = memory_identity,
+	.origin = sagaz_store_origin_by_identity,
 	.unfit = sagaz_store_fits_all,
 	.put = memory_put,
 	.edit = memory_edit,

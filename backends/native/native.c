@@ -178,6 +178,7 @@ const SagazBackend sagaz_native_backend = {
 	.make_ready = native_ping,
 	.store_can = sagaz_store_can_all,
 	.identity = native_identity,
+	.origin = sagaz_store_origin_by_identity,
 	.unfit = native_unfit,
 	.put = native_put,
 	.edit = sagaz_store_no_edit,

@@ -449,6 +449,7 @@ const SagazBackend sagaz_postgresql_backend = {
 	.store_can = postgres_store_can,
 	.describe = postgres_describe,
 	.identity = postgres_identity,
+	.origin = sagaz_store_origin_by_identity,
 	.unfit = postgres_unfit,
 	.put = postgres_put,
 	.edit = postgres_edit,

@@ -242,6 +242,31 @@ redis_run_id(RedisStore *store)
 }
 
 static char *
+redis_address(const SagazStore *base)
+{
+	const char *path = sagaz_store_option(base, "path");
+	const char *service = sagaz_store_option(base, "service");
+	const char *host = sagaz_store_option(base, "host");
+	const char *port = sagaz_store_option(base, "port");
+
+	return path ? pstrdup(path) : service ?
+		psprintf("%s/%s", sagaz_store_option(base, "sentinels"), service) :
+		psprintf("%s:%s", host ? host : "localhost", port ? port : "6379");
+}
+
+/* A server that was restarted with its data is the same one. */
+static char *
+redis_origin(SagazStore *base)
+{
+	RedisStore *store = (RedisStore *) base;
+	const char *database = sagaz_store_option(base, "database");
+
+	return psprintf("redis:%s:%d:%s:%s", redis_address(base),
+					database ? atoi(database) : 0, store->saga_prefix,
+					store->outbox_prefix);
+}
+
+static char *
 redis_identity(SagazStore *base, SagazKind kind)
 {
 	RedisStore *store = (RedisStore *) base;
@@ -251,16 +276,7 @@ redis_identity(SagazStore *base, SagazKind kind)
 	redis_ready(store);
 	server = redis_run_id(store);
 	if (server == NULL)
-	{
-		const char *path = sagaz_store_option(base, "path");
-		const char *service = sagaz_store_option(base, "service");
-		const char *host = sagaz_store_option(base, "host");
-		const char *port = sagaz_store_option(base, "port");
-
-		server = path ? pstrdup(path) : service ?
-			psprintf("%s/%s", sagaz_store_option(base, "sentinels"), service) :
-			psprintf("%s:%s", host ? host : "localhost", port ? port : "6379");
-	}
+		server = redis_address(base);
 	return psprintf("redis:%s:%d:%s", server, database ? atoi(database) : 0,
 					kind == SAGAZ_SAGA ? store->saga_prefix : store->outbox_prefix);
 }
@@ -339,7 +355,8 @@ redis_count(SagazStore *base, SagazKind kind, const SagazFilter *filter)
 const SagazBackend sagaz_redis_backend = {
 	.name = "redis",
 	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_TAKES_EDITS |
-		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_HAS_STREAMS,
+		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_HAS_STREAMS |
+		SAGAZ_RECORDS_EXPIRE,
 	.store_size = sizeof(RedisStore),
 	.reader_size = sizeof(RedisReader),
 	.options = redis_options,
@@ -353,6 +370,7 @@ const SagazBackend sagaz_redis_backend = {
 	.make_ready = redis_ping,
 	.store_can = sagaz_store_can_all,
 	.identity = redis_identity,
+	.origin = redis_origin,
 	.unfit = redis_unfit,
 	.put = redis_put,
 	.edit = redis_edit,

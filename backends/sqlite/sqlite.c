@@ -741,6 +741,7 @@ const SagazBackend sagaz_sqlite_backend = {
 	.make_ready = sqlite_make_ready,
 	.store_can = sagaz_store_can_all,
 	.identity = sqlite_identity,
+	.origin = sagaz_store_origin_by_identity,
 	.unfit = sagaz_store_fits_all,
 	.put = sqlite_put,
 	.edit = sqlite_edit,

@@ -219,7 +219,7 @@ set_group_paused(FunctionCallInfo fcinfo, bool paused, const char *function)
 
 	PreventCommandIfReadOnly(function);
 	sagaz_lock_groups();
-	sagaz_group_get(name, &group);
+	sagaz_group_use(name, &group);
 	if (group.paused != paused)
 		write_group_paused(&group, paused ? GetCurrentTimestamp() : 0);
 }

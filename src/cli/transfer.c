@@ -29,7 +29,7 @@ prepare_transfer_call(CliCall *call, const char *source, const char *target)
 		};
 	else if (cli.command->bit == CLI_MIGRATE)
 		*call = (CliCall) {
-			.sql = "CALL sagaz.migrate($1::text, $2::text, $3::boolean, $4::integer, $5::text, NULL)",
+			.sql = "CALL sagaz.migrate($1::text, $2::text, $3::boolean, $4::integer, $5::text, false, NULL)",
 			.nvalues = 5,
 			.values = {source, target, cli.switch_over ? "true" : "false", batch_size, on_error}
 		};

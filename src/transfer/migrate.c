@@ -21,6 +21,7 @@
 #include "utils/snapmgr.h"
 
 #include "backends/record/record.h"
+#include "outbox/group.h"
 #include "transfer/transfer.h"
 
 #define MAX_PASSES 100
@@ -141,6 +142,99 @@ leave_gone(SagazTransfer *transfer, char **keys, int nkeys)
 	return left;
 }
 
+/* Is what has gone from the source perhaps only finished, and expired? */
+static bool
+may_have_expired(const SagazRecord *copy)
+{
+	return copy->kind == SAGAZ_EVENT || copy->problem ||
+		strcmp(copy->saga.status, "completed") == 0 ||
+		strcmp(copy->saga.status, "rolled_back") == 0;
+}
+
+static void
+forget_expired(SagazTransfer *transfer, char **keys, const bool *is_expired, int nkeys)
+{
+	const char **expired = palloc(nkeys * sizeof(char *));
+	int			count = 0;
+
+	for (int i = 0; i < nkeys; i++)
+		if (is_expired[i])
+			expired[count++] = keys[i];
+	if (count > 0)
+		sagaz_copied_forget(transfer, transfer->kind, expired, count);
+}
+
+/*
+ * Strike from the keys, which are sorted, those whose records may have expired
+ * in the source: they stay in the target, and are not followed any more.
+ */
+static int
+leave_expired(SagazTransfer *transfer, char **keys, int nkeys)
+{
+	SagazFilter filter = {.keys = (const char *const *) keys,.nkeys = nkeys};
+	bool	   *is_expired = palloc0(nkeys * sizeof(bool));
+	SagazReader *reader;
+	SagazRecord record;
+	int			left = 0;
+
+	if (transfer->source.is_native ||
+		(transfer->source.storage.backend->capabilities & SAGAZ_RECORDS_EXPIRE) == 0)
+		return nkeys;
+	if (transfer->target.is_native)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	reader = sagaz_store_read_begin(sagaz_end_open(&transfer->target, transfer->kind),
+									transfer->kind, &filter);
+	while (sagaz_store_read_next(reader, &record))
+	{
+		const char *key = sagaz_record_key(&record);
+		char	  **found = bsearch(&key, keys, nkeys, sizeof(char *), compare_migrated_keys);
+
+		if (found)
+			is_expired[found - keys] = may_have_expired(&record);
+	}
+	sagaz_store_read_end(reader);
+	if (transfer->target.is_native)
+		PopActiveSnapshot();
+	forget_expired(transfer, keys, is_expired, nkeys);
+	for (int i = 0; i < nkeys; i++)
+		if (!is_expired[i])
+			keys[left++] = keys[i];
+	return left;
+}
+
+/* Of the next keys those that have gone from the same source as ever. */
+static char **
+next_gone(SagazTransfer *transfer, int *count, char **last)
+{
+	char	  **keys = migrate_next_keys(transfer, count);
+
+	*last = NULL;
+	transfer->at_end = *count < transfer->batch_size;
+	transfer->known += *count;
+	if (*count == 0)
+		return keys;
+	*last = MemoryContextStrdup(transfer->context, keys[*count - 1]);
+	*count = leave_gone(transfer, keys, *count);
+	sagaz_end_check_origin(transfer);
+	if (*count > 0)
+		*count = leave_expired(transfer, keys, *count);
+	return keys;
+}
+
+static void
+count_gone(SagazTransfer *transfer)
+{
+	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
+	int			count;
+
+	MemoryContextReset(transfer->batch);
+	(void) next_gone(transfer, &count, &transfer->last_key);
+	transfer->gone += count;
+	if (transfer->at_end)
+		sagaz_end_check_held(transfer, transfer->known, transfer->known - transfer->gone);
+	MemoryContextSwitchTo(outer);
+}
+
 /* Remove from the target what has gone from the source, among the next keys. */
 static void
 remove_gone(SagazTransfer *transfer)
@@ -151,13 +245,7 @@ remove_gone(SagazTransfer *transfer)
 	char	   *last = NULL;
 
 	MemoryContextReset(transfer->batch);
-	keys = migrate_next_keys(transfer, &count);
-	transfer->at_end = count < transfer->batch_size;
-	if (count > 0)
-	{
-		last = MemoryContextStrdup(transfer->context, keys[count - 1]);
-		count = leave_gone(transfer, keys, count);
-	}
+	keys = next_gone(transfer, &count, &last);
 	if (count > 0)
 	{
 		SagazStore *store = sagaz_end_open(&transfer->target, transfer->kind);
@@ -178,6 +266,13 @@ follow_gone(SagazTransfer *transfer)
 	int64		removed = transfer->counts.removed;
 
 	if (all_are_there(transfer))
+		return;
+	transfer->last_key = NULL;
+	transfer->known = transfer->gone = 0;
+	do
+		sagaz_transfer_insist(transfer, count_gone);
+	while (!transfer->at_end);
+	if (transfer->gone == 0)
 		return;
 	transfer->last_key = NULL;
 	do
@@ -321,8 +416,10 @@ migrate_close_source(SagazTransfer *transfer)
 		return;
 	}
 	migrate_lock_native(transfer);
+	/* also the one that arises with its first use, which would then be open */
 	sagaz_transfer_as_owner("SELECT sagaz.pause_consumer_group(consumer_group)"
-							" FROM sagaz.consumer_group", 0, NULL, NULL, NULL, SPI_OK_SELECT);
+							" FROM (SELECT consumer_group FROM sagaz.consumer_group"
+							" UNION SELECT '" SAGAZ_DEFAULT_GROUP "') AS g", 0, NULL, NULL, NULL, SPI_OK_SELECT);
 	SPI_finish();
 }
 

@@ -158,6 +158,7 @@ start_transfer(FunctionCallInfo fcinfo, SagazTransfer *transfer)
 
 	SPI_connect_ext(transfer->atomic ? 0 : SPI_OPT_NONATOMIC);
 	sagaz_transfer_look(transfer);
+	transfer->origin = MemoryContextStrdup(transfer->context, sagaz_end_origin(transfer));
 	sagaz_transfer_insert(transfer);
 	sagaz_transfer_run(transfer, sagaz_transfer_to_end);
 	id = transfer->id;
@@ -208,7 +209,10 @@ check_transfer_switch(const SagazTransfer *transfer)
 						 SAGAZ_SAGA_STORAGE, SAGAZ_OUTBOX_STORAGE)));
 }
 
-/* migrate(source, target, switch, batch_size, on_error, INOUT transfer_id) */
+/*
+ * migrate(source, target, switch, batch_size, on_error, accept_removals, INOUT
+ * transfer_id)
+ */
 static Datum
 transfer_and_migrate(FunctionCallInfo fcinfo)
 {
@@ -219,6 +223,7 @@ transfer_and_migrate(FunctionCallInfo fcinfo)
 	transfer->switches = transfer_bool_argument(fcinfo, 2, "switch");
 	transfer->batch_size = transfer_batch_size_argument(fcinfo, 3);
 	transfer->on_error = transfer_policy_argument(fcinfo, 4);
+	transfer->accepts_removals = transfer_bool_argument(fcinfo, 5, "accept_removals");
 	transfer->validate = true;
 	check_transfer_switch(transfer);
 	return start_transfer(fcinfo, transfer);
@@ -279,7 +284,7 @@ end_transfer_call(SagazTransfer *transfer, MemoryContext caller)
 	MemoryContextSwitchTo(caller);
 }
 
-/* resume_transfer(transfer_id, source, target) */
+/* resume_transfer(transfer_id, source, target, accept_removals) */
 static Datum
 resume_transfer(FunctionCallInfo fcinfo)
 {
@@ -291,8 +296,10 @@ resume_transfer(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("transfer " INT64_FORMAT " is completed", transfer->id),
 				 errhint("Begin another with CALL %s.transfer(source, target).", SAGAZ_SCHEMA)));
+	transfer->accepts_removals = transfer_bool_argument(fcinfo, 3, "accept_removals");
 	check_transfer_switch(transfer);
 	sagaz_transfer_look(transfer);
+	sagaz_end_check_origin(transfer);
 	sagaz_transfer_take(transfer);
 	sagaz_transfer_run(transfer, sagaz_transfer_to_end);
 	end_transfer_call(transfer, caller);
@@ -327,6 +334,7 @@ retry_transfer_errors(FunctionCallInfo fcinfo)
 	int64		left;
 
 	sagaz_transfer_look(transfer);
+	sagaz_end_check_origin(transfer);
 	transfer->retries = true;
 	sagaz_transfer_take(transfer);
 	sagaz_transfer_run(transfer, sagaz_transfer_retry);

@@ -40,12 +40,14 @@ sagaz_transfer_look(SagazTransfer *transfer)
 	MemoryContextSwitchTo(outer);
 }
 
-/* How many there are to be moved. */
+/* How many there are to be moved; not many fewer than before. */
 static void
 count_transfer_source(SagazTransfer *transfer)
 {
 	SagazFilter filter = {0};
+	int64		before = transfer->counts.total;
 
+	sagaz_end_check_origin(transfer);
 	transfer->counts.total = 0;
 	if (transfer->source.is_native)
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -59,6 +61,7 @@ count_transfer_source(SagazTransfer *transfer)
 	}
 	if (transfer->source.is_native)
 		PopActiveSnapshot();
+	sagaz_end_check_held(transfer, before, transfer->counts.total);
 	sagaz_transfer_save(transfer);
 }
 
@@ -115,39 +118,49 @@ sagaz_transfer_to_end(SagazTransfer *transfer)
 /* ---------------------------------------------------------------------- */
 /* Refused records */
 
-/* Read the refused record of that key again; none if it has gone. */
+/* Read the refused record of that key again, at one of the ends; none if it has gone. */
 static void
-read_refused_by_transfer(SagazTransfer *transfer, char *key)
+read_refused_by_transfer(SagazTransfer *transfer, SagazSide *end, char *key)
 {
-	SagazStore *store = sagaz_end_open(&transfer->source, transfer->kind);
+	SagazStore *store = sagaz_end_open(end, transfer->kind);
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
 	SagazFilter filter = {.key = key};
 	SagazReader *reader;
 
 	transfer->records = palloc(sizeof(SagazRecord));
-	if (transfer->source.is_native)
+	if (end->is_native)
 		PushActiveSnapshot(GetTransactionSnapshot());
 	reader = sagaz_store_read_begin(store, transfer->kind, &filter);
 	transfer->nrecords = sagaz_store_read_next(reader, transfer->records);
 	sagaz_store_read_end(reader);
-	if (transfer->source.is_native)
+	if (end->is_native)
 		PopActiveSnapshot();
 	MemoryContextSwitchTo(outer);
 }
 
-/* Have it as a batch of one; that it was refused is known until it is written. */
+/*
+ * Have it as a batch of one; that it was refused is known until it is in the
+ * target, as it may be the only copy.
+ */
 static void
 retry_transfer_record(SagazTransfer *transfer)
 {
 	const char *const *key = (const char *const *) &transfer->last_key;
+	bool		is_there;
 
 	MemoryContextReset(transfer->batch);
-	read_refused_by_transfer(transfer, transfer->last_key);
+	sagaz_end_check_origin(transfer);
+	read_refused_by_transfer(transfer, &transfer->source, transfer->last_key);
 	transfer->nread = 0;
 	transfer->next_position = NULL;
 	if (transfer->is_migration)
 		sagaz_copied_forget(transfer, transfer->kind, key, 1);
 	if (transfer->nrecords > 0)
+		return;
+	read_refused_by_transfer(transfer, &transfer->target, transfer->last_key);
+	is_there = transfer->nrecords > 0;
+	transfer->nrecords = 0;
+	if (!is_there)
 		return;
 	(void) sagaz_transfer_forget_refused(transfer, transfer->kind, key, 1);
 	if (transfer->on_error == ON_ERROR_SKIP)

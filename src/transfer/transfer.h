@@ -100,6 +100,8 @@ typedef struct SagazTransfer
 	SagazOnError on_error;
 	bool		validate;
 	bool		switches;
+	bool		accepts_removals;	/* though most is gone from the source */
+	char	   *origin;			/* what the source was when it began */
 
 	bool		atomic;			/* in the caller's transaction */
 	bool		runs;			/* and others see that in its row */
@@ -125,6 +127,8 @@ typedef struct SagazTransfer
 	int			delay;			/* until the next, in ms */
 	bool		cancelled;
 	int64		changes;		/* in the present pass */
+	int64		known;			/* copied records of the kind, and those of them */
+	int64		gone;			/* that the source has no more */
 	int64		seen;			/* fit records of the kind, in the present pass */
 	uint64		seen_keys;		/* hashes of their keys, by exclusive or */
 	List	   *differing[SAGAZ_EVENT + 1]; /* keys, found by comparing */
@@ -173,6 +177,9 @@ extern void sagaz_end_find(SagazSide *end, const char *role, const char *name);
 extern SagazStore *sagaz_end_open(SagazSide *end, SagazKind kind);
 extern void sagaz_end_look(SagazSide *end, SagazKind kind);
 extern bool sagaz_ends_are_same(SagazTransfer *transfer);
+extern char *sagaz_end_origin(SagazTransfer *transfer);
+extern void sagaz_end_check_origin(SagazTransfer *transfer);
+extern void sagaz_end_check_held(SagazTransfer *transfer, int64 held, int64 holds);
 
 /* transfer_row.c: the row in sagaz.transfer, and refused records */
 extern void sagaz_transfer_insert(SagazTransfer *transfer);

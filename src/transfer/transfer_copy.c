@@ -43,6 +43,7 @@ begin_copy_reader(SagazTransfer *transfer, SagazStore *store)
 {
 	SagazFilter filter = {.order = SAGAZ_FOR_COPY};
 
+	sagaz_end_check_origin(transfer);
 	filter.chunk = transfer->batch_size;
 	filter.position = transfer->ahead.position;
 	transfer->read_store = store;

@@ -111,3 +111,50 @@ sagaz_ends_are_same(SagazTransfer *transfer)
 	}
 	return false;
 }
+
+/* ---------------------------------------------------------------------- */
+/* Is the source what it was? */
+
+char *
+sagaz_end_origin(SagazTransfer *transfer)
+{
+	SagazKind	kind = sagaz_transfer_has(transfer, SAGAZ_SAGA) ? SAGAZ_SAGA : SAGAZ_EVENT;
+	SagazStore *store = sagaz_end_open(&transfer->source, kind);
+
+	return store->backend->origin(store);
+}
+
+/*
+ * An error if another storage has come to the place of the source since the
+ * transfer began: what that one lacks was not removed by anybody.
+ */
+void
+sagaz_end_check_origin(SagazTransfer *transfer)
+{
+	char	   *origin = sagaz_end_origin(transfer);
+
+	if (transfer->origin == NULL || strcmp(origin, transfer->origin) == 0)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_TRANSFER),
+			 errmsg("the source is not the one that the transfer began with"),
+			 errdetail("It was %s, and is %s.", transfer->origin, origin),
+			 errhint("Bring the first one back. If this one is meant, begin another with CALL %s.%s(source, target): it removes nothing that was moved before.",
+					 SAGAZ_SCHEMA, transfer->is_migration ? "migrate" : "transfer")));
+}
+
+/*
+ * An error if less than half of what the source held is there: nobody knows
+ * then whether that was meant, and what was moved may be the last copy.
+ */
+void
+sagaz_end_check_held(SagazTransfer *transfer, int64 held, int64 holds)
+{
+	if (transfer->accepts_removals || holds >= held - holds)
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_TRANSFER),
+			 errmsg("most of what the source held is gone"),
+			 errdetail("Of " INT64_FORMAT " records " INT64_FORMAT " are there.", held, holds),
+			 errhint("See that it is the right source, and whole. If they were removed on purpose, say accept_removals => true.")));
+}

@@ -136,11 +136,12 @@ sagaz_transfer_insert(SagazTransfer *transfer)
 	add_row_value(&p, TIMESTAMPTZOID, TimestampTzGetDatum(transfer_backend_start()), false);
 	add_row_text(&p, transfer->source.layout);
 	add_row_text(&p, transfer->target.layout);
+	add_row_text(&p, transfer->origin);
 	execute_on_row("INSERT INTO sagaz.transfer (operation, source, target, record_type,"
 				   " batch_size, on_error, validate, switch, state, phase, started_by, pid,"
-				   " backend_start, source_layout, target_layout, started_at, updated_at)"
+				   " backend_start, source_layout, target_layout, origin, started_at, updated_at)"
 				   " VALUES ($1, $2, $3, $4, $5::pg_catalog.int4, $6, $7, $8, 'running', 'prepare',"
-				   " $9, $10::pg_catalog.int4, $11, $12, $13, pg_catalog.clock_timestamp(),"
+				   " $9, $10::pg_catalog.int4, $11, $12, $13, $14, pg_catalog.clock_timestamp(),"
 				   " pg_catalog.clock_timestamp()) RETURNING transfer_id",
 				   &p, SPI_OK_INSERT_RETURNING);
 	transfer->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
@@ -308,6 +309,7 @@ read_transfer_row(SagazTransfer *transfer)
 	transfer->last_key = row_text("last_key");
 	transfer->position = row_text("position");
 	transfer->error = row_text("error");
+	transfer->origin = row_text("origin");
 	transfer->state = row_text("state");
 	/* of a session that is gone */
 	if (strcmp(transfer->state, "running") == 0)

@@ -299,7 +299,9 @@ verify_kind(SagazTransfer *transfer, SagazKind kind, JsonbParseState **state)
 
 	begin_verify_side(&source);
 	begin_verify_side(&target);
+	sagaz_end_check_origin(transfer);
 	read_verify_side(&transfer->source, kind, &source);
+	sagaz_end_check_held(transfer, transfer->totals[kind], source.count);
 	read_verify_side(&transfer->target, kind, &target);
 	if (source.count != target.count ||
 		memcmp(&source.sum, &target.sum, sizeof(SagazDigest)) != 0)

@@ -198,8 +198,13 @@ sub migrate_while_written
 	for my $type (qw(saga outbox))
 	{
 		is(lacking($session, $type, $source, $target, ''), 0, "$name: all is there: $type");
-		is($session->query("SELECT sagaz.count_records('$type', '$target') - sagaz.count_records('$type', '$source')"), 1, "$name: and no more than that: $type");
-		is(newest($database, "verification->'$type'->'missing', verification->'$type'->'different', verification->'$type'->'only_in_target'"), '0|0|1', "$name: which it says: $type");
+		# in Redis what is finished may have expired, and stays in the target
+		my $key = $type eq 'saga' ? 'saga_id' : 'event_id';
+		my $more = "FROM sagaz.export_all('$type', '$target') r WHERE r->>'$key' NOT IN (SELECT s->>'$key' FROM sagaz.export_all('$type', '$source') s)";
+		my $followed = $from eq 'redis' ? "r->>'status' <> 'completed'" : 'true';
+		is($session->query("SELECT count(*) $more AND ($followed OR r->>'saga_id' = 'mine')"), 1, "$name: and no more than that: $type");
+		is(newest($database, "verification->'$type'->'missing', verification->'$type'->'different', verification->'$type'->'only_in_target'"),
+			'0|0|' . $session->query("SELECT count(*) $more"), "$name: which it says: $type");
 	}
 	is($session->query("SELECT (SELECT r FROM sagaz.export_all('saga', '$target') r WHERE r->>'saga_id' = 'mine'), (SELECT r FROM sagaz.export_all('outbox', '$target') r WHERE r->>'event_id' = '$mine')"),
 		$mine[0], "$name: what only the target has is left alone");
@@ -250,9 +255,9 @@ is(meanwhile('empty', q{CALL sagaz.migrate('redis_filled', 'native', batch_size 
 		$redis->cli('DEL', "sagaz:outbox:meta:$gone");
 	});
 }), '', 'gone: it ends');
-is(newest('empty', 'state, removed, pass'), 'completed|2|3', 'gone: two have gone away');
-is($node->safe_psql('empty', qq{SELECT (SELECT count(*) FROM sagaz.sagas WHERE saga_id = 'old3'), (SELECT status FROM sagaz.get_event('$gone'))}), '0|sent',
-	'gone: the saga from the target, and the event is not handed out there');
+is(newest('empty', 'state, removed, pass'), 'completed|1|3', 'gone: a saga has gone away');
+is($node->safe_psql('empty', qq{SELECT (SELECT count(*) FROM sagaz.sagas WHERE saga_id = 'old3'), (SELECT status FROM sagaz.get_event('$gone'))}), '0|pending',
+	'gone: from the target, too; an event may have expired, and stays');
 
 # ----------------------------------------------------------------------
 # Ended and resumed
