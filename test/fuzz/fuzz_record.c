@@ -61,7 +61,7 @@ fuzz_read_record(SagazKind kind, bool wire, const char *text, size_t size)
 	else
 		sagaz_record_from_json(kind, json, &record);
 	sagaz_record_check(&record);
-	if (record.problem == NULL && sagaz_native_unfit(&record) == NULL)
+	if (record.problem == NULL && sagaz_unfit(&record) == NULL)
 		write_and_read(&record);
 }
 

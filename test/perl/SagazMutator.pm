@@ -1,30 +1,38 @@
-# Stands between sagaz and a PostgreSQL server, on Unix sockets, and changes what
-# the server answers: fields, rows, columns, whole messages and single bytes, by
-# a seed.  It runs in processes of its own until the test ends.
+# Stands between sagaz and another server, on Unix sockets, and changes what that
+# answers, by a seed.  It runs in processes of its own until the test ends.
+#
+# What a message is, and how one is spoiled, a kind of server has a package for:
+# SagazMutator::Postgres and SagazMutator::Redis.  These have
+#	take(\$bytes)	cut the first message off: returns its parts, none where
+#			it has not come whole
+#	bytes(parts...)	what is sent for messages
+#	spoil(parts)	what is sent for one message, spoilt; undef ends the connection
 package SagazMutator;
 
 use strict;
 use warnings;
 
+use Exporter 'import';
 use IO::Socket::UNIX;
 use POSIX ();
 use PostgreSQL::Test::Utils;
+
+our @EXPORT_OK = qw(flip pick);
 
 my $count = 0;
 my @running;
 
 # new(server's socket, seed, how many messages of a thousand are changed); or, in
-# place of a number, a sub that is called with each message's type and body and
-# returns what is sent instead: a list of pairs of type and body
+# place of a number, a sub that is called with each message's parts and returns
+# those of the messages that are sent instead
 sub new
 {
 	my ($class, $server, $seed, $change) = @_;
 	my $dir = PostgreSQL::Test::Utils::tempdir_short() . '/m' . ++$count;
 
 	mkdir $dir or die "$dir: $!";
-	my $path = "$dir/.s.PGSQL.5432";
-	my $listener = IO::Socket::UNIX->new(Local => $path, Listen => 50) or die "$path: $!";
-	my $self = bless { dir => $dir }, $class;
+	my $self = bless { dir => $dir, path => $dir . '/' . $class->socket_name }, $class;
+	my $listener = IO::Socket::UNIX->new(Local => $self->{path}, Listen => 50) or die "$self->{path}: $!";
 	my $pid = fork // die "fork: $!";
 
 	if ($pid == 0)
@@ -38,18 +46,23 @@ sub new
 			next if fork;
 			srand($seed * 100003 + $n);
 			my $peer = IO::Socket::UNIX->new(Peer => $server);
-			pass($client, $peer, $change) if $peer;
+			$self->pass($client, $peer, $change) if $peer;
 			POSIX::_exit(0);
 		}
 	}
 	push @running, $pid;
+	$self->{pid} = $pid;
 	return $self;
 }
 
-sub url
+# No more connections; those that are there go on.
+sub stop
 {
-	my ($self, $user, $database) = @_;
-	return "postgresql://$user\@/$database?host=$self->{dir}&port=5432";
+	my ($self) = @_;
+
+	kill 'KILL', $self->{pid};
+	waitpid $self->{pid}, 0;
+	@running = grep { $_ != $self->{pid} } @running;
 }
 
 sub put
@@ -64,7 +77,7 @@ sub put
 
 sub pass
 {
-	my ($client, $server, $change) = @_;
+	my ($self, $client, $server, $change) = @_;
 	my $answers = '';
 	my $bits = '';
 
@@ -78,39 +91,14 @@ sub pass
 		}
 		next unless vec($ready, fileno $server, 1);
 		sysread($server, $answers, 1 << 16, length $answers) or POSIX::_exit(0);
-		while (length $answers >= 5)
+		while (my @message = $self->take(\$answers))
 		{
-			my ($type, $length) = unpack 'a N', $answers;
-			last if length $answers < $length + 1;
-			my $body = substr $answers, 5, $length - 4;
-			substr($answers, 0, $length + 1) = '';
-			my @messages = ref $change ? $change->($type, $body) : mutate($type, $body, $change);
-			while (my ($t, $b) = splice @messages, 0, 2)
-			{
-				put($client, defined $t ? pack('a N', $t, length($b) + 4) . $b : $b);
-			}
+			defined $_ ? put($client, $_) : POSIX::_exit(0)
+			  for ref $change ? $self->bytes($change->(@message))
+			  : rand(1000) < $change ? $self->spoil(@message)
+			  : $self->bytes(@message);
 		}
 	}
-}
-
-# The values of a row, undef for null; and a row of such.
-sub row_values
-{
-	my ($body) = @_;
-	my ($n, $rest) = unpack 'n a*', $body;
-	my @values;
-
-	for (1 .. $n)
-	{
-		(my $length, $rest) = unpack 'N a*', $rest;
-		push @values, $length == 0xffffffff ? undef : substr $rest, 0, $length, '';
-	}
-	return @values;
-}
-
-sub row_of
-{
-	return pack('n', scalar @_) . join '', map { defined $_ ? pack('N/a*', $_) : pack('N', 0xffffffff) } @_;
 }
 
 sub pick
@@ -118,42 +106,13 @@ sub pick
 	return $_[rand @_];
 }
 
-my @odd = (undef, '', '-1', '0', '9223372036854775807', '9223372036854775808', '1e400', 'NaN', 't', 'f', 'x' x 70000,
-	'{}', '[]', 'null', '"a"', '[' x 5000, '{"a":' x 3000, "\xff\xfe", "\\x", 'infinity', '2024-02-30', '{"saga_id": 5}', '{1,2}');
-
-# One way to spoil a message, or the message itself.
-sub mutate
+# Another byte somewhere.
+sub flip
 {
-	my ($type, $body, $per_mille) = @_;
+	my ($bytes) = @_;
 
-	# a login that does not come about tells nothing
-	return ($type, $body) if $type eq 'R' || rand(1000) >= $per_mille;
-	if ($type eq 'D' && rand() < 0.8)
-	{
-		my @values = row_values($body);
-		my $way = int rand 7;
-
-		return () if $way == 0;
-		return ($type, $body) x 3 if $way == 1;
-		$values[rand @values] = pick(@odd) if $way == 2 && @values;
-		pop @values if $way == 3;
-		push @values, pick(@odd) if $way == 4;
-		@values = reverse @values if $way == 5;
-		if ($way == 6 && @values)
-		{
-			my $value = \$values[rand @values];
-			substr($$value, rand length $$value, 1) = chr rand 256 if length($$value // '');
-		}
-		return ($type, row_of(@values));
-	}
-	my $way = int rand 6;
-	return () if $way == 0;
-	return ($type, $body, $type, $body) if $way == 1;
-	return (pick(split //, 'CDEINSTZ123stnGHWdcA'), $body) if $way == 2;
-	return ($type, substr $body, 0, rand length $body) if $way == 3;
-	return (undef, join '', map { chr rand 256 } 1 .. 1 + rand 40) if $way == 4;
-	substr($body, rand length $body, 1) = chr rand 256 if length $body;
-	return ($type, $body);
+	substr($bytes, rand length $bytes, 1) = chr rand 256 if length($bytes // '');
+	return $bytes;
 }
 
 END
