@@ -223,8 +223,9 @@ ignore_postgres_notice(void *arg, const PGresult *result)
 
 /*
  * What an administrator set for the user or the database there must not
- * change what we read and write.  Encoding and name are options already.  This
- * is the one statement that meets a search_path of others.
+ * change what we read and write; rows that a policy hides are an error, not
+ * absent.  Encoding and name are options already.  This is the one statement
+ * that meets a search_path of others.
  */
 static void
 pin_postgres_settings(PostgresStore *store)
@@ -236,6 +237,7 @@ pin_postgres_settings(PostgresStore *store)
 		" ('IntervalStyle', 'postgres'), ('extra_float_digits', '3'),"
 		" ('bytea_output', 'hex'), ('standard_conforming_strings', 'on'),"
 		" ('default_transaction_isolation', 'read committed'),"
+		" ('default_transaction_read_only', 'off'), ('row_security', 'off'),"
 		" ('statement_timeout', $1), ('lock_timeout', $1),"
 		" ('idle_in_transaction_session_timeout', $1),"
 		" ('client_connection_check_interval', '1s'),"

@@ -32,6 +32,7 @@ ALTER ROLE app SET IntervalStyle = 'iso_8601';
 ALTER ROLE app SET extra_float_digits = -10;
 ALTER ROLE app SET statement_timeout = '300ms';
 ALTER ROLE app SET default_transaction_isolation = 'serializable';
+ALTER ROLE app SET default_transaction_read_only = on;
 SELECT sagaz.grant_access('app', 'producer'), sagaz.grant_access('app', 'consumer'), sagaz.grant_access('app', 'operator');
 SQL
 my $hba = slurp_file($other->data_dir . '/pg_hba.conf');
@@ -109,6 +110,17 @@ fails('plain', "CREATE SERVER x FOREIGN DATA WRAPPER sagaz_postgresql OPTIONS (p
 fails('plain', "CREATE SERVER x FOREIGN DATA WRAPPER sagaz_postgresql OPTIONS (layout 'x')", qr/SZ009/, 'a layout that is none');
 unlike(join('', @seen), qr/$secret/, 'no message has the password');
 unlike(slurp_file($node->logfile), qr/(FATAL|ERROR|STATEMENT|DETAIL|CONTEXT):.*$secret/, 'nor has an error in the log');
+
+# Rows that a policy hides are not absent.
+$other->safe_psql('postgres', 'CREATE DATABASE hidden');
+$node->safe_psql('postgres', "SELECT sagaz.create_storage('whole', '" . (url('postgres') =~ s{/postgres$}{/hidden?layout=library}r) . "');
+	SELECT sagaz.save_saga_state('s' || n, 'S', 'pending', storage => 'whole') FROM generate_series(1, 3) n");
+$other->safe_psql('hidden', 'GRANT ALL ON ALL TABLES IN SCHEMA public TO nobody; ALTER TABLE sagas ENABLE ROW LEVEL SECURITY;'
+	  . " CREATE POLICY one ON sagas USING (saga_id = 's1')");
+$node->safe_psql('postgres', "SELECT sagaz.create_storage('part', '" . (url('nobody') =~ s{/postgres$}{/hidden?layout=library}r) . "')");
+fails('postgres', "SELECT sagaz.count_records('saga', 'part')", qr/row.level security/, 'rows that a policy hides are an error to count');
+fails('postgres', "SELECT sagaz.load_saga_state('s2', 'part')", qr/row.level security/, 'and to load');
+fails('postgres', "CALL sagaz.transfer('part', 'memory://part', 'saga')", qr/row.level security/, 'and to transfer');
 
 # The rights and the settings of the user there.
 $node->safe_psql('postgres', "SELECT sagaz.create_storage('weak', '" . url('nobody') . "')");
