@@ -25,7 +25,10 @@
 #include "backends/record/record.h"
 #include "storage/storage.h"
 
-#define GREETING "+OK\r\n+OK\r\n"
+/* The replies to what a login says: a name, HELLO, a database. */
+#define OK "+OK\r\n"
+#define GREETING OK "*6\r\n$7\r\nversion\r\n$6\r\n7.0.15\r\n" \
+	"$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n" OK
 #define MAX_INPUT 65536
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -309,17 +312,27 @@ fuzz_redis(const uint8 *data, size_t size)
 /* ---------------------------------------------------------------------- */
 /* The corpus */
 
+/* How long the replies to a login are at the begin of what was seen. */
+static size_t
+seen_greeting(void)
+{
+	const uint8 *end = NULL;
+
+	if (seen_size > strlen(OK) && memcmp(seen, OK "*", strlen(OK "*")) == 0)
+		end = memmem(seen + strlen(OK), seen_size - strlen(OK), "\r\n" OK, strlen("\r\n" OK));
+	return end ? end + strlen("\r\n" OK) - seen : 0;
+}
+
 static void
 write_seed(const char *corpus, int operation)
 {
 	char		path[1000];
 	FILE	   *file;
 	char		first = (char) operation;
-	size_t		greeting = strlen(GREETING);
+	size_t		greeting;
 
 	pthread_mutex_lock(&lock);
-	if (seen_size < greeting || memcmp(seen, GREETING, greeting) != 0)
-		greeting = 0;
+	greeting = seen_greeting();
 	snprintf(path, sizeof(path), "%s/%d", corpus, operation);
 	file = fopen(path, "w");
 	if (file == NULL || fwrite(&first, 1, 1, file) != 1 ||
