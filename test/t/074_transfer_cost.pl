@@ -45,7 +45,7 @@ my $batches = $records / $batch;
 
 # What each batch costs where it is not one round trip.
 my %a_batch = (
-	'saga to redis' => 2);	# what is there is watched, then written
+	'saga to redis' => 3);	# what is there is watched, its places are looked at, then it is written
 
 fill($session, 'sqlite_filled', $records, 20);
 

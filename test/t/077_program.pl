@@ -189,6 +189,8 @@ like($err, qr/^sagaz: warning: a password among the arguments/, 'the warning');
 unlike("$out$err", qr/Geheim/, 'without the password');
 like($out, qr/^ native .* healthy /m, 'the others are told of');
 like($out, qr/\| unhealthy \|.*could not connect/, 'and what is wrong with it');
+# the first write makes the file
+sql(q{SELECT sagaz.save_saga_state('first', 'F', 'pending', storage => 'file'); SELECT sagaz.delete_saga_state('first', 'file')});
 my $health = sagaz_json(0, 'storage', 'health');
 is_deeply([ map { "$_->{storage} $_->{status}" } @$health ], [ 'native healthy', 'file healthy' ], 'storage health');
 is($health->[0]{details}{active}, JSON::PP::true(), 'with its details');
