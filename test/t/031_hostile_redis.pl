@@ -33,11 +33,11 @@ my $drop = 'SELECT sagaz.drop_delivery(name) FROM sagaz.delivery';
 my $seed = hostile_seed();
 srand $seed;
 
-# Every reply but those to a login is another.
+# Every reply but the three to a login is another.
 for my $odd (hostile_some(SagazMutator::Redis::odd_replies()), hostile_some(SagazMutator::Redis::floods()))
 {
 	my $replies = 0;
-	my $peer = SagazMutator::Redis->new($redis->{socket}, 1, sub { $replies++ < 2 ? $_[0] : $odd });
+	my $peer = SagazMutator::Redis->new($redis->{socket}, 1, sub { $replies++ < 3 ? $_[0] : $odd });
 
 	ask_all($node, $peer->url);
 	$peer->stop;
