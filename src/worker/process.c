@@ -97,6 +97,19 @@ sagaz_process_sleep(TimestampTz until, bool wake)
 }
 
 /*
+ * What a worker does now, for all to see; takes the workers' lock.  Whoever
+ * changes a delivery waits while a batch is delivered.
+ */
+void
+sagaz_process_state(SagazWorkerSlot *slot, SagazWorkerState state)
+{
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	slot->state = state;
+	slot->is_awaited = false;
+	LWLockRelease(sagaz_workers_lock);
+}
+
+/*
  * A slot's worker is gone; the caller holds the lock.  One that ends again
  * and again as soon as it is started is started ever later.
  */

@@ -14,6 +14,7 @@ extern void sagaz_process_settings(void);
 extern void sagaz_process_begin(void);
 extern void sagaz_process_interrupts(int exit_code);
 extern bool sagaz_process_sleep(TimestampTz until, bool wake);
+extern void sagaz_process_state(SagazWorkerSlot *slot, SagazWorkerState state);
 extern void sagaz_process_ended(SagazWorkerSlot *slot);
 
 #endif							/* SAGAZ_PROCESS_H */

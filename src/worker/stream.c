@@ -648,6 +648,7 @@ stream_catch_up(SagazRun *run, const SagazDelivery *delivery)
 	if (stream->looked && GetCurrentTimestamp() <
 		stream->looked_at + sagaz_poll_interval * INT64CONST(1000))
 		return false;
+	sagaz_process_state(run->slot, WORKER_DELIVERING);
 	pgstat_report_activity(STATE_RUNNING,
 						   psprintf("sagaz: comparing with the stream of %s",
 									delivery->target));

@@ -101,15 +101,6 @@ typedef struct Worker
 } Worker;
 
 static void
-set_worker_state(Worker *worker, SagazWorkerState state)
-{
-	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
-	worker->slot->state = state;
-	worker->slot->is_awaited = false;
-	LWLockRelease(sagaz_workers_lock);
-}
-
-static void
 detach_worker(int code, Datum arg)
 {
 	SagazWorkerSlot *slot = (SagazWorkerSlot *) DatumGetPointer(arg);
@@ -292,7 +283,7 @@ worker_deliver(Worker *worker, SagazBatch *batch, int at_once)
 {
 	TimestampTz start = GetCurrentTimestamp();
 
-	set_worker_state(worker, WORKER_DELIVERING);
+	sagaz_process_state(worker->slot, WORKER_DELIVERING);
 	worker_report_batch(batch);
 	worker->called = true;
 	if (!sagaz_attempt_deliver(batch, worker->care, at_once))
@@ -306,6 +297,20 @@ worker_deliver(Worker *worker, SagazBatch *batch, int at_once)
 	worker->full = batch->claim.picked >= batch->claim.limit;
 	worker->done = true;
 	adapt_worker_scale(worker, start);
+}
+
+/* The delivery may be another of that name by now: what was known is no more. */
+static void
+worker_choose_target(Worker *worker, const SagazDelivery *delivery)
+{
+	const SagazTarget *target = sagaz_target_of(delivery);
+
+	if (target == worker->run.target)
+		return;
+	if (worker->run.state)
+		pfree(worker->run.state);
+	worker->run.state = NULL;
+	worker->run.target = target;
 }
 
 /* What earlier batches left is settled now, or not; was there something? */
@@ -354,7 +359,7 @@ worker_claim_and_deliver(Worker *worker, SagazBatch *batch)
 	worker->done = false;
 	if (!worker_open_delivery(worker, delivery))
 		return NOTHING;
-	worker->run.target = sagaz_target_of(delivery);
+	worker_choose_target(worker, delivery);
 	if (worker_catch_up(worker, delivery))
 		return LOOKED;
 	if (!worker->expect &&
@@ -384,7 +389,7 @@ worker_back_off(Worker *worker)
 {
 	worker->not_before = GetCurrentTimestamp() +
 		sagaz_backoff(Max(sagaz_retry_backoff, 100), MAX_BACKOFF_MS, worker->errors++);
-	set_worker_state(worker, WORKER_BACKING_OFF);
+	sagaz_process_state(worker->slot, WORKER_BACKING_OFF);
 }
 
 /*
@@ -510,7 +515,7 @@ worker_keep_house(Worker *worker)
 
 	MemoryContextReset(worker->context);
 	pgstat_report_activity(STATE_RUNNING, "sagaz: house-keeping");
-	set_worker_state(worker, WORKER_HOUSEKEEPING);
+	sagaz_process_state(worker->slot, WORKER_HOUSEKEEPING);
 	PG_TRY();
 	{
 		sagaz_process_begin();
@@ -572,7 +577,7 @@ worker_sleep(Worker *worker)
 	TimestampTz net = GetCurrentTimestamp() +
 		sagaz_poll_interval * INT64CONST(1000);
 
-	set_worker_state(worker, WORKER_IDLE);
+	sagaz_process_state(worker->slot, WORKER_IDLE);
 	sagaz_crash_busy(false);
 	pgstat_report_stat(false);
 	pgstat_report_activity(STATE_IDLE, NULL);

@@ -219,6 +219,19 @@ query_is($node, 'postgres', q{SELECT NOT EXISTS (SELECT FROM sagaz.get_outbox_st
 	't', 'another stream');
 is($redis->cli(qw(XLEN other)), '3', 'what the other got is not sent there');
 
+# Replaced in one transaction by one to another kind of target, and back: the
+# process goes on, and takes nothing that it knew for something else.
+my $done = q{SELECT NOT EXISTS (SELECT FROM sagaz.get_outbox_statistics('ordered') WHERE pending + claimed + failed > 0)};
+for my $kind ('outbox', 'stream')
+{
+	sql(qq{BEGIN; SELECT sagaz.drop_delivery('exact');
+		SELECT sagaz.create_delivery('exact', 'other', 'ordered', options => '{"as": "$kind"}'); COMMIT});
+	emit(3);
+	query_is($node, 'postgres', $done, 't', "now to a $kind");
+}
+is(sql(q{SELECT sagaz.count_records('outbox', 'other')}), '3', 'three are in its outbox');
+is($redis->cli(qw(XLEN other)), '6', 'and three more in its stream');
+
 # A stream that has no room for higher ids.
 $redis->cli('XADD', 'other', '18446744073709551615-1', 'a', 'b');
 emit(1);
