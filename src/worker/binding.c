@@ -172,15 +172,21 @@ bond_name(const char *name)
 	return psprintf("%.*s %08x", length, bond, hash);
 }
 
-/* Nothing depends on a constraint of a domain that nothing is of. */
+/*
+ * Nothing depends on a constraint of a domain that nothing is of.  Who drops
+ * its function, with CASCADE, may be taking it away meanwhile.
+ */
 static void
 remove_bond(const char *name)
 {
-	Oid			constraint = get_domain_constraint_oid(domain_id(),
-													   bond_name(name), true);
+	char	   *bond = bond_name(name);
+	Oid			constraint = get_domain_constraint_oid(domain_id(), bond, true);
 	ObjectAddress address;
 
 	if (!OidIsValid(constraint))
+		return;
+	LockDatabaseObject(ConstraintRelationId, constraint, 0, AccessExclusiveLock);
+	if (get_domain_constraint_oid(domain_id(), bond, true) != constraint)
 		return;
 	ObjectAddressSet(address, ConstraintRelationId, constraint);
 	performDeletion(&address, DROP_RESTRICT, PERFORM_DELETION_INTERNAL);
