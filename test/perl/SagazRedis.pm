@@ -84,6 +84,22 @@ sub stop
 	unlink $self->{socket};
 }
 
+# Cut so many bytes off the end of the log of a server that is stopped.
+sub tear_log
+{
+	my ($self, $bytes) = @_;
+	my ($log) = glob "$self->{dir}/appendonlydir/*.incr.aof";
+
+	truncate $log, (-s $log) - $bytes or die "$log: $!";
+}
+
+# Did the server ever find its log torn when it started?
+sub has_torn_log
+{
+	my ($self) = @_;
+	return slurp_file("$self->{dir}/log") =~ /Truncating the AOF/;
+}
+
 sub signal
 {
 	my ($self, $signal) = @_;
