@@ -132,6 +132,7 @@ arrived('killed and killed again');
 is($node->safe_psql('postgres', 'SELECT count(*) = (SELECT count(*) FROM sagaz.outbox) FROM ledger'), 't',
 	'the other delivery has delivered all, too');
 is($node->safe_psql('postgres', <<'SQL'), '0', 'claims hand out each of them once');
+SET sagaz.command_timeout = '1min';
 CREATE TABLE claimed AS SELECT event_id FROM sagaz.claim_batch('w', 10000, storage => 'cache');
 SELECT count(*) FROM sagaz.outbox o
 	WHERE (SELECT count(*) FROM claimed c WHERE c.event_id = o.event_id) <> 1
@@ -157,7 +158,7 @@ is($node->safe_psql('postgres', $put), '40', 'nothing of what was torn is there,
 $torn->stop;
 $torn->start;
 is($node->safe_psql('postgres', <<'SQL'), '40|40', 'claims hand out each once');
-SELECT count(*), count(DISTINCT event_id) FROM sagaz.claim_batch('w', 1000, storage => 'torn')
+SELECT count(*), count(DISTINCT event_id) FROM sagaz.claim_batch('w', 100, storage => 'torn')
 SQL
 is($torn->cli(qw(XLEN sagaz:outbox:events)), '40', 'and drop what is there twice');
 
