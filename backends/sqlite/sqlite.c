@@ -1,6 +1,6 @@
 /*
  * sqlite.c
- *		Storages in SQLite files: what records look like there.
+ *		Storages in SQLite files: options, and what is written.
  *
  * The tables are the Python library's, so that it can work on the same file;
  * what they have no place for (versions, batches, leases, next attempts) is
@@ -13,26 +13,13 @@
 #include <sys/stat.h>
 
 #include "commands/defrem.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "backends/common/url.h"
 #include "backends/record/record.h"
-#include "lib/times.h"
-
-typedef struct SqliteReader
-{
-	SagazReader base;
-	sqlite3_stmt *statement;	/* its own, not a cached one */
-	int64		count;
-	MemoryContextCallback close;
-} SqliteReader;
-
-static const char *const side_table[] = {"sagaz_saga", "sagaz_event"};
 
 static const char *
 sqlite_version(void)
@@ -161,47 +148,7 @@ sqlite_identity(SagazStore *base, SagazKind kind)
 }
 
 /* ---------------------------------------------------------------------- */
-/* Values */
-
-static void
-bind_sqlite_text(sqlite3_stmt *statement, int position, const char *text)
-{
-	char	   *utf8;
-
-	if (text == NULL)
-	{
-		sqlite3_bind_null(statement, position);
-		return;
-	}
-	utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
-	sqlite3_bind_text(statement, position, utf8, strlen(utf8), SQLITE_TRANSIENT);
-}
-
-static void
-bind_sqlite_json(sqlite3_stmt *statement, int position, Jsonb *json)
-{
-	bind_sqlite_text(statement, position,
-					 json ? JsonbToCString(NULL, &json->root, VARSIZE(json)) : NULL);
-}
-
-static void
-bind_sqlite_time(sqlite3_stmt *statement, int position, TimestampTz time)
-{
-	char		text[SAGAZ_TIME_SIZE];
-
-	if (time != 0)
-		(void) sagaz_format_time(sagaz_real_time(time), text);
-	bind_sqlite_text(statement, position, time != 0 ? text : NULL);
-}
-
-static void
-bind_sqlite_int(sqlite3_stmt *statement, int position, int64 value)
-{
-	if (value != 0)
-		sqlite3_bind_int64(statement, position, value);
-	else
-		sqlite3_bind_null(statement, position);
-}
+/* Writing */
 
 /* Run a statement that returns no rows. */
 static void
@@ -217,237 +164,6 @@ finish_sqlite_statement(SqliteStore *store, sqlite3_stmt *statement)
 	sqlite3_reset(statement);
 }
 
-/* ---------------------------------------------------------------------- */
-/* Rows to records */
-
-static char *
-sqlite_column_text(sqlite3_stmt *row, int column, const char *field,
-				   SagazRecord *record)
-{
-	const char *bytes = (const char *) sqlite3_column_text(row, column);
-
-	return sagaz_field_text(bytes, sqlite3_column_bytes(row, column), field,
-							record);
-}
-
-static Jsonb *
-sqlite_column_json(sqlite3_stmt *row, int column, const char *field,
-				   SagazRecord *record)
-{
-	return sagaz_field_json(sqlite_column_text(row, column, field, record), field,
-							record);
-}
-
-static TimestampTz
-sqlite_column_time(sqlite3_stmt *row, int column, const char *field,
-				   SagazRecord *record)
-{
-	return sagaz_field_time(sqlite_column_text(row, column, field, record), field,
-							record);
-}
-
-static void
-read_sqlite_saga(sqlite3_stmt *row, SagazRecord *record)
-{
-	SagazSaga  *saga = &record->saga;
-	char	   *seen;
-	char	   *updated;
-
-	saga->saga_id = sqlite_column_text(row, 0, "saga_id", record);
-	saga->saga_name = sqlite_column_text(row, 1, "saga_name", record);
-	saga->status = sqlite_column_text(row, 2, "status", record);
-	saga->steps = sqlite_column_json(row, 3, "steps", record);
-	saga->context = sqlite_column_json(row, 4, "context", record);
-	saga->metadata = sqlite_column_json(row, 5, "metadata", record);
-	saga->created_at = sqlite_column_time(row, 6, "created_at", record);
-	saga->updated_at = sqlite_column_time(row, 7, "updated_at", record);
-	saga->version = Max(sqlite3_column_int64(row, 8), 1);
-	/* the library changed it since, and knows no versions */
-	seen = sqlite_column_text(row, 9, "updated_at", record);
-	updated = sqlite_column_text(row, 7, "updated_at", record);
-	if (seen && updated && strcmp(seen, updated) != 0)
-		saga->version++;
-}
-
-static void
-read_sqlite_event(sqlite3_stmt *row, SagazRecord *record)
-{
-	SagazEvent *event = &record->event;
-
-	event->event_id = sqlite_column_text(row, 0, "event_id", record);
-	event->saga_id = sqlite_column_text(row, 1, "saga_id", record);
-	event->event_type = sqlite_column_text(row, 2, "event_type", record);
-	event->payload = sqlite_column_json(row, 3, "payload", record);
-	event->status = sqlite_column_text(row, 4, "status", record);
-	event->created_at = sqlite_column_time(row, 5, "created_at", record);
-	event->claimed_at = sqlite_column_time(row, 6, "claimed_at", record);
-	event->sent_at = sqlite_column_time(row, 7, "sent_at", record);
-	event->worker_id = sqlite_column_text(row, 8, "worker_id", record);
-	event->retry_count = sqlite3_column_int(row, 9);
-	event->last_error = sqlite_column_text(row, 10, "last_error", record);
-	event->aggregate_type = sqlite_column_text(row, 11, "aggregate_type", record);
-	event->aggregate_id = sqlite_column_text(row, 12, "aggregate_id", record);
-	event->headers = sqlite_column_json(row, 13, "headers", record);
-	event->routing_key = sqlite_column_text(row, 14, "routing_key", record);
-	event->partition_key = sqlite_column_text(row, 15, "partition_key", record);
-	event->batch_id = sqlite3_column_int64(row, 16);
-	event->lease_until = sqlite3_column_int64(row, 17);
-	event->next_attempt_at = sqlite3_column_int64(row, 18);
-}
-
-/* Fill a record from a row; false where the filter, asked again, says no. */
-static bool
-read_sqlite_row(sqlite3_stmt *row, SagazKind kind, const SagazFilter *filter,
-				SagazRecord *record)
-{
-	memset(record, 0, sizeof(SagazRecord));
-	record->kind = kind;
-	if (kind == SAGAZ_SAGA)
-		read_sqlite_saga(row, record);
-	else
-		read_sqlite_event(row, record);
-	sagaz_record_check(record);
-	return sagaz_filter_matches(filter, record);
-}
-
-/* ---------------------------------------------------------------------- */
-/* Reading */
-
-/* The SELECT for a filter; what it leaves out read_sqlite_row() asks again. */
-static char *
-sqlite_select_for(const SqliteStore *store, SagazKind kind, const SagazFilter *filter)
-{
-	StringInfoData sql;
-	const char *key = kind == SAGAZ_SAGA ? "saga_id" : "event_id";
-
-	initStringInfo(&sql);
-	if (kind == SAGAZ_SAGA)
-		appendStringInfo(&sql, "SELECT m.saga_id, saga_name, status, steps,"
-						 " context, metadata, created_at, m.updated_at, %s FROM sagas m",
-						 store->has_side[kind] ? "s.version, s.updated_at" : "1, NULL");
-	else
-		appendStringInfo(&sql, "SELECT m.event_id, saga_id, event_type,"
-						 " payload, status, created_at, claimed_at, sent_at,"
-						 " worker_id, retry_count, last_error, aggregate_type,"
-						 " aggregate_id, headers, routing_key, partition_key, %s"
-						 " FROM outbox_events m",
-						 store->has_side[kind] ?
-						 "s.batch_id, s.lease_until, s.next_attempt_at" : "NULL, NULL, NULL");
-	if (store->has_side[kind])
-		appendStringInfo(&sql, " LEFT JOIN %s s ON s.%s = m.%s",
-						 side_table[kind], key, key);
-	appendStringInfoString(&sql, " WHERE 1");
-	if (filter->key)
-		appendStringInfo(&sql, " AND m.%s = ?", key);
-	for (int i = 0; i < filter->nkeys; i++)
-	{
-		if (i == 0)
-			appendStringInfo(&sql, " AND m.%s IN (?", key);
-		else
-			appendStringInfoString(&sql, ", ?");
-	}
-	if (filter->nkeys > 0)
-		appendStringInfoChar(&sql, ')');
-	if (filter->saga_id && kind == SAGAZ_EVENT)
-		appendStringInfoString(&sql, " AND saga_id = ?");
-	if (filter->batch_id != 0)
-		appendStringInfoString(&sql, store->has_side[kind] ?
-							   " AND s.batch_id = ?" : " AND ? IS NULL");
-	for (int i = 0; i < filter->nstatuses; i++)
-		appendStringInfoString(&sql, i == 0 ? " AND status IN (?" : ", ?");
-	if (filter->nstatuses > 0)
-		appendStringInfoChar(&sql, ')');
-	if (filter->claimable_at != 0)
-		appendStringInfoString(&sql, " AND status IN ('pending', 'failed', 'claimed')");
-	if (filter->order == SAGAZ_BY_KEY)
-		appendStringInfo(&sql, " ORDER BY m.%s", key);
-	else if (filter->order != SAGAZ_ANY_ORDER &&
-			 (filter->order != SAGAZ_FOR_COPY || kind == SAGAZ_EVENT))
-		appendStringInfo(&sql, " ORDER BY created_at%s, m.%s",
-						 filter->order == SAGAZ_NEWEST_FIRST ? " DESC" : "", key);
-	return sql.data;
-}
-
-static void
-bind_sqlite_filter(sqlite3_stmt *statement, SagazKind kind, const SagazFilter *filter)
-{
-	int			position = 1;
-
-	if (filter->key)
-		bind_sqlite_text(statement, position++, filter->key);
-	for (int i = 0; i < filter->nkeys; i++)
-		bind_sqlite_text(statement, position++, filter->keys[i]);
-	if (filter->saga_id && kind == SAGAZ_EVENT)
-		bind_sqlite_text(statement, position++, filter->saga_id);
-	if (filter->batch_id != 0)
-		bind_sqlite_int(statement, position++, filter->batch_id);
-	for (int i = 0; i < filter->nstatuses; i++)
-		bind_sqlite_text(statement, position++, filter->statuses[i]);
-}
-
-static void
-close_sqlite_reader(void *arg)
-{
-	SqliteReader *reader = arg;
-
-	if (reader->statement)
-		sqlite3_finalize(reader->statement);
-	reader->statement = NULL;
-}
-
-static void
-sqlite_read_begin(SagazReader *base)
-{
-	SqliteReader *reader = (SqliteReader *) base;
-	SqliteStore *store = (SqliteStore *) base->store;
-	int			code;
-
-	sqlite_be_ready(store, false);
-	if (!store->has[base->kind])
-		return;
-	reader->close.func = close_sqlite_reader;
-	reader->close.arg = reader;
-	MemoryContextRegisterResetCallback(base->context, &reader->close);
-	code = sqlite3_prepare_v2(store->db,
-							  sqlite_select_for(store, base->kind, &base->filter), -1,
-							  &reader->statement, NULL);
-	sqlite_check(store, code);
-	bind_sqlite_filter(reader->statement, base->kind, &base->filter);
-}
-
-static bool
-sqlite_read_next(SagazReader *base, SagazRecord *record)
-{
-	SqliteReader *reader = (SqliteReader *) base;
-
-	if (reader->statement == NULL ||
-		(base->filter.limit > 0 && reader->count >= base->filter.limit))
-		return false;
-	for (;;)
-	{
-		int			code = sqlite3_step(reader->statement);
-
-		CHECK_FOR_INTERRUPTS();
-		if (code == SQLITE_DONE)
-			return false;
-		sqlite_check((SqliteStore *) base->store, code);
-		if (read_sqlite_row(reader->statement, base->kind, &base->filter, record))
-		{
-			reader->count++;
-			return true;
-		}
-	}
-}
-
-static void
-sqlite_read_end(SagazReader *base)
-{
-	close_sqlite_reader(base);
-}
-
-/* ---------------------------------------------------------------------- */
-/* Writing */
-
 static void
 write_sqlite_saga(SqliteStore *store, const SagazSaga *saga)
 {
@@ -460,20 +176,20 @@ write_sqlite_saga(SqliteStore *store, const SagazSaga *saga)
 				" metadata = excluded.metadata, created_at = excluded.created_at,"
 				" updated_at = excluded.updated_at");
 
-	bind_sqlite_text(statement, 1, saga->saga_id);
-	bind_sqlite_text(statement, 2, saga->saga_name);
-	bind_sqlite_text(statement, 3, saga->status);
-	bind_sqlite_json(statement, 4, saga->steps);
-	bind_sqlite_json(statement, 5, saga->context);
-	bind_sqlite_json(statement, 6, saga->metadata);
-	bind_sqlite_time(statement, 7, saga->created_at);
-	bind_sqlite_time(statement, 8, saga->updated_at);
+	sqlite_bind_text(statement, 1, saga->saga_id);
+	sqlite_bind_text(statement, 2, saga->saga_name);
+	sqlite_bind_text(statement, 3, saga->status);
+	sqlite_bind_json(statement, 4, saga->steps);
+	sqlite_bind_json(statement, 5, saga->context);
+	sqlite_bind_json(statement, 6, saga->metadata);
+	sqlite_bind_time(statement, 7, saga->created_at);
+	sqlite_bind_time(statement, 8, saga->updated_at);
 	finish_sqlite_statement(store, statement);
 	statement = sqlite_prepare(store, "INSERT OR REPLACE INTO sagaz_saga"
 						" (saga_id, version, updated_at) VALUES (?, ?, ?)");
-	bind_sqlite_text(statement, 1, saga->saga_id);
-	bind_sqlite_int(statement, 2, saga->version);
-	bind_sqlite_time(statement, 3, saga->updated_at);
+	sqlite_bind_text(statement, 1, saga->saga_id);
+	sqlite_bind_int(statement, 2, saga->version);
+	sqlite_bind_time(statement, 3, saga->updated_at);
 	finish_sqlite_statement(store, statement);
 }
 
@@ -486,17 +202,17 @@ write_sqlite_event_side(SqliteStore *store, const SagazEvent *event)
 		event->next_attempt_at == 0)
 	{
 		statement = sqlite_prepare(store, "DELETE FROM sagaz_event WHERE event_id = ?");
-		bind_sqlite_text(statement, 1, event->event_id);
+		sqlite_bind_text(statement, 1, event->event_id);
 		finish_sqlite_statement(store, statement);
 		return;
 	}
 	statement = sqlite_prepare(store, "INSERT OR REPLACE INTO sagaz_event"
 						" (event_id, batch_id, lease_until, next_attempt_at)"
 						" VALUES (?, ?, ?, ?)");
-	bind_sqlite_text(statement, 1, event->event_id);
-	bind_sqlite_int(statement, 2, event->batch_id);
-	bind_sqlite_int(statement, 3, event->lease_until);
-	bind_sqlite_int(statement, 4, event->next_attempt_at);
+	sqlite_bind_text(statement, 1, event->event_id);
+	sqlite_bind_int(statement, 2, event->batch_id);
+	sqlite_bind_int(statement, 3, event->lease_until);
+	sqlite_bind_int(statement, 4, event->next_attempt_at);
 	finish_sqlite_statement(store, statement);
 }
 
@@ -518,22 +234,22 @@ write_sqlite_event(SqliteStore *store, const SagazEvent *event)
 				" aggregate_id = excluded.aggregate_id, headers = excluded.headers,"
 				" routing_key = excluded.routing_key, partition_key = excluded.partition_key");
 
-	bind_sqlite_text(statement, 1, event->event_id);
-	bind_sqlite_text(statement, 2, event->saga_id);
-	bind_sqlite_text(statement, 3, event->event_type);
-	bind_sqlite_json(statement, 4, event->payload);
-	bind_sqlite_text(statement, 5, event->status);
-	bind_sqlite_time(statement, 6, event->created_at);
-	bind_sqlite_time(statement, 7, event->claimed_at);
-	bind_sqlite_time(statement, 8, event->sent_at);
-	bind_sqlite_text(statement, 9, event->worker_id);
+	sqlite_bind_text(statement, 1, event->event_id);
+	sqlite_bind_text(statement, 2, event->saga_id);
+	sqlite_bind_text(statement, 3, event->event_type);
+	sqlite_bind_json(statement, 4, event->payload);
+	sqlite_bind_text(statement, 5, event->status);
+	sqlite_bind_time(statement, 6, event->created_at);
+	sqlite_bind_time(statement, 7, event->claimed_at);
+	sqlite_bind_time(statement, 8, event->sent_at);
+	sqlite_bind_text(statement, 9, event->worker_id);
 	sqlite3_bind_int(statement, 10, event->retry_count);
-	bind_sqlite_text(statement, 11, event->last_error);
-	bind_sqlite_text(statement, 12, event->aggregate_type);
-	bind_sqlite_text(statement, 13, event->aggregate_id ? event->aggregate_id : event->saga_id);
-	bind_sqlite_json(statement, 14, event->headers);
-	bind_sqlite_text(statement, 15, event->routing_key);
-	bind_sqlite_text(statement, 16, event->partition_key);
+	sqlite_bind_text(statement, 11, event->last_error);
+	sqlite_bind_text(statement, 12, event->aggregate_type);
+	sqlite_bind_text(statement, 13, event->aggregate_id ? event->aggregate_id : event->saga_id);
+	sqlite_bind_json(statement, 14, event->headers);
+	sqlite_bind_text(statement, 15, event->routing_key);
+	sqlite_bind_text(statement, 16, event->partition_key);
 	finish_sqlite_statement(store, statement);
 	write_sqlite_event_side(store, event);
 }
@@ -561,7 +277,7 @@ remove_from_sqlite(SqliteStore *store, SagazKind kind, const char *key)
 	{
 		sqlite3_stmt *statement = sqlite_prepare(store, removals[kind][i]);
 
-		bind_sqlite_text(statement, 1, key);
+		sqlite_bind_text(statement, 1, key);
 		finish_sqlite_statement(store, statement);
 	}
 }
@@ -575,7 +291,7 @@ exists_in_sqlite(SqliteStore *store, SagazKind kind, const char *key)
 				"SELECT 1 FROM outbox_events WHERE event_id = ?");
 	int			code;
 
-	bind_sqlite_text(statement, 1, key);
+	sqlite_bind_text(statement, 1, key);
 	code = sqlite3_step(statement);
 	sqlite_check(store, code);
 	sqlite3_reset(statement);

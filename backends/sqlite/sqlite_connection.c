@@ -160,6 +160,27 @@ sqlite_schema_version(SqliteStore *store)
 	return version;
 }
 
+/* Does the file hold, as of now, what we know of it? */
+bool
+sqlite_schema_is_known(SqliteStore *store)
+{
+	return sqlite_schema_version(store) == store->schema_version;
+}
+
+/* Has it a write-ahead log, beside which one writes while others read? */
+bool
+sqlite_has_log(SqliteStore *store)
+{
+	sqlite3_stmt *statement = sqlite_prepare(store, "PRAGMA journal_mode");
+	bool		has_log;
+
+	if (sqlite3_step(statement) != SQLITE_ROW)
+		sqlite_complain_of(store, sqlite3_extended_errcode(store->db));
+	has_log = strcmp((const char *) sqlite3_column_text(statement, 0), "wal") == 0;
+	sqlite3_reset(statement);
+	return has_log;
+}
+
 /*
  * Before each operation, in a transaction or not: have the file open, and know
  * what it holds.  Who writes makes one that is not there.

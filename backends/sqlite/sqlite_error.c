@@ -54,7 +54,7 @@ sqlite_hint_for(int code)
 		case SQLITE_READONLY:
 			return "The server's user may not write to the file, or to its directory, or the storage has mode 'ro'.";
 		case SQLITE_CANTOPEN:
-			return "The path must lie in a directory that the server's user may read.";
+			return "The path must lie in a directory that the server's user may read, and write to as long as the file has a write-ahead log.";
 		case SQLITE_NOTADB:
 		case SQLITE_CORRUPT:
 			return "The file was left as it is. Name another one, or repair it.";
@@ -89,27 +89,27 @@ sqlite_ends_with_handle(int code)
  * a write that failed.  Of a write at COMMIT it does not keep the errno.
  */
 static bool
-sqlite_is_out_of_room(const SqliteStore *store, int code, int last_errno)
+sqlite_is_out_of_room(sqlite3 *db, int code, int last_errno)
 {
-	int			error = store->db ? sqlite3_system_errno(store->db) : 0;
+	int			error = db ? sqlite3_system_errno(db) : 0;
 
 	if (error == 0)
 		error = last_errno;
 	return code == SQLITE_IOERR_WRITE && (error == EFBIG || error == EDQUOT);
 }
 
-/* Raise what SQLite complains of; errno is as SQLite left it. */
+/* Raise what SQLite complains of by that handle; errno is as SQLite left it. */
 void
-sqlite_complain_of(SqliteStore *store, int code)
+sqlite_complain(SqliteStore *store, sqlite3 *db, int code)
 {
-	bool		out_of_room = sqlite_is_out_of_room(store, code, errno);
+	bool		out_of_room = sqlite_is_out_of_room(db, code, errno);
 	const char *message = code == SQLITE_READONLY_DBMOVED ?
 		"the file was moved, removed or replaced meanwhile" :
-		store->db ? sqlite3_errmsg(store->db) : sqlite3_errstr(code);
+		db ? sqlite3_errmsg(db) : sqlite3_errstr(code);
 	char	   *copy = pstrdup(message);
 	const char *hint = sqlite_hint_for(out_of_room ? SQLITE_FULL : code);
 
-	if (sqlite_ends_with_handle(code))
+	if (db == store->db && sqlite_ends_with_handle(code))
 		store->is_worn = true;
 	CHECK_FOR_INTERRUPTS();
 	ereport(ERROR,
@@ -117,6 +117,12 @@ sqlite_complain_of(SqliteStore *store, int code)
 			 errmsg("storage \"%s\" failed", store->base.name),
 			 errdetail("SQLite says: %s.", copy),
 			 hint ? errhint("%s", hint) : 0));
+}
+
+void
+sqlite_complain_of(SqliteStore *store, int code)
+{
+	sqlite_complain(store, store->db, code);
 }
 
 void

@@ -30,7 +30,15 @@
 #define OPEN_ATTEMPTS 10
 
 static void
-close_sqlite_database(SqliteStore *store)
+refuse_another_file(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_SAGAZ_CAPACITY),
+			 errmsg("too many files are open for another storage")));
+}
+
+static void
+forget_sqlite_handle(SqliteStore *store)
 {
 	ListCell   *cell;
 
@@ -43,9 +51,42 @@ close_sqlite_database(SqliteStore *store)
 	}
 	list_free_deep(store->statements);
 	store->statements = NIL;
-	sqlite3_close_v2(store->db);
 	store->db = NULL;
 	store->is_open = store->is_worn = store->looked = false;
+}
+
+/*
+ * Close a handle whose statements are finalized.  A write-ahead log goes by the
+ * path: where nothing is left there, have what it holds in the renamed file.
+ */
+void
+sqlite_close_handle(sqlite3 *db)
+{
+	const char *path = db ? sqlite3_db_filename(db, "main") : NULL;
+
+	if (path && path[0] && access(path, F_OK) != 0)
+		(void) sqlite3_wal_checkpoint_v2(db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	sqlite3_close_v2(db);
+}
+
+static void
+close_sqlite_database(SqliteStore *store)
+{
+	sqlite3    *db = store->db;
+
+	forget_sqlite_handle(store);
+	sqlite_close_handle(db);
+}
+
+/* A reader goes on by the handle that the store had. */
+static void
+leave_handle_to_reader(SqliteStore *store)
+{
+	if (!AcquireExternalFD())
+		refuse_another_file();
+	store->reader->owns_db = true;
+	store->reader = NULL;
+	forget_sqlite_handle(store);
 }
 
 static void
@@ -87,9 +128,7 @@ sqlite_open(SagazStore *base)
 	store->close.arg = store;
 	MemoryContextRegisterResetCallback(base->context, &store->close);
 	if (!AcquireExternalFD())
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_CAPACITY),
-				 errmsg("too many files are open for another storage")));
+		refuse_another_file();
 	store->has_fd = true;
 }
 
@@ -159,6 +198,7 @@ open_sqlite_database(SqliteStore *store, const char *path, int flags)
 									   flags | SQLITE_OPEN_EXRESCODE, NULL);
 
 	sqlite_check(store, code);
+	sqlite_check(store, sqlite_add_functions(store->db));
 	sqlite3_busy_handler(store->db, sqlite_on_busy, store);
 	sqlite3_progress_handler(store->db, SQLITE_PROGRESS_STEPS, sqlite_on_progress, store);
 	sqlite3_limit(store->db, SQLITE_LIMIT_LENGTH,
@@ -228,25 +268,18 @@ open_sqlite_file(SqliteStore *store, const SqliteFile *file, bool makes)
 		make_sqlite_file(store, file);
 		flags |= SQLITE_OPEN_CREATE;
 	}
+	if (store->is_still)
+		flags = SQLITE_OPEN_READONLY | SQLITE_OPEN_URI | (flags & NO_LINKS);
 	for (int i = 0; i < OPEN_ATTEMPTS; i++)
 	{
-		open_sqlite_database(store, file->path, flags);
+		open_sqlite_database(store, store->is_still ? sqlite_still_name(file->path) :
+							 file->path, flags);
 		store->is_open = note_sqlite_place(store, file);
 		if (store->is_open)
 			return;
 		close_sqlite_database(store);
 	}
 	sqlite_complain_of(store, SQLITE_READONLY_DBMOVED);
-}
-
-/* A write-ahead log goes by the path: have what it holds in the renamed file. */
-static void
-leave_sqlite_file(SqliteStore *store, bool is_gone)
-{
-	if (store->is_open && is_gone)
-		(void) sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE,
-										 NULL, NULL);
-	close_sqlite_database(store);
 }
 
 /*
@@ -257,18 +290,24 @@ void
 sqlite_open_for(SqliteStore *store, bool writes)
 {
 	SqliteFile	file;
-	struct stat st;
+	struct stat st = {0};
 	bool		is_there;
 
 	if (store->is_open && !sqlite3_get_autocommit(store->db))
 		return;
 	find_sqlite_file(store, &file);
 	is_there = sqlite_stat(store, file.path, &st);
-	if (store->is_open && !store->is_worn && is_there && is_sqlite_file(store, &st) &&
+	if (store->is_open && !store->is_worn && store->reader == NULL && !store->is_still &&
+		is_there && is_sqlite_file(store, &st) &&
 		file.may_write == store->may_write && strcmp(file.path, store->opened) == 0)
 		return;
-	leave_sqlite_file(store, !is_there);
+	if (store->reader)
+		leave_handle_to_reader(store);
+	else
+		close_sqlite_database(store);
 	if (!is_there && !(writes && file.may_make))
 		refuse_missing_file(store);
+	store->is_still = !writes && sqlite_needs_stillness(file.path);
+	store->file = st;
 	open_sqlite_file(store, &file, !is_there);
 }
