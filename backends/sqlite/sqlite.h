@@ -51,6 +51,8 @@ typedef struct SqliteStore
 	bool		has[SAGAZ_EVENT + 1];
 	bool		has_side[SAGAZ_EVENT + 1];
 	TimestampTz busy_since;
+	TimestampTz wrote_at;
+	bool		has_log;		/* did it, when we last began to write? */
 	MemoryContextCallback close;
 } SqliteStore;
 
@@ -77,6 +79,7 @@ struct SqliteReader
 extern void sqlite_complain(SqliteStore *store, sqlite3 *db, int code);
 extern void sqlite_complain_of(SqliteStore *store, int code);
 extern void sqlite_check(SqliteStore *store, int code);
+extern void sqlite_let_others_write(SqliteStore *store);
 extern int	sqlite_on_busy(void *arg, int times);
 extern int	sqlite_on_progress(void *arg);
 

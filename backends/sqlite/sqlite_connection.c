@@ -8,6 +8,7 @@
 #include "backends/sqlite/sqlite.h"
 
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 static const char *const main_table[] = {"sagas", "outbox_events"};
 static const char *const side_table[] = {"sagaz_saga", "sagaz_event"};
@@ -207,6 +208,8 @@ sqlite_begin(SqliteStore *store, SagazKind kind)
 	sqlite_be_ready(store, true);
 	if (store->empty && !store->base.only_looks)
 		sqlite_run(store, "PRAGMA journal_mode = WAL");
+	store->has_log = sqlite_has_log(store);
+	sqlite_let_others_write(store);
 	sqlite_run(store, "BEGIN IMMEDIATE");
 	if (store->has[kind] && store->has_side[kind])
 		return;
@@ -220,6 +223,7 @@ sqlite_commit(SqliteStore *store)
 	if (!sqlite_is_in_place(store))
 		sqlite_complain_of(store, SQLITE_READONLY_DBMOVED);
 	sqlite_run(store, "COMMIT");
+	store->wrote_at = GetCurrentTimestamp();
 }
 
 /* In a PG_CATCH block. */

@@ -17,6 +17,17 @@
 
 #define BUSY_WAIT_MS 5
 
+/*
+ * Who waits for a file looks now and then whether it is free, SQLite's own
+ * handler each 100 ms, so a program that writes without a pause may be all that
+ * ever has it.  Therefore all of us who have just written leave the file alone
+ * at the same times, so long and so often that who looks each 100 ms has met
+ * one within 31 times, 3 s.
+ */
+#define PAUSE_EACH_MS 310
+#define PAUSE_MS 20
+#define LONG_PAUSE_MS 60		/* without a log: it takes longer to write */
+
 /* ---------------------------------------------------------------------- */
 /* Errors */
 
@@ -141,6 +152,37 @@ sqlite_must_stop(void)
 	return InterruptPending && (QueryCancelPending || ProcDiePending);
 }
 
+static void
+wait_for_sqlite(int ms)
+{
+	if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+				  ms, PG_WAIT_EXTENSION) & WL_LATCH_SET)
+		ResetLatch(MyLatch);
+}
+
+/* For how long is the file left to others? */
+static int
+rest_of_pause(const SqliteStore *store, TimestampTz now)
+{
+	int			since = now / 1000 % PAUSE_EACH_MS;
+	int			pause = store->has_log ? PAUSE_MS : LONG_PAUSE_MS;
+
+	return now - store->wrote_at < PAUSE_EACH_MS * INT64CONST(1000) ? Max(pause - since, 0) : 0;
+}
+
+/* Before a transaction that writes. */
+void
+sqlite_let_others_write(SqliteStore *store)
+{
+	int			ms;
+
+	while ((ms = rest_of_pause(store, GetCurrentTimestamp())) > 0)
+	{
+		wait_for_sqlite(ms);
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
 /* The file is locked: wait a little and try again, or give up. */
 int
 sqlite_on_busy(void *arg, int times)
@@ -153,9 +195,7 @@ sqlite_on_busy(void *arg, int times)
 	if (sqlite_must_stop() ||
 		TimestampDifferenceExceeds(store->busy_since, now, sagaz_command_timeout))
 		return 0;
-	if (WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-				  BUSY_WAIT_MS, PG_WAIT_EXTENSION) & WL_LATCH_SET)
-		ResetLatch(MyLatch);
+	wait_for_sqlite(Max(BUSY_WAIT_MS, rest_of_pause(store, now)));
 	return 1;
 }
 

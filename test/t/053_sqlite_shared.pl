@@ -226,5 +226,44 @@ like(error_of("SELECT sagaz.count_records('saga', 'sqlite://$dir/mount/copy.db')
 chmod 0755, "$dir/mount" or die $!;
 is(outcome("SELECT sagaz.count_records('saga', 'sqlite://$dir/mount/copy.db')"), '1', 'it is read where its index can be made');
 
+# ----------------------------------------------------------------------
+# A program that waits as the library does, beside sessions that write without a pause
+
+for my $journal (qw(wal delete))
+{
+	my $s = "turns_$journal";
+	my $count = 60;
+
+	library_file($s, $journal);
+	$session->query("CREATE TABLE $s.handled (event_id uuid)");
+	my @sessions = map {
+		my ($out, $err) = ('', '');
+		IPC::Run::start(['psql', '-XAtq', $node->connstr('postgres'), '-c', $_], '<', \undef, '>', \$out, '2>', \$err);
+	} (
+		"SET application_name = 'writer'; SELECT count(sagaz.save_saga_state('s' || i, 'N', 'executing', storage => '$s')) FROM generate_series(1, 1000000) i",
+		map { <<"SQL" } 1, 2);
+DO \$\$ DECLARE b bigint; BEGIN
+	LOOP
+		WITH c AS (SELECT * FROM sagaz.claim_batch('w$_', 3, storage => '$s')),
+			i AS (INSERT INTO $s.handled SELECT event_id FROM c)
+			SELECT max(batch_id) INTO b FROM c;
+		IF b IS NOT NULL THEN PERFORM sagaz.finish_batch(b, 'w$_', '$s'); END IF;
+		COMMIT;
+		EXIT WHEN (SELECT count(*) FROM $s.handled) >= $count;
+	END LOOP;
+END \$\$
+SQL
+	$node->poll_query_until('postgres', "SELECT sagaz.count_records('saga', '$s') > 10");
+	my $inserts = join "\n", map { "INSERT INTO outbox_events (event_id, saga_id, event_type, payload, created_at) VALUES ('" . event_id($_) . "', 's', 'E', '{}', '2024-01-01T00:00:00+00:00');" } 1 .. $count;
+	my ($out, $err) = ('', '');
+	IPC::Run::run(['sqlite3', '-cmd', '.timeout 5000', "$dir/$s.db"], '<', \$inserts, '>', \$out, '2>', \$err);
+	is($err, '', "$journal: whoever waits for 5 s has his turn");
+	$node->poll_query_until('postgres', "SELECT count(*) >= $count FROM $s.handled");
+	$node->safe_psql('postgres', "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'writer'");
+	$_->finish for @sessions;
+	is($session->query("SELECT count(*), count(DISTINCT event_id) FROM $s.handled"), "$count|$count", "$journal: and what he adds is handled once");
+	is(sqlite("$s.db", 'SELECT DISTINCT status FROM outbox_events'), 'sent', "$journal: and finished");
+}
+
 $session->close;
 done_testing();
