@@ -24,7 +24,10 @@ typedef struct Finish
 	int			events;
 } Finish;
 
-/* The event is in that batch now. */
+/*
+ * The event is in that batch now.  The worker's name is the order's, and
+ * must last as long.
+ */
 void
 sagaz_event_claimed(SagazEvent *event, const SagazClaimOrder *order)
 {
@@ -36,6 +39,7 @@ sagaz_event_claimed(SagazEvent *event, const SagazClaimOrder *order)
 	event->next_attempt_at = 0;
 }
 
+/* Whose it was, and since when, stays. */
 void
 sagaz_event_sent(SagazEvent *event, TimestampTz now)
 {
@@ -69,6 +73,7 @@ claim_edit(SagazRecord *record, bool exists, void *arg)
 	return SAGAZ_CHANGE;
 }
 
+/* What is too young is left and counts to the limit, as it comes last. */
 List *
 sagaz_claim_by_edit(SagazStore *store, const SagazClaimOrder *order)
 {
@@ -95,6 +100,10 @@ finish_edit(SagazRecord *record, bool exists, void *arg)
 	return SAGAZ_CHANGE;
 }
 
+/*
+ * Of another worker's event an error, which undoes what was finished before
+ * it.
+ */
 int
 sagaz_finish_by_edit(SagazStore *store, int64 batch_id, const char *worker_id,
 					 TimestampTz now)

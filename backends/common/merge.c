@@ -150,6 +150,7 @@ remove_found(SagazRecord *record, bool exists, void *arg)
 	return SAGAZ_REMOVE;
 }
 
+/* A record that has a problem stays, as edits pass it over. */
 int64
 sagaz_remove_by_edit(SagazStore *store, SagazKind kind,
 					 const char *const *keys, int nkeys)

@@ -7,7 +7,10 @@
 #include "commands/defrem.h"
 #include "utils/memutils.h"
 
-/* The value of an option in a list, or NULL. */
+/*
+ * The value of an option in a list, or NULL; what it points to may be the
+ * list's.
+ */
 const char *
 sagaz_find_option(const List *options, const char *name)
 {
@@ -53,7 +56,10 @@ hold_store(SagazStore *store, MemoryContext context)
 	store->readers++;
 }
 
-/* The filter's strings must last as long as the reader. */
+/*
+ * The reader lies in a context below the present one, and the filter's
+ * strings must last as long.  It may outlive a call of sagaz_store_close().
+ */
 SagazReader *
 sagaz_store_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 {
@@ -73,6 +79,10 @@ sagaz_store_read_begin(SagazStore *store, SagazKind kind, const SagazFilter *fil
 	return reader;
 }
 
+/*
+ * After an error it is not called: then the reader goes with the context in
+ * which it began.
+ */
 void
 sagaz_store_read_end(SagazReader *reader)
 {
@@ -80,7 +90,10 @@ sagaz_store_read_end(SagazReader *reader)
 	MemoryContextDelete(reader->context);
 }
 
-/* Counting, for backends that have no quicker way. */
+/*
+ * Counting, for backends that have no quicker way.  Records with a problem
+ * count, where the filter does not ask for what cannot be read of them.
+ */
 int64
 sagaz_store_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 {

@@ -215,7 +215,11 @@ replace_native_event(SagazEventChange *change, const SagazEvent *event, bool is_
 					   true, set_native_replacement, &replacement);
 }
 
-/* Make an event of the log like the record. */
+/*
+ * Make an event of the log like the record.  Takes the locks of
+ * event_change.c and keeps them until the transaction ends; makes the group
+ * if it is not there.
+ */
 NativeOutcome
 native_change_event(NativePut *put, const SagazRecord *record, Datum event_id)
 {
@@ -247,7 +251,10 @@ set_native_sent(const SagazEventChange *change, SagazWriter *row, void *arg)
 	sagaz_retry_sent(row, change->now);
 }
 
-/* Let an event of the log count as sent from now on; false if it is gone. */
+/*
+ * Let an event of the log count as sent from now on; false if it is gone.
+ * Locks as native_change_event() does.
+ */
 bool
 native_finish_event(SagazStore *store, Datum event_id)
 {
@@ -261,7 +268,11 @@ native_finish_event(SagazStore *store, Datum event_id)
 	return true;
 }
 
-/* A batch of nobody for what is claimed elsewhere. */
+/*
+ * A batch of nobody for what is claimed elsewhere.  Waits for the lanes in
+ * which there are events, and keeps their locks; the retry rows are the
+ * caller's to write.  A time to come counts as now.
+ */
 int64
 native_make_batch(const SagazGroup *group, const int *events,
 				  TimestampTz claimed_at)

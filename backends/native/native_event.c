@@ -61,6 +61,10 @@ typedef struct EventPut
 	SagazWriter *to_archive;
 } EventPut;
 
+/*
+ * Keys were checked before: what is no UUID here raises the type's own
+ * error.
+ */
 Datum
 native_uuid(const char *event_id)
 {
@@ -328,6 +332,11 @@ write_fresh_events(EventPut *put, MemoryContext item)
 	put->put->merged.added += put->nfresh;
 }
 
+/*
+ * One snapshot for all, taken now: an event that another transaction puts
+ * meanwhile is met as a repeated key.  What is written is visible to the
+ * next snapshot.
+ */
 void
 native_put_events(NativePut *what, SagazRecord *records, int count)
 {

@@ -411,6 +411,10 @@ read_next_event(NativeReader *reader, SagazRecord *record)
 
 /* ---------------------------------------------------------------------- */
 
+/*
+ * Reads with the caller's snapshot, which must stay active as long as the
+ * reader.
+ */
 void
 native_read_begin(SagazReader *base)
 {

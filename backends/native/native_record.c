@@ -35,7 +35,10 @@ record_time_of(const SagaRow *row, int attnum)
 	return sagaz_record_time(DatumGetTimestampTz(saga_get(row, attnum)));
 }
 
-/* The steps are put in order. */
+/*
+ * The steps are put in order.  Text is the present memory context's; the
+ * documents may be the steps' and the row's own.
+ */
 void
 native_saga_of_row(const SagaRow *row, const SagaSteps *steps, SagazSaga *saga)
 {

@@ -167,6 +167,11 @@ put_saga(SagaPut *put, const SagazRecord *record)
 	}
 }
 
+/*
+ * Where another transaction changes a saga at the same time it is waited
+ * for, and looked at anew; in a REPEATABLE READ transaction that is an
+ * error.  What is written is visible to the next snapshot.
+ */
 void
 native_put_sagas(NativePut *put, SagazRecord *records, int count)
 {
@@ -195,6 +200,10 @@ native_put_sagas(NativePut *put, SagazRecord *records, int count)
 	CommandCounterIncrement();
 }
 
+/*
+ * Waits for who is changing one of them; what is gone is visible to the next
+ * snapshot.
+ */
 int64
 native_remove_sagas(const char *const *keys, int nkeys)
 {

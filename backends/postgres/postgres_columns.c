@@ -17,6 +17,9 @@
 #define HEAD_WORDS 5
 #define JSONB_FORMAT 1
 
+/*
+ * The arrays grow in the present memory context, and are used page by page.
+ */
 PostgresColumn *
 postgres_columns(const Oid *elements, int count)
 {
@@ -217,6 +220,10 @@ postgres_prepare_columns(PostgresStore *store, const char *sql,
 	pfree(types);
 }
 
+/*
+ * As parameters of the statement that was prepared last; the bytes are
+ * copied.
+ */
 void
 postgres_queue_columns(PostgresStore *store, PostgresColumn *columns, int count)
 {

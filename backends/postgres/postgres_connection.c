@@ -62,6 +62,7 @@ end_postgres_request(PostgresConnection *connection)
 		requester = NULL;
 }
 
+/* Also a close callback: it neither throws nor waits. */
 void
 postgres_disconnect(PostgresConnection *connection)
 {
@@ -411,6 +412,12 @@ postgres_results_of_queued(const PostgresStore *store)
 	return palloc0((store->connection->queued + 1) * sizeof(PostgresResult *));
 }
 
+/*
+ * Send what is queued and read the results of all statements, in the present
+ * memory context.  The first error is raised, with the server's own
+ * SQLSTATE, hint and detail, and its transaction is rolled back; the store
+ * is broken only where the connection was lost.
+ */
 PostgresResult **
 postgres_exchange(PostgresStore *store, int *count)
 {
@@ -503,7 +510,8 @@ postgres_query(PostgresStore *store, const char *sql, int nparams,
 
 /*
  * For a PG_CATCH block: leave no transaction open at the other end.  It
- * neither waits nor raises an error.
+ * neither waits nor raises an error; how it went is read with the next
+ * results.
  */
 void
 postgres_roll_back(PostgresStore *store)

@@ -153,6 +153,10 @@ edit_once(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 		(changes.fresh != NULL) : -1;
 }
 
+/*
+ * In a transaction at the other end, with the rows locked there; anew from
+ * the beginning where somebody else put one of them meanwhile.
+ */
 int64
 library_edit(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 			 bool create, SagazEdit edit, void *arg)

@@ -447,6 +447,10 @@ library_fetch(PostgresReader *reader)
 	return records;
 }
 
+/*
+ * The rows, without a look into them: those that no record can be made of
+ * count.
+ */
 int64
 library_count(PostgresStore *store, SagazKind kind, const SagazFilter *filter)
 {

@@ -64,6 +64,10 @@ static const char *const make_side_tables[] = {
 	" lease_until and next_attempt_at are microseconds since 2000-01-01 UTC'"
 };
 
+/*
+ * The text with the schema in place of each "@"; the schema is quoted
+ * already.
+ */
 char *
 library_sql(const PostgresStore *store, const char *sql)
 {

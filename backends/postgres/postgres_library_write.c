@@ -497,6 +497,7 @@ library_queue_states(PostgresStore *store, SagazRecord *const *records, int coun
 	queue_rest_of_events(store, records, count);
 }
 
+/* Queued alone, no exchange; the result of the first statement counts. */
 void
 library_queue_removal(PostgresStore *store, SagazKind kind,
 					  const char *const *keys, int count)

@@ -330,6 +330,10 @@ sagaz_layout_fetch(PostgresReader *reader)
 	return records;
 }
 
+/*
+ * The cursor is one WITH HOLD at the other end: it would stay until the
+ * session ends.
+ */
 void
 postgres_sagaz_close(PostgresReader *reader)
 {

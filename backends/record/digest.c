@@ -14,6 +14,11 @@
 #include "backends/record/digest.h"
 #include "backends/record/record.h"
 
+/*
+ * Of the record's normal form as text of the database, so that the same
+ * record has the same one in every storage.  Leaves its work in the present
+ * memory context.
+ */
 void
 sagaz_digest(const SagazRecord *record, SagazDigest *digest)
 {
@@ -26,6 +31,10 @@ sagaz_digest(const SagazRecord *record, SagazDigest *digest)
 	memcpy(digest->bytes, VARDATA_ANY(sha256), SAGAZ_DIGEST_SIZE);
 }
 
+/*
+ * A sum, so that the order in which records are read is of no matter, and
+ * two that are the same do not cancel each other out.
+ */
 void
 sagaz_digest_add(SagazDigest *sum, const SagazDigest *digest)
 {

@@ -11,6 +11,7 @@
 
 #include "lib/times.h"
 
+/* The first problem stays; it must last as long as the record. */
 void
 sagaz_field_complain(SagazRecord *record, char *problem)
 {

@@ -9,6 +9,10 @@
 
 #include "lib/times.h"
 
+/*
+ * The string is not copied, here and in what follows: it must last until the
+ * end.
+ */
 void
 sagaz_json_push_key(JsonbParseState **state, const char *key)
 {

@@ -104,6 +104,10 @@ add_claimed(List **claimed, const RedisId *id, const RedisReply *hash,
 	return true;
 }
 
+/*
+ * What no record can be made of, though the script has claimed it, is given
+ * back in a second round trip.
+ */
 List *
 redis_claim(SagazStore *base, const SagazClaimOrder *order)
 {

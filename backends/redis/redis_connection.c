@@ -233,6 +233,7 @@ redis_connection_open(RedisStore *store, const RedisPeer *place)
 	connection->greeting = true;
 }
 
+/* From here on what goes wrong is a connection lost, not one refused. */
 void
 redis_connection_greeted(RedisStore *store)
 {
@@ -367,7 +368,11 @@ keep_redis_spares(RedisConnection *connection, const char *spares)
 	connection->spares[connection->queued++] = spares;
 }
 
-/* Queue a command for the next exchange. */
+/*
+ * Queue a command for the next exchange; it is copied.  Until that exchange
+ * the store counts as broken, so that an error in between leaves no command
+ * behind.  A request that is open makes way, for whose replies is waited.
+ */
 void
 redis_queue(RedisStore *store, RedisCommand *command)
 {
@@ -411,8 +416,10 @@ redis_send_ahead(RedisStore *store)
 }
 
 /*
- * Send what is queued and read a reply to each command; an error is raised
- * unless its command spares it.
+ * Send what is queued and read a reply to each command, in the present
+ * memory context; an error is raised unless its command spares it.  After an
+ * error that a reply has the connection is as good as before; after a
+ * timeout or a cancel the store is broken.
  */
 RedisReply **
 redis_exchange(RedisStore *store, int *count)
@@ -470,7 +477,7 @@ redis_queue_words(RedisStore *store, const char *name,...)
 	redis_queue(store, command);
 }
 
-/* Send a command alone. */
+/* Send a command, after those that are queued, and return its reply. */
 RedisReply *
 redis_call(RedisStore *store, RedisCommand *command)
 {

@@ -238,6 +238,10 @@ examine_events(RedisStore *store, List **faults)
 						psprintf(INT64_FORMAT " events have an id that is no UUID in small letters and are never handed out", unnamed));
 }
 
+/*
+ * Writes are tried in a MULTI that is discarded, so nothing is changed; a
+ * command that the login may not run is a fault, not an error.
+ */
 List *
 redis_examine(SagazStore *base, SagazKind kind)
 {

@@ -133,6 +133,11 @@ redis_find(RedisStore *store, const RedisKind *kind, const SagazFilter *filter)
 	return list;
 }
 
+/*
+ * Where an order by time is asked for, all that matches is read now, into
+ * memory of the reader; else a page at a time, from ids that are in a spool
+ * of theirs.
+ */
 void
 redis_read_begin(SagazReader *base, const RedisKind *kind)
 {

@@ -129,6 +129,9 @@ stream_max_length(const RedisStore *store)
 /* ---------------------------------------------------------------------- */
 /* Publishing */
 
+/*
+ * Without ids of our own: after an error some, or all, may be in the stream.
+ */
 void
 redis_publish(SagazStore *base, SagazRecord *records, int count)
 {
@@ -179,6 +182,7 @@ parse_stream_id(RedisStore *store, const RedisReply *reply)
 	return id;
 }
 
+/* The id of an entry that is deleted counts, too. */
 SagazStreamId
 redis_stream_end(SagazStore *base)
 {
@@ -205,6 +209,10 @@ redis_stream_end(SagazStore *base)
 	return none;				/* keep compiler quiet */
 }
 
+/*
+ * One script, so nobody adds anything between the look at the end and the
+ * entries.
+ */
 bool
 redis_stream_append(SagazStore *base, SagazStreamId end, SagazRecord *records,
 					const SagazStreamId *ids, int count)

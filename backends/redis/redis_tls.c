@@ -85,6 +85,7 @@ tls_authorities(const SagazStore *store)
 	return file ? file : SYSTEM_AUTHORITIES;
 }
 
+/* Never by itself: where sslmode wants TLS there is no way without it. */
 bool
 redis_tls_is_wanted(const SagazStore *store)
 {

@@ -41,6 +41,7 @@ static const char *const make_tables[] = {
 /* ---------------------------------------------------------------------- */
 /* Statements */
 
+/* Statements that return no rows; what goes wrong is raised. */
 void
 sqlite_run(SqliteStore *store, const char *sql)
 {

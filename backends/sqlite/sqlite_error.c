@@ -199,6 +199,10 @@ sqlite_on_busy(void *arg, int times)
 	return 1;
 }
 
+/*
+ * Called by SQLite in the middle of a statement, and so raises nothing: it
+ * makes the statement end, and the caller raises why.
+ */
 int
 sqlite_on_progress(void *arg)
 {

@@ -30,6 +30,10 @@ typedef struct CountEntry
 
 static HTAB *counts = NULL;
 
+/*
+ * Remembered by the session for a while: the planner asks often, and each
+ * time would be a round trip.
+ */
 double
 sagaz_table_count(const SagazTable *table, Oid user)
 {

@@ -259,7 +259,10 @@ to_table_column(const SagazTable *table, int column, Datum value)
 								TupleDescAttr(table->columns, column)->atttypmod);
 }
 
-/* What a column that is not dropped shows of a record. */
+/*
+ * What a column that is not dropped shows of a record; the value may point
+ * into it.
+ */
 Datum
 sagaz_table_get(const SagazTable *table, const SagazRecord *record, int column,
 				bool *isnull)

@@ -7,7 +7,10 @@
  */
 #include "lib/sagaz.h"
 
-/* In the present memory context, or the error's own message. */
+/*
+ * In the present memory context, or the error's own message: copy it if it
+ * is to outlive the error.
+ */
 char *
 sagaz_error_text(const ErrorData *error)
 {

@@ -47,6 +47,11 @@ extension_owner(void)
 	return owner;
 }
 
+/*
+ * Until sagaz_owner_restore() the operation is a restricted one, too: code
+ * of somebody else's that is run meanwhile can leave nothing behind in the
+ * session.
+ */
 void
 sagaz_become_owner(SagazUser *before)
 {

@@ -2,8 +2,8 @@
  * relations.c
  *		The way to the extension's own tables, whatever the search_path.
  *
- * OIDs are looked up in the system caches each time: two probes, and nothing
- * to forget when the extension is dropped and made again.
+ * No OID is remembered longer than the catalogs say the same: the extension may
+ * be dropped and made again while a session lives.
  */
 #include "lib/sagaz.h"
 

@@ -18,6 +18,12 @@
 	index_beginscan(rel, index, snapshot, nkeys, 0)
 #endif
 
+/*
+ * The keys' attnum counts the columns of the index.  The scan lies in the
+ * present memory context; the snapshot must stay registered or active until
+ * its end.  What an error leaves open goes with the transaction or
+ * subtransaction.
+ */
 SagazScan *
 sagaz_scan_begin(const char *table, const char *index, Snapshot snapshot,
 				 ScanKey keys, int nkeys, ScanDirection direction)
@@ -44,7 +50,11 @@ sagaz_scan_again(SagazScan *scan, ScanKey keys, int nkeys)
 	MemoryContextSwitchTo(outer);
 }
 
-/* The index may allocate what lasts as long as the scan. */
+/*
+ * The row in the slot is valid until the next call.  The index may allocate
+ * what lasts as long as the scan, so that the present memory context may be
+ * a short one.
+ */
 bool
 sagaz_scan_next(SagazScan *scan)
 {
@@ -58,6 +68,7 @@ sagaz_scan_next(SagazScan *scan)
 	return found;
 }
 
+/* The locks go with it, unless sagaz_relations_keep_begin() keeps them. */
 void
 sagaz_scan_end(SagazScan *scan)
 {

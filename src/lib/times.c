@@ -182,7 +182,8 @@ sagaz_parse_typed_time(const char *text, TimestampTz *time)
 
 /*
  * Write a time as UTC, without a fraction where that is zero; buffer has
- * SAGAZ_TIME_SIZE bytes.  Returns the length.
+ * SAGAZ_TIME_SIZE bytes.  Returns the length.  An error for times that
+ * sagaz_time_in_range() does not let pass.
  */
 int
 sagaz_format_time(TimestampTz time, char *buffer)

@@ -28,6 +28,7 @@ refuse_varint(void)
 			 errmsg("a row of %s.outbox_batch is damaged", SAGAZ_SCHEMA)));
 }
 
+/* An error if the value ends in the number, as all that reads it. */
 uint64
 sagaz_varint_get(SagazBytes *bytes)
 {

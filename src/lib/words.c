@@ -133,7 +133,7 @@ saga_status_word_oid(const StatusType *type, const char *word)
 	elog(ERROR, "%s has no word \"%s\"", type->name, word);
 }
 
-/* The word of a value of any of the types. */
+/* The word of a value of any of the types, a constant. */
 const char *
 saga_status_word(Oid status)
 {
@@ -144,7 +144,10 @@ saga_status_word(Oid status)
 	elog(ERROR, "cache lookup failed for status %u", status);
 }
 
-/* The enum value for a word that a user gave for the field. */
+/*
+ * The enum value for a word that a user gave for the field; an error that
+ * names the field and the words there are.
+ */
 Oid
 saga_status_of_word(const StatusType *type, const char *word, const char *field)
 {

@@ -46,6 +46,11 @@ typedef bool IndexUpdates;
 	ExecCheckIndexConstraints(rri, slot, estate, other, NIL)
 #endif
 
+/*
+ * Takes ROW EXCLUSIVE on the table until the transaction ends.  An error
+ * where the transaction may not write.  The writer lies in the present
+ * memory context.
+ */
 SagazWriter *
 sagaz_writer_begin(const char *table)
 {
@@ -75,6 +80,9 @@ sagaz_writer_row(SagazWriter *writer)
 		   writer->slot->tts_tupleDescriptor->natts * sizeof(Datum));
 }
 
+/*
+ * The value is not copied: it must last until the row is written or queued.
+ */
 void
 sagaz_writer_set(SagazWriter *writer, int attnum, Datum value)
 {
@@ -99,7 +107,11 @@ sagaz_writer_copy(SagazWriter *writer, TupleTableSlot *old)
 	memcpy(writer->slot->tts_isnull, old->tts_isnull, columns * sizeof(bool));
 }
 
-/* Write the row and its index entries; a repeated key is 23505. */
+/*
+ * Write the row and its index entries; a repeated key is 23505.  The
+ * caller's own snapshots see it after CommandCounterIncrement(), as all that
+ * is written here.
+ */
 void
 sagaz_writer_insert(SagazWriter *writer)
 {

@@ -68,7 +68,10 @@ end_delete(SagaDelete *delete)
 	CommandCounterIncrement();
 }
 
-/* Delete a saga and its steps; was it there? */
+/*
+ * Delete a saga and its steps; was it there? Waits for who is changing it,
+ * and looks again; in a REPEATABLE READ transaction that is an error.
+ */
 bool
 saga_delete(Datum saga_id)
 {

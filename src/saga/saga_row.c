@@ -23,7 +23,10 @@ saga_latest_snapshot(void)
 							GetTransactionSnapshot() : GetLatestSnapshot());
 }
 
-/* Copy a row out of its buffer; values out of line stay there. */
+/*
+ * Copy a row out of its buffer into the present memory context; values out
+ * of line stay there, so the snapshot that found it must last as long.
+ */
 void
 saga_copy_row(TupleTableSlot *slot, SagaRow *row)
 {
@@ -65,7 +68,11 @@ saga_add_step(SagaSteps *steps, TupleTableSlot *slot)
 	copy_step_row(slot, &steps->rows[steps->count++]);
 }
 
-/* The row of a saga; false if there is none. */
+/*
+ * The row of a saga, in the present memory context; false if there is none.
+ * No lock: who changes it learns from saga_look_again() whether it still is
+ * the row.
+ */
 bool
 saga_read(Datum saga_id, Snapshot snapshot, SagaRow *saga)
 {
@@ -174,7 +181,7 @@ saga_keep_unchanged(TupleDesc type, SagaRow *row, const SagaRow *old)
 	return all;
 }
 
-/* Make this the writer's next row. */
+/* Make this the writer's next row; the values are not copied. */
 void
 saga_put_row(SagazWriter *writer, const SagaRow *row)
 {

@@ -13,7 +13,7 @@
 
 /*
  * Compare the steps that are there with those wanted, which are in the order
- * of their names; returns how many differ.
+ * of their names; returns how many differ.  The changes point into both.
  */
 int
 saga_step_changes(SagazWriter *steps, const SagaSteps *wanted, Datum saga_id,

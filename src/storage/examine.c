@@ -100,8 +100,9 @@ try_writing(SagazStore *store, SagazKind kind)
 }
 
 /*
- * Try the storage for records of a kind; an error if that does not work.  In a
- * transaction of the caller's, who catches the error.
+ * Try the storage for records of a kind; an error if that does not work.  In
+ * a transaction of the caller's, who catches the error.  Writing is tried by
+ * an edit that is broken off, so nothing stays.
  */
 void
 sagaz_storage_examine(SagazStore *store, SagazKind kind, SagazExamination *examination)

@@ -27,7 +27,10 @@ PG_FUNCTION_INFO_V1(sagaz_import_records);
 PG_FUNCTION_INFO_V1(sagaz_count_records);
 PG_FUNCTION_INFO_V1(sagaz_checksum);
 
-/* The storage of the last argument, and the kind of records. */
+/*
+ * The storage of the last argument, and the kind of records; an error for a
+ * word that is no kind, before the storage is opened.
+ */
 SagazStore *
 sagaz_records_store(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
 {

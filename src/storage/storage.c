@@ -252,7 +252,11 @@ note_storage_user(SagazStorage *storage)
 	storage->user = GetUserNameFromId(GetUserId(), false);
 }
 
-/* What a name or a URL stands for; errors do not quote a URL. */
+/*
+ * What a name or a URL stands for, in the present memory context.  Checks
+ * that the present user may use it.  Reads catalogs, so it needs a
+ * transaction, though the result outlives it; errors do not quote a URL.
+ */
 void
 sagaz_storage_find(const char *name, SagazStorage *storage)
 {
@@ -285,7 +289,10 @@ check_storage_kind(const SagazStore *store, SagazKind kind)
 			 errhint("See the option storage_type of the storage.")));
 }
 
-/* The native tables as a store; it holds nothing open. */
+/*
+ * The native tables as a store, in the present memory context; it holds
+ * nothing open and is not to be closed.
+ */
 SagazStore *
 sagaz_storage_native(void)
 {
@@ -299,7 +306,11 @@ sagaz_storage_native(void)
 	return store;
 }
 
-/* Open a storage that was found; no transaction is needed for that. */
+/*
+ * Open a storage that was found; no transaction is needed for that.  The
+ * store is the session's: another call may close it and open it anew, where
+ * an error broke it or its options have changed.
+ */
 SagazStore *
 sagaz_storage_open(const SagazStorage *storage, const char *name, SagazKind kind)
 {

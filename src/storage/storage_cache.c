@@ -116,7 +116,11 @@ open_storage(const SagazStorage *storage)
 	return store;
 }
 
-/* The open store for a storage; name is how the caller called it. */
+/*
+ * The open store for a storage; name is how the caller called it.  Closes
+ * what was idle for too long and what is broken; what is opened lies below
+ * TopMemoryContext and belongs to the cache.
+ */
 SagazStore *
 sagaz_storage_connect(const SagazStorage *storage, const char *name)
 {

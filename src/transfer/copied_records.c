@@ -68,7 +68,11 @@ see_copied_record(SagazTransfer *transfer, const char *key)
 		DatumGetUInt64(hash_any_extended((const unsigned char *) key, strlen(key), 0));
 }
 
-/* Leave those of the batch that are not known like that. */
+/*
+ * Leave those of the batch that are not known like that.  Makes the digests
+ * of those that are left, in the batch's context, and adds all to what was
+ * seen.
+ */
 void
 sagaz_copied_choose(SagazTransfer *transfer)
 {

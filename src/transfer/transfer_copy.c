@@ -370,7 +370,10 @@ stop_copy_at(SagazTransfer *transfer, const SagazRefusal *refusal)
 	sagaz_transfer_give_up(transfer, error);
 }
 
-/* Write the batch that was read, and commit. */
+/*
+ * Write the batch that was read, and commit.  Ends the transfer where the
+ * policy is to stop at a refused record.
+ */
 void
 sagaz_copy_batch(SagazTransfer *transfer)
 {

@@ -115,6 +115,7 @@ sagaz_ends_are_same(SagazTransfer *transfer)
 /* ---------------------------------------------------------------------- */
 /* Is the source what it was? */
 
+/* Opens the source and may ask it; in the present memory context. */
 char *
 sagaz_end_origin(SagazTransfer *transfer)
 {

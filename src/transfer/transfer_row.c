@@ -42,7 +42,8 @@ static const char *const on_error_words[] = {
 };
 
 /*
- * Run a statement on our tables; its result is in SPI_tuptable until the
+ * Run a statement on our tables with the extension owner's rights, so all
+ * names in it have their schema.  Its result is in SPI_tuptable until the
  * caller says SPI_finish().
  */
 void
@@ -172,7 +173,10 @@ transfer_elapsed(const SagazTransfer *transfer)
 	return IntervalPGetDatum(interval);
 }
 
-/* Bring the row up to date; notes whether somebody wants the end of it. */
+/*
+ * Bring the row up to date, in the caller's transaction; notes whether
+ * somebody wants the end of it.
+ */
 void
 sagaz_transfer_save(SagazTransfer *transfer)
 {

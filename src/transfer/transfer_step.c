@@ -31,7 +31,11 @@
 /* The log hears of a transfer so often, in ms. */
 #define REPORT_INTERVAL 10000
 
-/* Run a step; if it fails, what it did is undone, and the error returned. */
+/*
+ * Run a step in a subtransaction; if it fails, what it did is undone, and
+ * the error returned, in the transfer's context.  What it did in another
+ * storage is not undone.
+ */
 ErrorData *
 sagaz_transfer_attempt(SagazTransfer *transfer, SagazStep step)
 {

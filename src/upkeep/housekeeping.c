@@ -96,7 +96,10 @@ clean_inbox(TimestampTz before)
 	return removed;
 }
 
-/* One slice, in the present transaction. */
+/*
+ * One slice, in the present transaction, whose lock_timeout it sets.  Takes
+ * retention's lock, if it is free, and looks with snapshots of its own.
+ */
 void
 sagaz_housekeep(SagazHousekeeping *done)
 {

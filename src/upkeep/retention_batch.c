@@ -133,7 +133,10 @@ batch_exists(int64 batch_id, Snapshot snapshot)
 	return false;
 }
 
-/* Remove the receipts of those of the batches that are gone from all lanes. */
+/*
+ * Remove the receipts of those of the batches that are gone from all lanes,
+ * as the present transaction sees them.
+ */
 void
 sagaz_retention_remove_receipts(List *batch_ids)
 {

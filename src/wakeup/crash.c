@@ -336,7 +336,11 @@ sagaz_crash_attach(int slot, const SagazCrashMark *mark)
 	before_shmem_exit(crash_detach, 0);
 }
 
-/* It works, or is about to sleep. */
+/*
+ * It works, or is about to sleep.  A write to the file without a flush, as
+ * the server's crash leaves what the system has; only the machine's loses
+ * it.
+ */
 void
 sagaz_crash_busy(bool busy)
 {

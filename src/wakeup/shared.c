@@ -41,6 +41,10 @@ sagaz_shared_attach(void *memory, LWLock *lock, bool fresh)
 		init_shared_workers();
 }
 
+/*
+ * No lock: latches lie in memory that stays, and who wakes for nothing
+ * sleeps again.
+ */
 void
 sagaz_shared_wake_launcher(void)
 {
@@ -76,7 +80,11 @@ sagaz_shared_wake_workers(Oid database, bool nudge)
 	}
 }
 
-/* The launcher shall look into a database. */
+/*
+ * The launcher shall look into a database.  Takes the lock in the last steps
+ * of a commit, so nothing here may fail; where the list is full all are
+ * looked into.
+ */
 void
 sagaz_shared_database_changed(Oid database)
 {
@@ -96,6 +104,7 @@ sagaz_shared_database_changed(Oid database)
 	sagaz_shared_wake_launcher();
 }
 
+/* The same for all databases; only where the modules are preloaded. */
 void
 sagaz_shared_all_changed(void)
 {

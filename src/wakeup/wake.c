@@ -96,7 +96,11 @@ register_wake_callback(void)
 	registered = true;
 }
 
-/* When this transaction commits, there may be more to claim, or sooner. */
+/*
+ * When this transaction commits, there may be more to claim, or sooner.
+ * Whoever makes something claimable calls it, once or often; a rollback
+ * forgets it.
+ */
 void
 sagaz_wake_at_commit(void)
 {
@@ -106,7 +110,10 @@ sagaz_wake_at_commit(void)
 	wake_wanted = true;
 }
 
-/* When this transaction commits, this database's deliveries are others. */
+/*
+ * When this transaction commits, this database's deliveries are others.  It
+ * cannot be prepared from here on, as nobody would be told of its commit.
+ */
 void
 sagaz_wake_for_deliveries(void)
 {
@@ -154,7 +161,10 @@ sagaz_wake_prepare(void)
 	ConditionVariablePrepareToSleep(&wake->committed);
 }
 
-/* Sleep until a commit or the timeout; true when it was a commit. */
+/*
+ * Sleep until a commit or the timeout; true when it was a commit.  The
+ * caller holds no snapshot; a cancel is raised as an error.
+ */
 bool
 sagaz_wake_sleep(long timeout_ms)
 {
