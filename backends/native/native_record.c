@@ -64,7 +64,8 @@ record_lease_until(const SagazStates *states, const SagazEventState *state)
 {
 	TimestampTz end = sagaz_state_lease_end(states, state);
 
-	return end > sagaz_batch_lease_end(sagaz_real_time(state->claimed_at), 0) ? end : 0;
+	return end > sagaz_batch_lease_end(sagaz_real_time(state->claimed_at), 0,
+									   GetCurrentTimestamp()) ? end : 0;
 }
 
 /* The event's state into its record. */

@@ -10,7 +10,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "outbox/cluster.h"
+#include "outbox/epoch.h"
 #include "wakeup/wake.h"
 #include "worker/delivery.h"
 
@@ -20,7 +20,7 @@ Datum
 sagaz_activate(PG_FUNCTION_ARGS)
 {
 	PreventCommandDuringRecovery("sagaz.activate()");
-	sagaz_deliveries_activate(sagaz_cluster_activate());
+	sagaz_deliveries_activate(sagaz_epoch_activate());
 	sagaz_wake_for_deliveries();
 	PG_RETURN_VOID();
 }

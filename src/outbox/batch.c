@@ -40,13 +40,39 @@ sagaz_batch_lost(int64 batch_id, const char *detail)
 }
 
 /*
+ * Was the batch claimed at a time that has yet to come?  Then the clock was set
+ * back since, and nobody knows how long ago that was.  What is ahead by less
+ * than the slack is taken for a clock that is corrected a little.
+ */
+#define CLOCK_SLACK	USECS_PER_SEC
+
+static bool
+batch_is_from_the_future(TimestampTz claimed_at, TimestampTz now)
+{
+	return claimed_at > now + CLOCK_SLACK;
+}
+
+/*
  * When a lease runs out that was last extended to "extended", 0 for never.
  * The setting counts as it is now, also for leases that began under another.
+ * A claim from before the clock was set back is over, unless it was extended:
+ * to break a lease costs its events a second time, to wait until the clock
+ * has caught up might stop a lane for hours.
  */
 TimestampTz
-sagaz_batch_lease_end(TimestampTz claimed_at, TimestampTz extended)
+sagaz_batch_lease_end(TimestampTz claimed_at, TimestampTz extended, TimestampTz now)
 {
+	if (batch_is_from_the_future(claimed_at, now))
+		return Max(now - CLOCK_SLACK, extended);
 	return Max(claimed_at + (int64) sagaz_claim_timeout * 1000, extended);
+}
+
+/* Was the batch claimed so many microseconds ago?  0 is true of all. */
+bool
+sagaz_batch_is_older(TimestampTz claimed_at, int64 age, TimestampTz now)
+{
+	return age == 0 || claimed_at <= now - age ||
+		batch_is_from_the_future(claimed_at, now);
 }
 
 static void
@@ -205,7 +231,7 @@ sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at, TimestampTz now,
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	sagaz_receipts_read(batch_id, snapshot, &receipts);
 	taken = receipts.closed_by == 0 &&
-		sagaz_batch_lease_end(claimed_at, receipts.until) <= now;
+		sagaz_batch_lease_end(claimed_at, receipts.until, now) <= now;
 	if (taken)
 	{
 		sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0,
@@ -305,7 +331,7 @@ sagaz_batch_keep_lease(int64 batch_id, const char *worker_id)
 	SagazLease	lease;
 
 	sagaz_batch_lease_open(batch_id, worker_id, &lease);
-	until = sagaz_batch_lease_end(lease.claimed_at, lease.receipts.until);
+	until = sagaz_batch_lease_end(lease.claimed_at, lease.receipts.until, now);
 	if (until < now + lasts / 2)
 	{
 		until = now + lasts;
@@ -322,14 +348,15 @@ sagaz_extend_batch(PG_FUNCTION_ARGS)
 	int64		batch_id = batch_id_argument(fcinfo);
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	int64		by = sagaz_interval_argument(fcinfo, 2, "by");
+	TimestampTz now;
 	TimestampTz until;
 	SagazLease	lease;
 
 	sagaz_batch_lease_open(batch_id, worker_id, &lease);
-	until = GetCurrentTimestamp() + by;
-	sagaz_receipt_extend(batch_id, until);
+	now = GetCurrentTimestamp();
+	sagaz_receipt_extend(batch_id, now + by);
 	until = sagaz_batch_lease_end(lease.claimed_at,
-								  Max(until, lease.receipts.until));
+								  Max(now + by, lease.receipts.until), now);
 	sagaz_batch_lease_done(&lease);
 	PG_RETURN_TIMESTAMPTZ(until);
 }

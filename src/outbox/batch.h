@@ -23,7 +23,9 @@ typedef struct SagazLease
 } SagazLease;
 
 extern void sagaz_batch_lost(int64 batch_id, const char *detail);
-extern TimestampTz sagaz_batch_lease_end(TimestampTz claimed_at, TimestampTz extended);
+extern TimestampTz sagaz_batch_lease_end(TimestampTz claimed_at, TimestampTz extended,
+										 TimestampTz now);
+extern bool sagaz_batch_is_older(TimestampTz claimed_at, int64 age, TimestampTz now);
 extern void sagaz_batch_lease_open(int64 batch_id, const char *worker_id,
 								   SagazLease *lease);
 extern void sagaz_batch_lease_done(SagazLease *lease);

@@ -5,45 +5,19 @@
  * Positions in the log are xids, which mean nothing in another cluster.
  * sagaz.cluster tells where each stretch of the log was written, so that a
  * copy of the data in another cluster delivers nothing until activate().
- *
- * The first transaction that uses the outbox in a database writes a row;
- * several that are first at once all write one, so that none waits for the
- * other, and the lowest boundary counts.
  */
 #include "lib/sagaz.h"
 
-#include "access/heapam.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
-#include "access/xact.h"
 #include "access/xlog.h"
-#include "catalog/pg_control.h"
-#include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
-#include "utils/builtins.h"
 #include "utils/snapmgr.h"
-#include "utils/timestamp.h"
 
 #include "outbox/cluster.h"
-#include "outbox/place_number.h"
 #include "lib/tuples.h"
 #include "outbox/window.h"
-
-enum cluster_column
-{
-	cluster_epoch = 1,
-	cluster_boundary_seq,
-	cluster_system_identifier,
-	cluster_database_oid,
-	cluster_lanes,
-	cluster_activated_at,
-	cluster_written_by
-};
-
-/* Relation in which a committed row for this database has been seen. */
-static Oid	seen_in = InvalidOid;
 
 /*
  * A row says which transaction wrote it.  One that was copied, into this very
@@ -126,32 +100,12 @@ sagaz_cluster_epoch(const SagazCluster *cluster, int64 seq)
 	return epoch;
 }
 
-static void
-write_cluster_row(uint32 epoch, int64 boundary, bool active)
-{
-	SagazWriter *writer = sagaz_writer_begin("cluster");
-
-	sagaz_writer_row(writer);
-	sagaz_writer_set(writer, cluster_epoch, Int32GetDatum(epoch));
-	sagaz_writer_set(writer, cluster_boundary_seq, Int64GetDatum(boundary));
-	sagaz_writer_set(writer, cluster_system_identifier,
-					 Int64GetDatum((int64) GetSystemIdentifier()));
-	sagaz_writer_set(writer, cluster_database_oid,
-					 ObjectIdGetDatum(MyDatabaseId));
-	sagaz_writer_set(writer, cluster_lanes, Int16GetDatum(SAGAZ_LANES));
-	sagaz_writer_set(writer, cluster_written_by,
-					 TransactionIdGetDatum(GetCurrentTransactionId()));
-	if (active)
-		sagaz_writer_set(writer, cluster_activated_at,
-						 TimestampTzGetDatum(GetCurrentTimestamp()));
-	sagaz_writer_insert(writer);
-	sagaz_writer_end(writer);
-	CommandCounterIncrement();
-}
-
-/* Is a committed row of this database, which can't go away, in sight? */
-static bool
-cluster_is_committed(SagazCluster **cluster)
+/*
+ * The cluster as of now, in the present memory context; true if a committed row
+ * of this database, which can't go away, is in sight.
+ */
+bool
+sagaz_cluster_is_committed(SagazCluster **cluster)
 {
 	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Relation	rel = sagaz_relation_open("cluster", AccessShareLock);
@@ -182,32 +136,11 @@ cluster_is_committed(SagazCluster **cluster)
 }
 
 /*
- * Before the first place in the log is drawn here, write down where "here"
- * is.  In a database with rows from elsewhere this begins an epoch that is
- * not active: the application may insert, nothing is handed out.  The
- * transaction has an xid.  Waits for nobody, so several may write a row.
- */
-void
-sagaz_cluster_note_first_use(void)
-{
-	Oid			relation_id = sagaz_relation_id("cluster");
-	SagazCluster *cluster;
-
-	if (seen_in == relation_id)
-		return;
-	if (cluster_is_committed(&cluster))
-		seen_in = relation_id;
-	else if (!cluster->same)
-		write_cluster_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0,
-						  !cluster->known);
-}
-
-/*
  * The log and its cursors hold xids that this cluster has not reached: they
  * come from elsewhere, whatever the identity says.
  */
-static bool
-log_is_ahead_of_cluster(Snapshot snapshot)
+bool
+sagaz_cluster_is_behind_log(Snapshot snapshot)
 {
 	SagazScan  *scan = sagaz_scan_begin("outbox", "outbox_pos_seq", snapshot,
 										NULL, 0, BackwardScanDirection);
@@ -228,7 +161,7 @@ why_cluster_inert(const SagazCluster *cluster, Snapshot snapshot)
 		return "Its positions come from another cluster or database, or it was restored from a dump.";
 	if (cluster->known && !cluster->active)
 		return "It was written to, but not activated, since it came here.";
-	if (cluster->nepochs <= 1 && log_is_ahead_of_cluster(snapshot))
+	if (cluster->nepochs <= 1 && sagaz_cluster_is_behind_log(snapshot))
 		return "It holds positions that this cluster has not reached.";
 	return NULL;
 }
@@ -267,33 +200,4 @@ sagaz_cluster_active(Snapshot snapshot)
 						 SAGAZ_SCHEMA)));
 	checked_in = relation_id;
 	return cluster;
-}
-
-/*
- * Begin an epoch here, unless there is an active one: then false.  Takes a
- * lock that keeps inserts and claims out until the transaction ends.
- *
- * All inserting transactions have ended once the lock is ours, so the boundary
- * is the last place drawn; an epoch that inserts began in this database keeps
- * its own.
- */
-bool
-sagaz_cluster_activate(void)
-{
-	SagazCluster *cluster;
-	Snapshot	snapshot;
-	bool		anew = true;
-
-	LockRelationOid(sagaz_relation_id("outbox"), ShareRowExclusiveLock);
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	cluster = sagaz_cluster_read(snapshot);
-	if (cluster->known && cluster->same && !cluster->active)
-		write_cluster_row(cluster->epoch, cluster->boundary[cluster->epoch - 1], true);
-	else if (!cluster->same ||
-			 (cluster->nepochs <= 1 && log_is_ahead_of_cluster(snapshot)))
-		write_cluster_row(cluster->epoch + 1, cluster->known ? sagaz_last_seq() : 0, true);
-	else
-		anew = false;
-	UnregisterSnapshot(snapshot);
-	return anew;
 }

@@ -7,6 +7,17 @@
 
 #include "utils/snapshot.h"
 
+enum cluster_column
+{
+	cluster_epoch = 1,
+	cluster_boundary_seq,
+	cluster_system_identifier,
+	cluster_database_oid,
+	cluster_lanes,
+	cluster_activated_at,
+	cluster_written_by
+};
+
 /*
  * Places above the boundary of an epoch belong to it, up to the boundary of
  * the next.  Epochs count from 1.
@@ -21,11 +32,11 @@ typedef struct SagazCluster
 	int64	   *boundary;		/* of epoch 1, 2, …, nepochs */
 } SagazCluster;
 
-extern void sagaz_cluster_note_first_use(void);
+extern bool sagaz_cluster_is_committed(SagazCluster **cluster);
+extern bool sagaz_cluster_is_behind_log(Snapshot snapshot);
 extern SagazCluster *sagaz_cluster_read(Snapshot snapshot);
 extern bool sagaz_cluster_is_active(Snapshot snapshot);
 extern SagazCluster *sagaz_cluster_active(Snapshot snapshot);
-extern bool sagaz_cluster_activate(void);
 extern uint32 sagaz_cluster_epoch(const SagazCluster *cluster, int64 seq);
 
 #endif							/* SAGAZ_CLUSTER_H */

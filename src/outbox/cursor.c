@@ -198,13 +198,19 @@ sagaz_cursor_write(SagazWriter *writer, int16 group_no, int16 lane,
 
 /*
  * Draw an id that is above all of the group.  Those of a lane rise only if it
- * is drawn while the lane is locked.
+ * is drawn while the lane is locked.  It is never drawn again, not after a
+ * crash that takes the claim's unflushed commit with it: the record by which
+ * the sequence draws numbers ahead is flushed.
  */
 int64
 sagaz_cursor_next_batch_id(int16 group_no)
 {
-	return (nextval_internal(sagaz_relation_id("batch_seq"), false)
-			<< SAGAZ_GROUP_BITS) | group_no;
+	XLogRecPtr	before = XactLastRecEnd;
+	int64		number = nextval_internal(sagaz_relation_id(SAGAZ_BATCH_SEQUENCE), false);
+
+	if (XactLastRecEnd != before && synchronous_commit == SYNCHRONOUS_COMMIT_OFF)
+		XLogFlush(XactLastRecEnd);
+	return (number << SAGAZ_GROUP_BITS) | group_no;
 }
 
 /*

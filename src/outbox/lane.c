@@ -105,10 +105,10 @@ sagaz_lane_turn_of_owed(const SagazLane *lane, const SagazOwed *owed,
 				return TURN_NEVER;
 			return *at <= lane->now ? TURN_NOW : TURN_OUT;
 	}
-	*at = sagaz_batch_lease_end(owed->claimed_at, 0);
+	*at = sagaz_batch_lease_end(owed->claimed_at, 0, lane->now);
 	if (*at > lane->now)
 		return TURN_OUT;
 	sagaz_receipts_read(owed->holder, lane->snapshot, &receipts);
-	*at = sagaz_batch_lease_end(owed->claimed_at, receipts.until);
+	*at = sagaz_batch_lease_end(owed->claimed_at, receipts.until, lane->now);
 	return *at > lane->now ? TURN_OUT : TURN_EXPIRED;
 }

@@ -1,6 +1,6 @@
 /*
  * last_seq.c
- *		The last number that the outbox's sequence has drawn, read off its page.
+ *		The last number that a sequence has drawn, read off its page.
  */
 #include "lib/sagaz.h"
 
@@ -14,15 +14,14 @@
 #include "outbox/place_number.h"
 
 /*
- * The last number drawn, 0 if none was.  The share lock on the page keeps out
- * the moment in which nextval shows the value it logs ahead.  Read it before
- * the next xid and before the snapshot, never after.
+ * The last number that a sequence of sagaz has drawn, 0 if none was.  The share
+ * lock on the page keeps out the moment in which nextval shows the value it
+ * logs ahead.
  */
 int64
-sagaz_last_seq(void)
+sagaz_sequence_last(const char *sequence)
 {
-	Relation	rel = relation_open(sagaz_relation_id(SAGAZ_SEQUENCE),
-									AccessShareLock);
+	Relation	rel = relation_open(sagaz_relation_id(sequence), AccessShareLock);
 	Buffer		buffer;
 	Page		page;
 	ItemId		item;
@@ -40,6 +39,16 @@ sagaz_last_seq(void)
 	UnlockReleaseBuffer(buffer);
 	relation_close(rel, AccessShareLock);
 	return last;
+}
+
+/*
+ * The last place drawn.  Read it before the next xid and before the snapshot,
+ * never after.
+ */
+int64
+sagaz_last_seq(void)
+{
+	return sagaz_sequence_last(SAGAZ_SEQUENCE);
 }
 
 /* A cached sequence would hand out numbers that were drawn long before. */

@@ -108,6 +108,7 @@ sagaz_outstanding_lock(SagazOutstanding *batch)
 	sagaz_receipts_read(batch->batch_id, snapshot, &receipts);
 	UnregisterSnapshot(snapshot);
 	batch->extended_to = receipts.until;
-	batch->lease_end = sagaz_batch_lease_end(batch->claimed_at, receipts.until);
+	batch->lease_end = sagaz_batch_lease_end(batch->claimed_at, receipts.until,
+											 GetCurrentTimestamp());
 	return receipts.closed_by == 0;
 }

@@ -15,7 +15,7 @@
 #include "fmgr.h"
 #include "utils/builtins.h"
 
-#include "outbox/cluster.h"
+#include "outbox/epoch.h"
 #include "outbox/place_number.h"
 #include "wakeup/wake.h"
 
@@ -33,7 +33,7 @@ sagaz_draw_place_number(void)
 	int64		seq;
 
 	(void) GetTopTransactionId();
-	sagaz_cluster_note_first_use();
+	sagaz_epoch_note_first_use();
 	seq = nextval_internal(sagaz_relation_id(SAGAZ_SEQUENCE), false);
 	sagaz_wake_at_commit();
 	return seq;

@@ -98,7 +98,8 @@ state_by_holder(const SagazChainLink *holder, int64 seq, SagazEventState *state)
 	{
 		state->status = EVENT_CLAIMED;
 		state->where = WHERE_OUT;
-		state->lease_end = sagaz_batch_lease_end(holder->claimed_at, receipts->until);
+		state->lease_end = sagaz_batch_lease_end(holder->claimed_at, receipts->until,
+												 GetCurrentTimestamp());
 		state->last_error = NULL;
 		return;
 	}
@@ -213,7 +214,8 @@ sagaz_state_lease_end(const SagazStates *states, const SagazEventState *state)
 	if (state->where == WHERE_OUT)
 		return state->lease_end;
 	sagaz_receipts_read(state->batch_id, states->snapshot, &receipts);
-	return sagaz_batch_lease_end(sagaz_real_time(state->claimed_at), receipts.until);
+	return sagaz_batch_lease_end(sagaz_real_time(state->claimed_at), receipts.until,
+								 GetCurrentTimestamp());
 }
 
 /* The state of an event that the group has still to come to. */

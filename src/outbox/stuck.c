@@ -54,7 +54,7 @@ sagaz_release_stuck_events(PG_FUNCTION_ARGS)
 		SagazOutstanding *batch = lfirst(cell);
 
 		CHECK_FOR_INTERRUPTS();
-		if (batch->claimed_at > now - older_than ||
+		if (!sagaz_batch_is_older(batch->claimed_at, older_than, now) ||
 			!sagaz_outstanding_lock(batch) || batch->extended_to > now)
 			continue;
 		released += end_stuck_lease(batch->batch_id, now);

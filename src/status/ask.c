@@ -15,6 +15,7 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "outbox/batch.h"
 #include "outbox/outbox.h"
 #include "status/event_scan.h"
 #include "lib/rows.h"
@@ -35,10 +36,13 @@ open_states_to_ask(FunctionCallInfo fcinfo, int group_argument)
 	return sagaz_states_open(group, GetActiveSnapshot());
 }
 
-/* Return the scan's next event; false at the end. */
+/*
+ * Return the scan's next event, if it was claimed so long ago, or whenever if
+ * that is negative; false at the end.
+ */
 static bool
 put_next_asked(FunctionCallInfo fcinfo, SagazEventScan *scan,
-			   const SagazStates *states, TimestampTz claimed_before)
+			   const SagazStates *states, int64 claimed_age)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	const SagazFoundEvent *event = sagaz_event_scan_next(scan);
@@ -47,7 +51,8 @@ put_next_asked(FunctionCallInfo fcinfo, SagazEventScan *scan,
 
 	if (event == NULL)
 		return false;
-	if (claimed_before != 0 && event->state.claimed_at > claimed_before)
+	if (claimed_age >= 0 &&
+		!sagaz_batch_is_older(event->state.claimed_at, claimed_age, GetCurrentTimestamp()))
 		return true;
 	sagaz_event_row(states, event, values, nulls);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
@@ -57,14 +62,14 @@ put_next_asked(FunctionCallInfo fcinfo, SagazEventScan *scan,
 /* Return up to max_rows of the scan's events, and end it. */
 static void
 put_asked_events(FunctionCallInfo fcinfo, SagazEventScan *scan, SagazStates *states,
-				 int64 max_rows, TimestampTz claimed_before)
+				 int64 max_rows, int64 claimed_age)
 {
 	MemoryContext row_context = AllocSetContextCreate(CurrentMemoryContext,
 													  "sagaz row",
 													  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(row_context);
 
-	while (max_rows-- > 0 && put_next_asked(fcinfo, scan, states, claimed_before))
+	while (max_rows-- > 0 && put_next_asked(fcinfo, scan, states, claimed_age))
 		MemoryContextReset(row_context);
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(row_context);
@@ -87,7 +92,7 @@ sagaz_get_event(PG_FUNCTION_ARGS)
 	event_id = PG_GETARG_DATUM(0);
 	states = open_states_to_ask(fcinfo, 1);
 	put_asked_events(fcinfo, sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1),
-					 states, 1, 0);
+					 states, 1, -1);
 	return (Datum) 0;
 }
 
@@ -102,7 +107,7 @@ sagaz_get_events_by_saga(PG_FUNCTION_ARGS)
 	saga_id = CStringGetTextDatum(sagaz_text_argument(fcinfo, 0, "saga_id"));
 	states = open_states_to_ask(fcinfo, 1);
 	put_asked_events(fcinfo, sagaz_scan_by_saga(states, ALL_STATUSES, saga_id),
-					 states, PG_INT64_MAX, 0);
+					 states, PG_INT64_MAX, -1);
 	return (Datum) 0;
 }
 
@@ -118,7 +123,7 @@ sagaz_get_stuck_events(PG_FUNCTION_ARGS)
 	states = open_states_to_ask(fcinfo, 1);
 	put_asked_events(fcinfo,
 					 sagaz_scan_by_status(states, status_bit(EVENT_CLAIMED)),
-					 states, PG_INT64_MAX, GetCurrentTimestamp() - age);
+					 states, PG_INT64_MAX, age);
 	return (Datum) 0;
 }
 
@@ -136,7 +141,7 @@ sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
 						PG_ARGISNULL(0) ? "null" : "negative")));
 	states = open_states_to_ask(fcinfo, 1);
 	put_asked_events(fcinfo, sagaz_scan_by_status(states, status_bit(EVENT_DEAD_LETTER)),
-					 states, PG_GETARG_INT32(0), 0);
+					 states, PG_GETARG_INT32(0), -1);
 	return (Datum) 0;
 }
 

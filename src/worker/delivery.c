@@ -32,7 +32,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "outbox/cluster.h"
+#include "outbox/epoch.h"
 #include "worker/binding.h"
 #include "worker/delivery.h"
 #include "worker/obstacle.h"
@@ -459,7 +459,7 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	PreventCommandDuringRecovery("create_delivery()");
 	check_delivery_owner_can_log_in(owner);
 	/* so that a copy of this database can be told from it */
-	sagaz_cluster_note_first_use();
+	sagaz_epoch_note_first_use();
 	if (by_text)
 		LockRelationOid(sagaz_relation_id("delivery"), ShareRowExclusiveLock);
 	writer = sagaz_writer_begin("delivery");

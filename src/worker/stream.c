@@ -294,7 +294,8 @@ find_open_of_stream(const Stream *stream, int16 group_no, Work *work, Snapshot s
 	sagaz_batch_lease_open(work->batch->claim.batch_id, stream->worker_id, &lease);
 	work->batch->claim.group = lease.group;
 	work->batch->lease_until =
-		sagaz_batch_lease_end(lease.claimed_at, lease.receipts.until);
+		sagaz_batch_lease_end(lease.claimed_at, lease.receipts.until,
+							  GetCurrentTimestamp());
 	foreach(cell, rows)
 		add_stream_row(work, lfirst(cell), &lease.receipts, snapshot);
 	work->from_ms =
