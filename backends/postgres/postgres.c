@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "backends/common/url.h"
 #include "backends/record/record.h"
 
 /* Records of one round trip, at first and at most, and how much they should be. */
@@ -55,6 +56,19 @@ check_role(const char *value)
 		refuse_postgres_option("trusted_owner", "Give the name of a role there.");
 }
 
+/* Whole seconds that sagaz can count in milliseconds; 0: as the setting says. */
+static void
+check_connect_timeout(const char *value)
+{
+	char	   *end;
+	long		seconds;
+
+	errno = 0;
+	seconds = strtol(value, &end, 10);
+	if (errno != 0 || end == value || *end != '\0' || seconds < 0 || seconds > INT_MAX / 1000)
+		refuse_postgres_option("connect_timeout", "Give a number of seconds, 0 for what sagaz.connect_timeout says.");
+}
+
 /* Those that libpq knows, too, it gets as they are. */
 static const SagazOption postgres_options[] = {
 	{.name = "host"},
@@ -63,6 +77,9 @@ static const SagazOption postgres_options[] = {
 	{.name = "dbname"},
 	{.name = "user",.secret = true},
 	{.name = "password",.secret = true},
+	{.name = "connect_timeout",.check = check_connect_timeout},
+	{.name = "application_name"},
+	{.name = "options",.check = postgres_check_session_options},
 	{.name = "channel_binding"},
 	{.name = "keepalives"},
 	{.name = "keepalives_idle"},
@@ -122,9 +139,9 @@ take_postgres_option(const char *part, size_t length, List **options)
 
 		if (length <= name || strncmp(part, own[i], name) != 0 || part[name] != '=')
 			continue;
-		value = pnstrdup(part + name + 1, length - name - 1);
-		if (strchr(value, '%'))
-			refuse_postgres_url(psprintf("%s is written as it is", own[i]));
+		value = sagaz_url_decode(part + name + 1, length - name - 1);
+		if (value == NULL)
+			refuse_postgres_url("A percent sign is not followed by two hexadecimal digits that are not 00");
 		find_postgres_option(own[i])->check(value);
 		*options = lappend(*options, makeDefElem(pstrdup(own[i]),
 												 (Node *) makeString(value), -1));
@@ -179,8 +196,12 @@ postgres_read_url(const char *scheme, const char *rest)
 	{
 		const char *name = ((DefElem *) lfirst(cell))->defname;
 
-		if (find_postgres_option(name) == NULL)
+		const SagazOption *option = find_postgres_option(name);
+
+		if (option == NULL)
 			refuse_postgres_url(psprintf("A storage has no option \"%s\"", name));
+		if (option->check)
+			option->check(defGetString(lfirst(cell)));
 	}
 	return list_concat(options, own);
 }

@@ -1,7 +1,6 @@
 /*
  * postgres_connect.c
- *		Connecting to another PostgreSQL server, and what is fixed for the
- *		session there.
+ *		Connecting to another PostgreSQL server.
  */
 #include "backends/postgres/postgres_libpq.h"
 
@@ -182,6 +181,8 @@ start_connecting(PostgresConnection *connection)
 		values[i] = sagaz_store_option(&store->base, names[i]);
 		if (values[i] == NULL || values[i][0] == '\0')
 			values[i] = default_value(store, &connection->known[i]);
+		if (connection->met_limit && strcmp(names[i], "options") == 0)
+			values[i] = postgres_unlimited_options(values[i], connection->server_version);
 	}
 	if (!AcquireExternalFD())
 		ereport(ERROR,
@@ -199,17 +200,26 @@ start_connecting(PostgresConnection *connection)
 		cannot_connect_postgres(store, NULL);
 }
 
+/* In milliseconds. */
+static int
+connect_timeout_of(const PostgresStore *store)
+{
+	const char *seconds = sagaz_store_option(&store->base, "connect_timeout");
+
+	return seconds && atoi(seconds) > 0 ? atoi(seconds) * 1000 : sagaz_connect_timeout;
+}
+
 static void
 wait_until_postgres_connected(PostgresConnection *connection)
 {
-	TimestampTz deadline = sagaz_wait_deadline(sagaz_connect_timeout);
+	TimestampTz deadline = sagaz_wait_deadline(connect_timeout_of(connection->store));
 	PostgresPollingStatusType status = PGRES_POLLING_WRITING;
 
 	while (status != PGRES_POLLING_OK)
 	{
 		if (sagaz_wait_for_socket(PQsocket(connection->conn), status == PGRES_POLLING_READING ?
 							WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE, deadline) == 0)
-			cannot_connect_postgres(connection->store, "It did not answer within sagaz.connect_timeout.");
+			cannot_connect_postgres(connection->store, "It did not answer within its connect_timeout, or else sagaz.connect_timeout.");
 		status = PQconnectPoll(connection->conn);
 		if (status == PGRES_POLLING_FAILED)
 			cannot_connect_postgres(connection->store, NULL);
@@ -222,34 +232,22 @@ ignore_postgres_notice(void *arg, const PGresult *result)
 }
 
 /*
- * What an administrator set for the user or the database there must not
- * change what we read and write; rows that a policy hides are an error, not
- * absent.  Encoding and name are options already.  This is the one statement
- * that meets a search_path of others.
+ * Open a session, without a limit on its time that was set over there if the
+ * last one met such a limit.
  */
 static void
-pin_postgres_settings(PostgresStore *store)
+open_postgres_session(PostgresStore *store)
 {
-	static const char *const sql =
-		"SELECT pg_catalog.set_config(name, value, false)"
-		" FROM (VALUES ('search_path', 'pg_catalog, pg_temp'),"
-		" ('TimeZone', 'UTC'), ('DateStyle', 'ISO, YMD'),"
-		" ('IntervalStyle', 'postgres'), ('extra_float_digits', '3'),"
-		" ('bytea_output', 'hex'), ('standard_conforming_strings', 'on'),"
-		" ('default_transaction_isolation', 'read committed'),"
-		" ('default_transaction_read_only', 'off'), ('row_security', 'off'),"
-		" ('statement_timeout', $1), ('lock_timeout', $1),"
-		" ('idle_in_transaction_session_timeout', $1),"
-		" ('client_connection_check_interval', '1s'),"
-		" ('synchronous_commit', CASE"
-		" WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'"
-		" THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END)"
-		") AS pinned (name, value)"
-		" WHERE pg_catalog.current_setting(name, true) IS NOT NULL";
-	const char *timeout = psprintf("%d", sagaz_command_timeout);
+	PostgresConnection *connection = store->connection;
 
-	(void) postgres_query(store, sql, 1, NULL, &timeout);
-	store->connection->statement_timeout = sagaz_command_timeout;
+	start_connecting(connection);
+	wait_until_postgres_connected(connection);
+	require_postgres_password(store, used_own_password(store));
+	(void) PQsetNoticeReceiver(connection->conn, ignore_postgres_notice, NULL);
+	if (PQsetnonblocking(connection->conn, 1) != 0 ||
+		!PQenterPipelineMode(connection->conn))
+		cannot_connect_postgres(store, NULL);
+	connection->server_version = PQserverVersion(connection->conn);
 }
 
 /* Connect, or connect anew; the store is broken until that has worked. */
@@ -261,14 +259,13 @@ connect_postgres_anew(PostgresStore *store)
 	postgres_disconnect(connection);
 	store->layout = LAYOUT_UNKNOWN;
 	store->base.broken = true;
-	start_connecting(connection);
-	wait_until_postgres_connected(connection);
-	require_postgres_password(store, used_own_password(store));
-	(void) PQsetNoticeReceiver(connection->conn, ignore_postgres_notice, NULL);
-	if (PQsetnonblocking(connection->conn, 1) != 0 ||
-		!PQenterPipelineMode(connection->conn))
-		cannot_connect_postgres(store, NULL);
-	pin_postgres_settings(store);
+	connection->met_limit = false;
+	open_postgres_session(store);
+	if (postgres_pin_first(store))
+		return;
+	postgres_disconnect(connection);
+	open_postgres_session(store);
+	postgres_pin_settings(store);
 }
 
 /* The connection of a new store. */
@@ -326,7 +323,7 @@ postgres_ready(PostgresStore *store)
 		!postgres_is_alive(connection))
 		connect_postgres_anew(store);
 	else if (connection->statement_timeout != sagaz_command_timeout)
-		pin_postgres_settings(store);
+		postgres_pin_settings(store);
 }
 
 /* ---------------------------------------------------------------------- */

@@ -23,6 +23,9 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+/* of PostgreSQL 17, and fatal */
+#define TRANSACTION_TIMEOUT MAKE_SQLSTATE('2', '5', 'P', '0', '4')
+
 /* What the other server raised. */
 typedef struct RemoteError
 {
@@ -222,7 +225,11 @@ wait_for_postgres_result(PostgresConnection *connection)
 		if (events & WL_SOCKET_READABLE)
 			count_received(connection);
 		if ((events & WL_SOCKET_READABLE) && !PQconsumeInput(connection->conn))
+		{
+			/* its last words may be lost */
+			connection->met_limit = true;
 			postgres_lost(connection->store, NULL);
+		}
 	}
 }
 
@@ -257,7 +264,7 @@ copy_postgres_result(PostgresStore *store, const PGresult *from)
 }
 
 static RemoteError *
-copy_postgres_error(const PostgresConnection *connection, const PGresult *result)
+copy_postgres_error(PostgresConnection *connection, const PGresult *result)
 {
 	RemoteError *error = palloc0(sizeof(RemoteError));
 	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
@@ -272,6 +279,9 @@ copy_postgres_error(const PostgresConnection *connection, const PGresult *result
 	if (state && strlen(state) == 5 && strspn(state, "0") != 5)
 		error->sqlstate = MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
 	/* operator intervention, but for a statement's end */
+	connection->met_limit |= error->sqlstate == ERRCODE_QUERY_CANCELED ||
+		error->sqlstate == ERRCODE_IDLE_SESSION_TIMEOUT ||
+		error->sqlstate == TRANSACTION_TIMEOUT;
 	error->is_lost = PQstatus(connection->conn) != CONNECTION_OK || state == NULL ||
 		(strncmp(state, "57P", 3) == 0);
 	return error;

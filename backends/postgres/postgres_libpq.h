@@ -21,6 +21,8 @@ struct PostgresConnection
 	uint64		requested;		/* whose results are still to come, 0: none */
 	size_t		received;		/* bytes of the present exchange, about */
 	int			statement_timeout;	/* that the server knows */
+	int			server_version;
+	bool		met_limit;		/* on its time, as far as can be told */
 	MemoryContextCallback close;
 };
 
@@ -28,5 +30,10 @@ struct PostgresConnection
 extern void postgres_disconnect(PostgresConnection *connection);
 extern void postgres_lost(PostgresStore *store, const char *why);
 extern char *postgres_foreign_text(const char *text);
+
+/* postgres_session.c */
+extern void postgres_pin_settings(PostgresStore *store);
+extern bool postgres_pin_first(PostgresStore *store);
+extern char *postgres_unlimited_options(const char *options, int server_version);
 
 #endif							/* SAGAZ_POSTGRES_LIBPQ_H */

@@ -83,6 +83,9 @@ extern int64 postgres_number_or_zero(const PostgresResult *result, int row,
 extern bool postgres_flag(const PostgresResult *result, int row, int column);
 extern void postgres_expect_rows(const PostgresResult *result, int most);
 
+/* postgres_session.c */
+extern void postgres_check_session_options(const char *value);
+
 /* postgres_connect.c */
 extern void postgres_connect(PostgresStore *store);
 extern void postgres_ready(PostgresStore *store);
