@@ -376,7 +376,7 @@ COMMENT ON VIEW sagaz.emit IS
 ---------------------------------------------------------------------------
 
 CREATE FUNCTION sagaz.claim_batch(worker_id text, batch_size integer DEFAULT 100,
-		older_than interval DEFAULT '0', consumer_group text DEFAULT 'sagaz-workers',
+		older_than interval DEFAULT '0', consumer_group text DEFAULT NULL,
 		storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
 	AS 'MODULE_PATHNAME', 'sagaz_any_claim_batch' LANGUAGE C VOLATILE PARALLEL UNSAFE ROWS 100;
@@ -431,14 +431,14 @@ COMMENT ON FUNCTION sagaz.insert_events(jsonb, text) IS
 	'emit the events of an array of objects, whose keys are the arguments of insert_event(); returns their ids in that order';
 
 CREATE FUNCTION sagaz.mark_sent(event_ids uuid[], worker_id text,
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS integer
 	AS 'MODULE_PATHNAME', 'sagaz_any_mark_sent' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.mark_sent(uuid[], text, text, text) IS
 	'say of single events of the worker''s batches that they were sent; returns how many';
 
 CREATE FUNCTION sagaz.mark_failed(event_ids uuid[], worker_id text, error text,
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS integer
 	AS 'MODULE_PATHNAME', 'sagaz_any_mark_failed' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.mark_failed(uuid[], text, text, text, text) IS
@@ -975,42 +975,42 @@ COMMENT ON VIEW sagaz.outbox_events IS
 	'all events, in the log and in the archive, with their state in the consumer group sagaz-workers; fast for one event_id, one saga_id and for a status with LIMIT';
 
 CREATE FUNCTION sagaz.get_event(event_id uuid,
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
 	AS 'MODULE_PATHNAME', 'sagaz_any_get_event' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 1;
 COMMENT ON FUNCTION sagaz.get_event(uuid, text, text) IS
 	'an event with its state in the group; no row if there is no such event or it is none of the group''s';
 
 CREATE FUNCTION sagaz.get_events_by_saga(saga_id text,
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
 	AS 'MODULE_PATHNAME', 'sagaz_any_get_events_by_saga' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 10;
 COMMENT ON FUNCTION sagaz.get_events_by_saga(text, text, text) IS
 	'the events of a saga with their state in the group, in the order of the log, archived ones first';
 
 CREATE FUNCTION sagaz.get_stuck_events(claimed_older_than interval DEFAULT '5 min',
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
 	AS 'MODULE_PATHNAME', 'sagaz_any_get_stuck_events' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION sagaz.get_stuck_events(interval, text, text) IS
 	'events that were claimed at least so long ago and are neither finished nor released';
 
 CREATE FUNCTION sagaz.get_pending_count(
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS bigint
 	AS 'MODULE_PATHNAME', 'sagaz_any_get_pending_count' LANGUAGE C STABLE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION sagaz.get_pending_count(text, text) IS
 	'how many events wait for the group: not yet handed out, released, scheduled or held back; takes as long as there are such events';
 
 CREATE FUNCTION sagaz.get_dead_letter_events(max_rows integer DEFAULT 100,
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS SETOF sagaz.outbox_event
 	AS 'MODULE_PATHNAME', 'sagaz_any_get_dead_letter_events' LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 100;
 COMMENT ON FUNCTION sagaz.get_dead_letter_events(integer, text, text) IS
 	'the group''s dead letters, the longest dead first';
 
 CREATE FUNCTION sagaz.get_outbox_statistics(
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL,
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL,
 		OUT "group" text, OUT total bigint, OUT pending bigint,
 		OUT claimed bigint, OUT sent bigint, OUT failed bigint,
 		OUT dead_letter bigint, OUT archived bigint,
@@ -1044,7 +1044,7 @@ COMMENT ON FUNCTION sagaz.health_check(text) IS
 CREATE FUNCTION sagaz.requeue_dead_letters(event_ids uuid[] DEFAULT NULL,
 		event_type text DEFAULT NULL, saga_id text DEFAULT NULL,
 		max_rows integer DEFAULT NULL, spread interval DEFAULT '0',
-		reason text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
+		reason text DEFAULT NULL, consumer_group text DEFAULT NULL,
 		storage text DEFAULT NULL)
 	RETURNS bigint
 	AS 'MODULE_PATHNAME', 'sagaz_any_requeue_dead_letters' LANGUAGE C VOLATILE PARALLEL UNSAFE;
@@ -1052,7 +1052,7 @@ COMMENT ON FUNCTION sagaz.requeue_dead_letters(uuid[], text, text, integer, inte
 	'let dead letters be tried again, the longest dead first, spread evenly over an interval; returns how many';
 
 CREATE FUNCTION sagaz.release_stuck_events(claimed_older_than interval DEFAULT '5 min',
-		consumer_group text DEFAULT 'sagaz-workers', storage text DEFAULT NULL)
+		consumer_group text DEFAULT NULL, storage text DEFAULT NULL)
 	RETURNS bigint
 	AS 'MODULE_PATHNAME', 'sagaz_any_release_stuck_events' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.release_stuck_events(interval, text, text) IS
@@ -1066,7 +1066,7 @@ COMMENT ON FUNCTION sagaz_internal.change_event_status(uuid, text, text, text, t
 	'part of update_event_status()';
 
 CREATE FUNCTION sagaz.update_event_status(event_id uuid, status text,
-		error text DEFAULT NULL, consumer_group text DEFAULT 'sagaz-workers',
+		error text DEFAULT NULL, consumer_group text DEFAULT NULL,
 		storage text DEFAULT NULL)
 	RETURNS sagaz.outbox_event
 	LANGUAGE sql VOLATILE PARALLEL UNSAFE

@@ -9,17 +9,11 @@
 #include "backends/record/record.h"
 #include "saga/saga.h"
 
-/*
- * An entry of an index has to fit into a third of a page.  Ids and names of
- * up to so many bytes do, with what else is in the entry.
- */
-#define KEY_LENGTH 2600
-
 static char *
 too_long(const char *field, size_t length)
 {
 	return psprintf("%s is too long: it has %zu bytes; the limit is %d", field,
-					length, KEY_LENGTH);
+					length, SAGAZ_KEY_LENGTH);
 }
 
 /* A message of the parser without what ends it as a sentence. */
@@ -67,7 +61,7 @@ unfit_steps(const SagazSaga *saga)
 		size_t		length = strlen(saga->saga_id) +
 			VARSIZE_ANY_EXHDR(DatumGetPointer(saga_get(&steps.rows[i], step_step_name)));
 
-		if (length > KEY_LENGTH)
+		if (length > SAGAZ_KEY_LENGTH)
 			return too_long(psprintf("saga_id with steps[%d].name",
 									 DatumGetInt32(saga_get(&steps.rows[i], step_ordinal))),
 							length);
@@ -84,9 +78,9 @@ unfit_saga(const SagazSaga *saga)
 		i++;
 	if (i == saga_statuses.count)
 		return psprintf("status is not a status: \"%s\"", saga->status);
-	if (strlen(saga->saga_id) > KEY_LENGTH)
+	if (strlen(saga->saga_id) > SAGAZ_KEY_LENGTH)
 		return too_long("saga_id", strlen(saga->saga_id));
-	if (strlen(saga->saga_name) > KEY_LENGTH)
+	if (strlen(saga->saga_name) > SAGAZ_KEY_LENGTH)
 		return too_long("saga_name", strlen(saga->saga_name));
 	return unfit_steps(saga);
 }
@@ -98,7 +92,7 @@ unfit_event(const SagazEvent *event)
 		return "event_id is not a UUID";
 	if (event->saga_id[0] == '\0')
 		return "saga_id is empty";
-	if (strlen(event->saga_id) > KEY_LENGTH)
+	if (strlen(event->saga_id) > SAGAZ_KEY_LENGTH)
 		return too_long("saga_id", strlen(event->saga_id));
 	return NULL;
 }

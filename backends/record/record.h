@@ -130,6 +130,12 @@ extern void sagaz_record_from_wire(SagazKind kind, Jsonb *json,
 /* A page of them ends early where they are large. */
 #define SAGAZ_PAGE_BYTES (16 * 1024 * 1024)
 
+/*
+ * An entry of an index has to fit into a third of a page.  Ids and names of
+ * up to so many bytes do, with what else is in the entry.
+ */
+#define SAGAZ_KEY_LENGTH 2600
+
 /* fit.c: why the tables of sagaz cannot hold a record, or NULL */
 extern char *sagaz_unfit(const SagazRecord *record);
 extern void sagaz_check_fit(const SagazRecord *record);

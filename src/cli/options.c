@@ -77,7 +77,7 @@ const CliOption cli_option_table[] = {
 	{"last", 0, OPTION_COUNT, "N", PART(limit), CLI_TAIL,
 	"begin with the last N events (default 10)"},
 	{"group", 0, OPTION_TEXT, "NAME", PART(group), OF_GROUP,
-	"the consumer group (default sagaz-workers; for status all groups)"},
+	"the consumer group (default: the storage's own; for status all groups)"},
 	{"storage", 0, OPTION_PLACE, "NAME|URL", PART(storage), OF_STORAGE,
 	"the storage (default as the server is set)"},
 

@@ -8,6 +8,10 @@
 
 #define DEFAULT_GROUP "sagaz-workers"
 
+/* Is the storage, $2, this database? */
+#define IS_HERE \
+	"coalesce($2::text, pg_catalog.current_setting('sagaz.outbox_storage')) = 'native'"
+
 /*
  * All groups of this database, among them the default one even before it has
  * come into being; of another storage, or where --group says so, one.
@@ -21,8 +25,9 @@ cli_outbox_status(int argc, char **argv)
 			 "SELECT s.\"group\", total, pending, claimed, sent, failed, dead_letter,"
 			 " archived, oldest_pending, open_batches, paused, estimated"
 			 " FROM (SELECT consumer_group FROM sagaz.consumer_group"
-			 "   WHERE $1::text IS NULL AND $2::text IS NULL"
-			 "  UNION SELECT coalesce($1, '" DEFAULT_GROUP "')) AS g,"
+			 "   WHERE $1::text IS NULL AND " IS_HERE
+			 "  UNION SELECT coalesce($1, CASE WHEN " IS_HERE
+			 "   THEN '" DEFAULT_GROUP "' END)) AS g,"
 			 " sagaz.get_outbox_statistics(g.consumer_group, $2) AS s"
 			 " ORDER BY s.\"group\"", 2, values);
 	return CLI_OK;
@@ -34,7 +39,7 @@ cli_outbox_dead_letters(int argc, char **argv)
 	const char *values[3];
 
 	values[0] = cli.limit ? cli.limit : "100";
-	values[1] = cli.group ? cli.group : DEFAULT_GROUP;
+	values[1] = cli.group;
 	values[2] = cli.storage;
 	cli_show(cli_connect(),
 			 "SELECT event_id, saga_id, event_type, created_at, retry_count, last_error"
@@ -70,7 +75,7 @@ cli_outbox_requeue(int argc, char **argv)
 	values[3] = cli.limit;
 	values[4] = cli.spread ? cli.spread : "0";
 	values[5] = cli.reason;
-	values[6] = cli.group ? cli.group : DEFAULT_GROUP;
+	values[6] = cli.group;
 	values[7] = cli.storage;
 	cli_show_one(cli_connect(),
 				 "SELECT sagaz.requeue_dead_letters($1::uuid[], $2, $3, $4::integer,"

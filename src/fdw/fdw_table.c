@@ -19,7 +19,9 @@
 #include "utils/lsyscache.h"
 
 #include "fdw/fdw.h"
+#include "backends/record/filter.h"
 #include "backends/record/record.h"
+#include "saga/saga.h"
 
 #define DEFAULT_BATCH_SIZE 100
 
@@ -374,6 +376,35 @@ sagaz_table_check_record(SagazRecord *record)
 				 errdetail("%s.", record->problem)));
 }
 
+static void
+check_new_id(const char *id, const char *field, size_t limit)
+{
+	if (id[0] == '\0' || strlen(id) > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 id[0] ? errmsg("%s is too long", field) :
+				 errmsg("%s must not be empty", field),
+				 id[0] ? errdetail("It has %zu bytes; the limit is %zu.", strlen(id), limit) : 0));
+}
+
+/* A storage may hold any; what comes in here is what the functions take. */
+static void
+check_new_keys(const SagazRecord *record)
+{
+	if (record->kind == SAGAZ_SAGA)
+	{
+		check_new_id(record->saga.saga_id, "saga_id", SAGA_ID_LENGTH);
+		check_new_id(record->saga.saga_name, "saga_name", SAGA_NAME_LENGTH);
+		return;
+	}
+	check_new_id(record->event.saga_id, "saga_id", SAGAZ_KEY_LENGTH);
+	check_new_id(record->event.event_type, "event_type", SIZE_MAX);
+	if (!sagaz_filter_is_own_uuid(record->event.event_id))
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("event_id must be a UUID in small letters")));
+}
+
 /* The record that a new row makes; an error if it is not fit to be one. */
 void
 sagaz_table_record(const SagazTable *table, TupleTableSlot *slot,
@@ -395,4 +426,5 @@ sagaz_table_record(const SagazTable *table, TupleTableSlot *slot,
 				(errcode(ERRCODE_NOT_NULL_VIOLATION),
 				 errmsg("%s must be among the columns", sagaz_table_fields(table->kind)->name)));
 	sagaz_table_check_record(record);
+	check_new_keys(record);
 }

@@ -198,7 +198,7 @@ sagaz_claim_batch(PG_FUNCTION_ARGS)
 				 errmsg("batch_size must be at least 1")));
 	claim.limit = PG_GETARG_INT32(1);
 	claim.older_than = sagaz_interval_argument(fcinfo, 2, "older_than");
-	group = sagaz_text_argument(fcinfo, 3, "consumer_group");
+	group = sagaz_group_argument(fcinfo, 3, SAGAZ_DEFAULT_GROUP);
 	claim.rows = result->setResult;
 	claim.row_type = result->setDesc;
 	sagaz_claim(&claim, group);

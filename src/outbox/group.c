@@ -72,6 +72,14 @@ sagaz_group_find(const char *name, SagazGroup *group)
 	return found;
 }
 
+/* The argument consumer_group of a function on a storage whose own is that. */
+char *
+sagaz_group_argument(FunctionCallInfo fcinfo, int argno, const char *own)
+{
+	return PG_ARGISNULL(argno) ? pstrdup(own) :
+		sagaz_text_argument(fcinfo, argno, "consumer_group");
+}
+
 /* The error that a group of that name does not exist; does not return. */
 void
 sagaz_no_such_group(const char *name)

@@ -7,6 +7,7 @@
 
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
+#include "fmgr.h"
 #include "utils/snapshot.h"
 
 enum group_column
@@ -37,6 +38,7 @@ sagaz_group_begins_by(const SagazGroup *group, TimestampTz created_at)
 	return group->start_time == 0 || created_at >= group->start_time;
 }
 
+extern char *sagaz_group_argument(FunctionCallInfo fcinfo, int argno, const char *own);
 extern void sagaz_no_such_group(const char *name);
 extern bool sagaz_group_gets(const SagazGroup *group, TupleTableSlot *event);
 extern bool sagaz_group_find_in(const char *name, Snapshot snapshot,

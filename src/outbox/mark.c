@@ -282,7 +282,7 @@ sagaz_mark_sent(PG_FUNCTION_ARGS)
 
 	read_marked_ids(fcinfo, &mark);
 	mark.worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
-	sagaz_group_get(sagaz_text_argument(fcinfo, 2, "consumer_group"),
+	sagaz_group_get(sagaz_group_argument(fcinfo, 2, SAGAZ_DEFAULT_GROUP),
 					&mark.group);
 	PG_RETURN_INT32(mark_events(&mark));
 }
@@ -297,7 +297,7 @@ sagaz_mark_failed(PG_FUNCTION_ARGS)
 	mark.worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	mark.error = sagaz_text_argument_or_null(fcinfo, 2);
 	mark.failed = true;
-	sagaz_group_get(sagaz_text_argument(fcinfo, 3, "consumer_group"),
+	sagaz_group_get(sagaz_group_argument(fcinfo, 3, SAGAZ_DEFAULT_GROUP),
 					&mark.group);
 	PG_RETURN_INT32(mark_events(&mark));
 }

@@ -48,7 +48,7 @@ sagaz_release_stuck_events(PG_FUNCTION_ARGS)
 	int64		released = 0;
 
 	PreventCommandIfReadOnly("release_stuck_events()");
-	sagaz_group_use(sagaz_text_argument(fcinfo, 1, "consumer_group"), &group);
+	sagaz_group_use(sagaz_group_argument(fcinfo, 1, SAGAZ_DEFAULT_GROUP), &group);
 	foreach(cell, sagaz_outstanding_batches(&group, NULL))
 	{
 		SagazOutstanding *batch = lfirst(cell);

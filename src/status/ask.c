@@ -30,8 +30,7 @@ PG_FUNCTION_INFO_V1(sagaz_get_pending_count);
 static SagazStates *
 open_states_to_ask(FunctionCallInfo fcinfo, int group_argument)
 {
-	char	   *group = sagaz_text_argument(fcinfo, group_argument,
-											"consumer_group");
+	char	   *group = sagaz_group_argument(fcinfo, group_argument, SAGAZ_DEFAULT_GROUP);
 
 	return sagaz_states_open(group, GetActiveSnapshot());
 }

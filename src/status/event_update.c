@@ -149,7 +149,7 @@ read_update_arguments(FunctionCallInfo fcinfo, Change *change)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("error must be null for status \"sent\"")));
 	PreventCommandIfReadOnly("update_event_status()");
-	sagaz_group_use(sagaz_text_argument(fcinfo, 3, "consumer_group"),
+	sagaz_group_use(sagaz_group_argument(fcinfo, 3, SAGAZ_DEFAULT_GROUP),
 					&change->base.group);
 }
 

@@ -206,7 +206,7 @@ gather_statistics(SagazStates *states, Statistics *statistics)
 Datum
 sagaz_get_outbox_statistics(PG_FUNCTION_ARGS)
 {
-	char	   *group = sagaz_text_argument(fcinfo, 0, "consumer_group");
+	char	   *group = sagaz_group_argument(fcinfo, 0, SAGAZ_DEFAULT_GROUP);
 	SagazStates *states;
 	Statistics	statistics = {0};
 	TupleDesc	row_type;

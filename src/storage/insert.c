@@ -95,6 +95,12 @@ check_event_to_insert(const InsertedEvent *event)
 	required(event->event_type != NULL, "event_type");
 	required(event->payload != NULL, "payload");
 	not_empty(event->saga_id, "saga_id");
+	if (VARSIZE_ANY_EXHDR(event->saga_id) > SAGAZ_KEY_LENGTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("saga_id is too long"),
+				 errdetail("It has %d bytes; the limit is %d.",
+						   (int) VARSIZE_ANY_EXHDR(event->saga_id), SAGAZ_KEY_LENGTH)));
 	check_values_to_insert(event);
 }
 

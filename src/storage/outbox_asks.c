@@ -70,12 +70,6 @@ put_asked_rows(FunctionCallInfo fcinfo, SagazStore *store, const SagazFilter *fi
 	sagaz_store_read_end(reader);
 }
 
-static void
-check_asked_group(FunctionCallInfo fcinfo, int argno, const SagazStore *store)
-{
-	sagaz_storage_check_group(store, sagaz_text_argument(fcinfo, argno, "consumer_group"));
-}
-
 /* get_event(event_id, consumer_group) */
 Datum
 sagaz_call_get_event(FunctionCallInfo fcinfo, SagazStore *store)
@@ -88,7 +82,7 @@ sagaz_call_get_event(FunctionCallInfo fcinfo, SagazStore *store)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("event_id must not be null")));
 	filter.key = DatumGetCString(DirectFunctionCall1(uuid_out, PG_GETARG_DATUM(0)));
-	check_asked_group(fcinfo, 1, store);
+	sagaz_storage_check_group(store, fcinfo, 1);
 	put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
 }
@@ -101,7 +95,7 @@ sagaz_call_get_events_by_saga(FunctionCallInfo fcinfo, SagazStore *store)
 
 	sagaz_rows_begin(fcinfo);
 	filter.saga_id = sagaz_text_argument(fcinfo, 0, "saga_id");
-	check_asked_group(fcinfo, 1, store);
+	sagaz_storage_check_group(store, fcinfo, 1);
 	put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
 }
@@ -116,7 +110,7 @@ sagaz_call_get_stuck_events(FunctionCallInfo fcinfo, SagazStore *store)
 	sagaz_rows_begin(fcinfo);
 	filter.claimed_before = GetCurrentTimestamp() -
 		sagaz_interval_argument(fcinfo, 0, "claimed_older_than") + 1;
-	check_asked_group(fcinfo, 1, store);
+	sagaz_storage_check_group(store, fcinfo, 1);
 	put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
 }
@@ -135,7 +129,7 @@ sagaz_call_get_dead_letter_events(FunctionCallInfo fcinfo, SagazStore *store)
 				 errmsg("max_rows must not be %s",
 						PG_ARGISNULL(0) ? "null" : "negative")));
 	filter.limit = PG_GETARG_INT32(0);
-	check_asked_group(fcinfo, 1, store);
+	sagaz_storage_check_group(store, fcinfo, 1);
 	if (filter.limit > 0)
 		put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
@@ -147,7 +141,7 @@ sagaz_call_get_pending_count(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {.statuses = pending_word,.nstatuses = 1};
 
-	check_asked_group(fcinfo, 0, store);
+	sagaz_storage_check_group(store, fcinfo, 0);
 	PG_RETURN_INT64(sagaz_count(store, SAGAZ_EVENT, &filter));
 }
 
@@ -250,7 +244,7 @@ sagaz_call_get_outbox_statistics(FunctionCallInfo fcinfo, SagazStore *store)
 
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	check_asked_group(fcinfo, 0, store);
+	sagaz_storage_check_group(store, fcinfo, 0);
 	tally_outbox_events(store, &tally);
 	age->time = Max(GetCurrentTimestamp() - sagaz_real_time(tally.oldest_pending), 0);
 	values[column++] = CStringGetTextDatum(store->consumer_group);

@@ -27,15 +27,6 @@
 #include "storage/storage.h"
 #include "lib/words.h"
 
-static char *
-group_argument(FunctionCallInfo fcinfo, int argno, const SagazStore *store)
-{
-	char	   *group = sagaz_text_argument(fcinfo, argno, "consumer_group");
-
-	sagaz_storage_check_group(store, group);
-	return group;
-}
-
 /* ---------------------------------------------------------------------- */
 /* Claim */
 
@@ -74,7 +65,7 @@ sagaz_call_claim_batch(FunctionCallInfo fcinfo, SagazStore *store)
 	order.created_before = order.now - sagaz_interval_argument(fcinfo, 2, "older_than");
 	order.lease_us = sagaz_claim_timeout * INT64CONST(1000);
 	order.batch_id = random_batch_id();
-	(void) group_argument(fcinfo, 3, store);
+	sagaz_storage_check_group(store, fcinfo, 3);
 	foreach(cell, store->backend->claim(store, &order))
 		sagaz_put_asked_row(fcinfo, store, lfirst(cell));
 	return (Datum) 0;
@@ -315,7 +306,7 @@ mark_by_call(FunctionCallInfo fcinfo, SagazStore *store, MarkCall *mark, int gro
 	filter.keys = read_ids(fcinfo, 0, &filter.nkeys);
 	mark->worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	mark->now = GetCurrentTimestamp();
-	(void) group_argument(fcinfo, group, store);
+	sagaz_storage_check_group(store, fcinfo, group);
 	if (filter.nkeys == 0)
 		PG_RETURN_INT32(0);
 	check_all_there(store, (const char **) filter.keys, filter.nkeys);
@@ -412,7 +403,7 @@ sagaz_call_change_event_status(FunctionCallInfo fcinfo, SagazStore *store)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("error must be null for status \"sent\"")));
-	(void) group_argument(fcinfo, 3, store);
+	sagaz_storage_check_group(store, fcinfo, 3);
 	(void) sagaz_edit(store, SAGAZ_EVENT, &filter, false, change_edit, &change);
 	if (!change.found)
 		no_such_event(event_id);
@@ -451,7 +442,7 @@ sagaz_call_release_stuck_events(FunctionCallInfo fcinfo, SagazStore *store)
 
 	filter.claimed_before = release.now -
 		sagaz_interval_argument(fcinfo, 0, "claimed_older_than") + 1;
-	(void) group_argument(fcinfo, 1, store);
+	sagaz_storage_check_group(store, fcinfo, 1);
 	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_EVENT, &filter, false, stuck_edit,
 							   &release));
 }
@@ -499,7 +490,7 @@ sagaz_call_requeue_dead_letters(FunctionCallInfo fcinfo, SagazStore *store)
 				 errmsg("max_rows must be at least 1")));
 	filter.limit = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
 	requeue.spread = sagaz_interval_argument(fcinfo, 4, "spread");
-	(void) group_argument(fcinfo, 6, store);
+	sagaz_storage_check_group(store, fcinfo, 6);
 	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_EVENT, &filter, false, requeue_edit,
 							   &requeue));
 }

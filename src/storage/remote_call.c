@@ -12,6 +12,7 @@
 #include "funcapi.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
 #include "storage/calls.h"
@@ -74,25 +75,45 @@ take_call_row(void *arg, char **columns, int ncolumns)
 		tuplestore_putvalues(set->setResult, set->setDesc, &result->value, &result->isnull);
 }
 
-/* The arguments but for the storage. */
+/* The types of the function's arguments, and their names. */
+static int
+find_call_arguments(Oid function, Oid **types, char ***names)
+{
+	HeapTuple	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(function));
+	Oid		   *all_types;
+	char	   *modes;
+	int			count;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for function %u", function);
+	(void) get_func_arg_info(tuple, &all_types, names, &modes);
+	ReleaseSysCache(tuple);
+	(void) get_func_signature(function, types, &count);
+	return count;
+}
+
+/* The arguments but for the storage, whose own group is not that of the other end. */
 static void
-write_call_arguments(FunctionCallInfo fcinfo, SagazCall *call)
+write_call_arguments(FunctionCallInfo fcinfo, const SagazStore *store, SagazCall *call)
 {
 	Oid		   *types;
-	int			count;
-	const char **values;
+	char	  **names;
+	int			count = find_call_arguments(fcinfo->flinfo->fn_oid, &types, &names);
+	const char **values = palloc0(count * sizeof(char *));
 
-	(void) get_func_signature(fcinfo->flinfo->fn_oid, &types, &count);
 	call->nargs = count - 1;
 	call->types = types;
-	values = palloc0(count * sizeof(char *));
 	for (int i = 0; i < call->nargs; i++)
 	{
 		Oid			function;
 		bool		is_varlena;
 
 		if (PG_ARGISNULL(i))
+		{
+			if (names && strcmp(names[i], "consumer_group") == 0)
+				values[i] = store->consumer_group;
 			continue;
+		}
 		getTypeOutputInfo(types[i], &function, &is_varlena);
 		values[i] = OidOutputFunctionCall(function, PG_GETARG_DATUM(i));
 	}
@@ -141,7 +162,7 @@ sagaz_remote_call(FunctionCallInfo fcinfo, SagazStore *store, Datum *value)
 	call.schema = get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid));
 	call.function = get_func_name(fcinfo->flinfo->fn_oid);
 	level = fix_call_spelling();
-	write_call_arguments(fcinfo, &call);
+	write_call_arguments(fcinfo, store, &call);
 	done = store->backend->call(store, &call);
 	AtEOXact_GUC(true, level);
 	if (done)

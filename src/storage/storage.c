@@ -407,10 +407,12 @@ sagaz_storage_argument_of_any(FunctionCallInfo fcinfo)
 	return sagaz_storage_connect(&storage, name);
 }
 
-/* A foreign storage serves one group. */
+/* A foreign storage serves one group: its argument must name that, or nothing. */
 void
-sagaz_storage_check_group(const SagazStore *store, const char *group)
+sagaz_storage_check_group(const SagazStore *store, FunctionCallInfo fcinfo, int argno)
 {
+	const char *group = sagaz_group_argument(fcinfo, argno, store->consumer_group);
+
 	if (strcmp(store->consumer_group, group) == 0)
 		return;
 	ereport(ERROR,

@@ -44,7 +44,8 @@ extern char *sagaz_storage_wrapper(const SagazBackend *backend);
 extern bool sagaz_storage_option_is_secret(const SagazBackend *backend,
 										   const char *name);
 extern void sagaz_storage_check_open(const SagazStore *store);
-extern void sagaz_storage_check_group(const SagazStore *store, const char *group);
+extern void sagaz_storage_check_group(const SagazStore *store,
+									  FunctionCallInfo fcinfo, int argno);
 
 /* backends.c */
 extern const SagazBackend *const sagaz_backends[];

@@ -190,7 +190,7 @@ read_dead_arguments(FunctionCallInfo fcinfo, Requeue *requeue)
 	requeue->spread = sagaz_interval_argument(fcinfo, 4, "spread");
 	requeue->reason = sagaz_text_argument_or_null(fcinfo, 5);
 	PreventCommandIfReadOnly("requeue_dead_letters()");
-	sagaz_group_use(sagaz_text_argument(fcinfo, 6, "consumer_group"),
+	sagaz_group_use(sagaz_group_argument(fcinfo, 6, SAGAZ_DEFAULT_GROUP),
 					&requeue->group);
 }
 

@@ -104,7 +104,6 @@ SELECT pg_temp.try(command) FROM unnest(ARRAY[
 	$$SELECT sagaz.claim_batch('w', NULL)$$,
 	$$SELECT sagaz.claim_batch('w', 1, '-1 second')$$,
 	$$SELECT sagaz.claim_batch('w', 1, NULL)$$,
-	$$SELECT sagaz.claim_batch('w', 1, '0', NULL)$$,
 	$$SELECT sagaz.claim_batch('w', 1, '0', 'nobody')$$,
 	$$SELECT sagaz.claim_batch('w', 1, '0', 'all', 'elsewhere')$$]) command;
 SET sagaz.outbox_storage = 'elsewhere';

@@ -240,6 +240,18 @@ is($session->outcome('DELETE FROM typed;'), "ERROR 55000\n", 'a key that is not 
 is($session->query("UPDATE short SET status = 'sent' WHERE event_id = (SELECT max(event_id) FROM short) RETURNING status"), 'sent', 'varchar is');
 is($session->query("SELECT count(*) FROM file.outbox_events WHERE status = 'sent'"), '1', 'and changes it');
 
+# ids and names that no function takes
+my $event = "'11111111-1111-4111-8111-111111111111', 's', 'E', '1'";
+for my $bad ("sagas (saga_id, saga_name) VALUES ('', 'N')", "sagas (saga_id, saga_name) VALUES ('s', '')",
+	"sagas (saga_id, saga_name) VALUES (repeat('x', 1025), 'N')", "sagas (saga_id, saga_name) VALUES ('s', repeat('x', 2049))",
+	map { "outbox_events (event_id, saga_id, event_type, payload) VALUES ($_)" } $event =~ s/'11111[^']*'/'nix'/r,
+	$event =~ s/'11111[^']*'/'1111111A-1111-4111-8111-111111111111'/r, $event =~ s/'s'/''/r, $event =~ s/'s'/repeat('x', 2601)/r, $event =~ s/'E'/''/r)
+{
+	my ($table) = $bad =~ /^(\w+)/;
+	is(outcomes("SELECT count(*) AS before FROM $_.$table \\gset\nINSERT INTO $_.$bad; SELECT count(*) - :before FROM $_.$table;"), "ERROR SZ009\n0\n", "$_: refused: $bad") for @all;
+}
+is(outcomes("SELECT sagaz.insert_event(repeat('x', 2601), 'E', '1', storage => '$_');"), "ERROR SZ009\n", "too long for a function: $_") for 'native', 'file';
+
 # ----------------------------------------------------------------------
 # Whose login counts, and what depends on a server
 
