@@ -611,8 +611,8 @@ BEGIN
 			INSERT INTO sagaz.sagas (saga_id, saga_name, status, context,
 					metadata, created_at, updated_at)
 				SELECT id, saga_name, status::sagaz.saga_status, context,
-					metadata, coalesce(created_at, updated_at, now()),
-					coalesce(updated_at, created_at, now())
+					metadata, coalesce(created_at, updated_at, 'epoch'),
+					coalesce(updated_at, created_at, 'epoch')
 				FROM (%s) AS s WHERE reason IS NULL
 				ON CONFLICT (saga_id) DO NOTHING RETURNING saga_id),
 		adopted_step AS (

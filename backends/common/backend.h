@@ -345,6 +345,7 @@ extern bool sagaz_store_no_overlap(List *options, List *others);
 extern const char *sagaz_find_option(const List *options, const char *name);
 extern List *sagaz_store_no_faults(SagazStore *store, SagazKind kind);
 extern char *sagaz_store_fits_all(SagazStore *store, const SagazRecord *record);
+extern char *sagaz_store_fits_utf8(SagazStore *store, const SagazRecord *record);
 extern int	sagaz_store_can_all(SagazStore *store);
 extern int64 sagaz_store_no_edit(SagazStore *store, SagazKind kind,
 								 const SagazFilter *filter, bool create,

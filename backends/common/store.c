@@ -5,7 +5,10 @@
 #include "backends/common/backend.h"
 
 #include "commands/defrem.h"
+#include "mb/pg_wchar.h"
 #include "utils/memutils.h"
+
+#include "backends/record/record.h"
 
 /*
  * The value of an option in a list, or NULL; what it points to may be the
@@ -138,6 +141,13 @@ char *
 sagaz_store_fits_all(SagazStore *store, const SagazRecord *record)
 {
 	return NULL;
+}
+
+/* Of those that keep text as UTF-8 and have no other limits. */
+char *
+sagaz_store_fits_utf8(SagazStore *store, const SagazRecord *record)
+{
+	return sagaz_unfit_for_encoding(record, PG_UTF8);
 }
 
 int

@@ -335,7 +335,9 @@ postgres_unfit(SagazStore *base, const SagazRecord *record)
 	const PostgresOperations *operations = store->layout == LAYOUT_UNKNOWN ?
 		postgres_operations_of(store) : postgres_operations_in(store->layout);
 
-	return operations->unfit(store, record);
+	char	   *why = operations->unfit(store, record);
+
+	return why ? why : sagaz_unfit_for_encoding(record, postgres_encoding(store));
 }
 
 static bool
@@ -399,13 +401,6 @@ fetch_postgres_page(PostgresReader *reader)
 	adapt_postgres_page(reader, reader->fetch_size);
 	MemoryContextSwitchTo(outer);
 	reader->next = 0;
-	if (reader->records != NIL)
-	{
-		if (reader->last_key)
-			pfree(reader->last_key);
-		reader->last_key = MemoryContextStrdup(reader->base.context,
-											   sagaz_record_key(llast(reader->records)));
-	}
 }
 
 static bool

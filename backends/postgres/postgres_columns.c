@@ -9,8 +9,10 @@
 
 #include "catalog/pg_type.h"
 #include "libpq/pqformat.h"
+#include "mb/pg_wchar.h"
 #include "port/pg_bswap.h"
 
+#include "lib/encoding.h"
 #include "lib/times.h"
 
 /* dimensions, whether there are nulls, type, length, lower bound */
@@ -65,8 +67,10 @@ postgres_add_bytes(PostgresColumn *column, const char *bytes, int length)
 void
 postgres_add_text(PostgresColumn *column, const char *text)
 {
-	if (text)
-		postgres_add_bytes(column, text, strlen(text));
+	const char *utf8 = text ? sagaz_to_utf8(text) : NULL;
+
+	if (utf8)
+		postgres_add_bytes(column, utf8, strlen(utf8));
 	else
 		add_null_to_column(column);
 }
@@ -108,7 +112,11 @@ add_container_to_column(PostgresColumn *column, JsonbContainer *json, int length
 
 	pq_sendint32(&column->values, 0);
 	pq_sendint8(&column->values, JSONB_FORMAT);
-	(void) JsonbToCString(&column->values, json, length);
+	if (GetDatabaseEncoding() == PG_UTF8)
+		(void) JsonbToCString(&column->values, json, length);
+	else
+		appendStringInfoString(&column->values,
+							   sagaz_to_utf8(JsonbToCString(NULL, json, length)));
 	end_column_json(column, start);
 }
 

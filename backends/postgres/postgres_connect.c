@@ -87,7 +87,7 @@ default_value(const PostgresStore *store, const PQconninfoOption *option)
 	const char *user = sagaz_store_option(&store->base, "user");
 
 	if (strcmp(name, "client_encoding") == 0)
-		return GetDatabaseEncodingName();
+		return "UTF8";
 	if (strcmp(name, "application_name") == 0)
 		return "sagaz";
 	if (strcmp(name, "gssencmode") == 0)
@@ -266,6 +266,16 @@ connect_postgres_anew(PostgresStore *store)
 	postgres_disconnect(connection);
 	open_postgres_session(store);
 	postgres_pin_settings(store);
+}
+
+/* Of the database there; one that has none gets UTF-8. */
+int
+postgres_encoding(const PostgresStore *store)
+{
+	const char *name = PQparameterStatus(store->connection->conn, "server_encoding");
+	int			encoding = name ? pg_char_to_encoding(name) : -1;
+
+	return PG_VALID_BE_ENCODING(encoding) && encoding != PG_SQL_ASCII ? encoding : PG_UTF8;
 }
 
 /* The connection of a new store. */

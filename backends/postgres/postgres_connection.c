@@ -16,12 +16,13 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+#include "lib/encoding.h"
 
 /* of PostgreSQL 17, and fatal */
 #define TRANSACTION_TIMEOUT MAKE_SQLSTATE('2', '5', 'P', '0', '4')
@@ -47,14 +48,14 @@ char *
 postgres_foreign_text(const char *text)
 {
 	size_t		length = text ? strlen(text) : 0;
+	char	   *ours;
 
 	while (length > 0 && text[length - 1] == '\n')
 		length--;
 	if (length == 0)
 		return NULL;
-	if (!pg_verifymbstr(text, length, true))
-		return pstrdup("(The server's message is not in its encoding.)");
-	return pnstrdup(text, length);
+	ours = sagaz_from_utf8(text, length);
+	return ours ? ours : pstrdup("(The server's message is not in its encoding.)");
 }
 
 static void
@@ -148,13 +149,25 @@ begin_postgres_queueing(PostgresStore *store)
 	return store->connection->conn;
 }
 
-/* Queue a statement for the next exchange. */
+/* Queue a statement for the next exchange, the parameters as they are. */
+void
+postgres_queue_bytes(PostgresStore *store, const char *sql, int nparams,
+					 const Oid *types, const char *const *values)
+{
+	count_postgres_queued(store, PQsendQueryParams(begin_postgres_queueing(store), sagaz_to_utf8(sql),
+												   nparams, types, values, NULL, NULL, 0));
+}
+
 void
 postgres_queue(PostgresStore *store, const char *sql, int nparams,
 			   const Oid *types, const char *const *values)
 {
-	count_postgres_queued(store, PQsendQueryParams(begin_postgres_queueing(store), sql, nparams, types,
-												   values, NULL, NULL, 0));
+	const char **utf8 = palloc((nparams + 1) * sizeof(char *));
+
+	for (int i = 0; i < nparams; i++)
+		utf8[i] = values[i] ? sagaz_to_utf8(values[i]) : NULL;
+	postgres_queue_bytes(store, sql, nparams, types, utf8);
+	pfree(utf8);
 }
 
 /* Queue that a statement be prepared. */
@@ -249,16 +262,9 @@ copy_postgres_result(PostgresStore *store, const PGresult *from)
 		for (int column = 0; column < to->ncolumns; column++)
 		{
 			char	  **value = &to->values[(Size) row * to->ncolumns + column];
-			int			length = PQgetlength(from, row, column);
 
-			*value = NULL;
-			if (PQgetisnull(from, row, column))
-				continue;
-			if (!pg_verifymbstr(PQgetvalue(from, row, column), length, true))
-				ereport(ERROR,
-						(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
-						 errmsg("storage \"%s\" answers in another encoding", store->base.name)));
-			*value = pnstrdup(PQgetvalue(from, row, column), length);
+			*value = PQgetisnull(from, row, column) ? NULL :
+				pnstrdup(PQgetvalue(from, row, column), PQgetlength(from, row, column));
 		}
 	return to;
 }

@@ -8,6 +8,7 @@
 #include <limits.h>
 
 #include "backends/record/record.h"
+#include "lib/encoding.h"
 #include "lib/times.h"
 
 /* A SELECT that is being put together. */
@@ -21,6 +22,9 @@ typedef struct LibraryQuery
 
 static const char *const main_table[] = {"@.sagas", "@.saga_outbox"};
 static const char *const key_column[] = {"saga_id", "event_id"};
+
+/* As sagaz_record_check() has what is NULL. */
+#define UPDATED_AT "coalesce(m.updated_at, m.created_at, 'epoch')"
 
 /* What there is to be read while a side table is not there. */
 static const char *const no_side[] = {
@@ -62,9 +66,9 @@ static const char *const joined[] = {
 /* ---------------------------------------------------------------------- */
 /* Statements */
 
-/* Add a parameter; its number. */
+/* Add a parameter as it is; its number. */
 static int
-add_value(LibraryQuery *query, const char *value)
+add_bytes(LibraryQuery *query, const char *value)
 {
 	if (query->nvalues == query->room)
 	{
@@ -75,6 +79,12 @@ add_value(LibraryQuery *query, const char *value)
 	}
 	query->values[query->nvalues++] = value;
 	return query->nvalues;
+}
+
+static int
+add_value(LibraryQuery *query, const char *value)
+{
+	return add_bytes(query, sagaz_to_utf8(value));
 }
 
 /* Add a condition, a format for the parameter's number. */
@@ -104,8 +114,8 @@ library_time(TimestampTz time)
 static void
 queue_library_query(PostgresStore *store, LibraryQuery *query)
 {
-	postgres_queue(store, library_sql(store, query->sql.data), query->nvalues,
-				   NULL, query->values);
+	postgres_queue_bytes(store, library_sql(store, query->sql.data), query->nvalues,
+						 NULL, query->values);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -178,7 +188,7 @@ add_conditions(LibraryQuery *query, SagazKind kind, const SagazFilter *filter)
 	if (kind == SAGAZ_EVENT)
 		add_event_conditions(query, filter);
 	else if (filter->updated_before != 0)
-		add_condition(query, "m.updated_at < $%d::timestamptz",
+		add_condition(query, UPDATED_AT " < $%d::timestamptz",
 					  library_time(filter->updated_before));
 }
 
@@ -224,25 +234,26 @@ begin_library_query(const PostgresStore *store, SagazKind kind, const char *what
 /* Rows to records */
 
 static char *
-read_library_text(const PostgresResult *rows, int row, int column)
+read_library_text(const PostgresResult *rows, int row, int column, const char *field,
+				  SagazRecord *record)
 {
-	char	   *value = postgres_value(rows, row, column);
+	const char *value = postgres_bytes(rows, row, column);
 
-	return value ? pstrdup(value) : NULL;
+	return value ? sagaz_field_text(value, strlen(value), field, record) : NULL;
 }
 
 static Jsonb *
 read_library_json(const PostgresResult *rows, int row, int column, const char *field,
 				  SagazRecord *record)
 {
-	return sagaz_field_json(postgres_value(rows, row, column), field, record);
+	return sagaz_field_json(read_library_text(rows, row, column, field, record), field, record);
 }
 
 static TimestampTz
 read_library_time(const PostgresResult *rows, int row, int column, const char *field,
 				  SagazRecord *record)
 {
-	return sagaz_field_time(postgres_value(rows, row, column), field, record);
+	return sagaz_field_time(read_library_text(rows, row, column, field, record), field, record);
 }
 
 /* The column is an integer. */
@@ -261,9 +272,9 @@ read_library_saga(const PostgresResult *rows, int row, SagazRecord *record)
 {
 	SagazSaga  *saga = &record->saga;
 
-	saga->saga_id = read_library_text(rows, row, 0);
-	saga->saga_name = read_library_text(rows, row, 1);
-	saga->status = read_library_text(rows, row, 2);
+	saga->saga_id = read_library_text(rows, row, 0, "saga_id", record);
+	saga->saga_name = read_library_text(rows, row, 1, "saga_name", record);
+	saga->status = read_library_text(rows, row, 2, "status", record);
 	saga->steps = read_library_json(rows, row, 3, "steps", record);
 	saga->context = read_library_json(rows, row, 4, "context", record);
 	saga->metadata = read_library_json(rows, row, 5, "metadata", record);
@@ -280,22 +291,22 @@ read_library_event(const PostgresResult *rows, int row, SagazRecord *record)
 {
 	SagazEvent *event = &record->event;
 
-	event->event_id = read_library_text(rows, row, 0);
-	event->saga_id = read_library_text(rows, row, 1);
-	event->event_type = read_library_text(rows, row, 2);
+	event->event_id = read_library_text(rows, row, 0, "event_id", record);
+	event->saga_id = read_library_text(rows, row, 1, "saga_id", record);
+	event->event_type = read_library_text(rows, row, 2, "event_type", record);
 	event->payload = read_library_json(rows, row, 3, "payload", record);
-	event->status = read_library_text(rows, row, 4);
+	event->status = read_library_text(rows, row, 4, "status", record);
 	event->created_at = read_library_time(rows, row, 5, "created_at", record);
 	event->claimed_at = read_library_time(rows, row, 6, "claimed_at", record);
 	event->sent_at = read_library_time(rows, row, 7, "sent_at", record);
-	event->worker_id = read_library_text(rows, row, 8);
+	event->worker_id = read_library_text(rows, row, 8, "worker_id", record);
 	event->retry_count = retry_count_of(rows, row, 9);
-	event->last_error = read_library_text(rows, row, 10);
-	event->aggregate_type = read_library_text(rows, row, 11);
-	event->aggregate_id = read_library_text(rows, row, 12);
+	event->last_error = read_library_text(rows, row, 10, "last_error", record);
+	event->aggregate_type = read_library_text(rows, row, 11, "aggregate_type", record);
+	event->aggregate_id = read_library_text(rows, row, 12, "aggregate_id", record);
 	event->headers = read_library_json(rows, row, 13, "headers", record);
-	event->routing_key = read_library_text(rows, row, 14);
-	event->partition_key = read_library_text(rows, row, 15);
+	event->routing_key = read_library_text(rows, row, 14, "routing_key", record);
+	event->partition_key = read_library_text(rows, row, 15, "partition_key", record);
 	event->batch_id = postgres_number_or_zero(rows, row, 16);
 	event->lease_until = postgres_number_or_zero(rows, row, 17);
 	event->next_attempt_at = postgres_number_or_zero(rows, row, 18);
@@ -336,7 +347,7 @@ read_library_page(PostgresStore *store, SagazKind kind, const SagazFilter *filte
 	{
 		appendStringInfo(&query->sql, " AND m.%s%s > ", key_column[kind],
 						 key_order(kind, filter->order));
-		appendStringInfo(&query->sql, "$%d%s", add_value(query, after_key),
+		appendStringInfo(&query->sql, "$%d%s", add_bytes(query, after_key),
 						 kind == SAGAZ_SAGA ? "" : "::uuid");
 	}
 	add_order(query, kind, filter->order);
@@ -350,12 +361,12 @@ read_library_page(PostgresStore *store, SagazKind kind, const SagazFilter *filte
 
 /*
  * The next "count" records in the filter's order or, where that is any, by
- * key; after_key is the last one's key, NULL for none.  In any order but by
- * key there is one call, for as many as there are.
+ * key; after_key is the last one's key as it came, NULL for none.  In any
+ * order but by key there is one call, for as many as there are.
  */
 static List *
 read_library(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
-			 const char *after_key, int count)
+			 const char **after_key, int count)
 {
 	bool		in_pages = postgres_reads_by_key(kind, filter);
 	/* a name is not compared at the other end */
@@ -366,7 +377,7 @@ read_library(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 		return NIL;
 	for (;;)
 	{
-		PostgresResult *rows = read_library_page(store, kind, filter, after_key, wanted);
+		PostgresResult *rows = read_library_page(store, kind, filter, *after_key, wanted);
 
 		for (int row = 0; row < rows->nrows && list_length(records) < count; row++)
 		{
@@ -374,7 +385,7 @@ read_library(PostgresStore *store, SagazKind kind, const SagazFilter *filter,
 
 			if (record)
 				records = lappend(records, record);
-			after_key = postgres_text(rows, row, 0);
+			*after_key = postgres_bytes(rows, row, 0);
 		}
 		if (!in_pages || rows->nrows < wanted || list_length(records) == count)
 			return records;
@@ -435,6 +446,7 @@ library_fetch(PostgresReader *reader)
 	const SagazFilter *filter = &reader->base.filter;
 	bool		in_chunks = postgres_reads_by_key(reader->base.kind, filter);
 	int64		count = in_chunks ? reader->fetch_size : INT_MAX;
+	const char *last_key = reader->last_key;
 	List	   *records;
 
 	if (filter->order == SAGAZ_FOR_COPY && !in_chunks)
@@ -442,7 +454,9 @@ library_fetch(PostgresReader *reader)
 	if (filter->limit > 0)
 		count = Min(count, filter->limit - reader->count);
 	records = read_library((PostgresStore *) reader->base.store, reader->base.kind,
-						   filter, reader->last_key, (int) count);
+						   filter, &last_key, (int) count);
+	if (last_key != reader->last_key)
+		reader->last_key = MemoryContextStrdup(reader->base.context, last_key);
 	reader->at_end = !in_chunks || list_length(records) < count;
 	return records;
 }

@@ -10,6 +10,8 @@
 
 #include "utils/builtins.h"
 
+#include "lib/encoding.h"
+
 /* The answer is not what was asked for; why is a clause. */
 void
 postgres_refuse_result(const PostgresResult *result, const char *why)
@@ -22,15 +24,30 @@ postgres_refuse_result(const PostgresResult *result, const char *why)
 			 errhint("See whether its server is the one that is meant, and that nobody has replaced functions of sagaz there.")));
 }
 
-/* A value, NULL for null. */
-char *
-postgres_value(const PostgresResult *result, int row, int column)
+/* A value as it came, NULL for null. */
+const char *
+postgres_bytes(const PostgresResult *result, int row, int column)
 {
 	if (row < 0 || row >= result->nrows)
 		postgres_refuse_result(result, "It has too few rows");
 	if (column >= result->ncolumns)
 		postgres_refuse_result(result, "It has too few columns");
 	return result->values[(Size) row * result->ncolumns + column];
+}
+
+/* A value in the database's encoding, NULL for null. */
+char *
+postgres_value(const PostgresResult *result, int row, int column)
+{
+	const char *bytes = postgres_bytes(result, row, column);
+	char	   *text = bytes ? sagaz_from_utf8(bytes, strlen(bytes)) : NULL;
+
+	if (bytes && text == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
+				 errmsg("storage \"%s\" answers with text that the database has no place for",
+						result->store->base.name)));
+	return text;
 }
 
 /* A value that is never null. */

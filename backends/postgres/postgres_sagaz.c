@@ -40,8 +40,13 @@ postgres_sagaz_call(PostgresStore *store, const SagazCall *call)
 	appendStringInfoString(&sql, "'native')");
 	result = postgres_query(store, sql.data, call->nargs, call->types, call->values);
 	for (int row = 0; row < result->nrows; row++)
-		call->row(call->arg, &result->values[(Size) row * result->ncolumns],
-				  result->ncolumns);
+	{
+		char	  **columns = palloc((result->ncolumns + 1) * sizeof(char *));
+
+		for (int column = 0; column < result->ncolumns; column++)
+			columns[column] = postgres_value(result, row, column);
+		call->row(call->arg, columns, result->ncolumns);
+	}
 	return true;
 }
 
@@ -181,7 +186,11 @@ sagaz_page_has_room(const PostgresResult *result)
 	Size		bytes = 0;
 
 	for (int row = 0; row < result->nrows; row++)
-		bytes += strlen(postgres_text(result, row, 0));
+	{
+		const char *value = postgres_bytes(result, row, 0);
+
+		bytes += value ? strlen(value) : 0;
+	}
 	return bytes < SAGAZ_PAGE_BYTES;
 }
 
@@ -302,6 +311,25 @@ fetch_sagaz_from_cursor(PostgresReader *reader, int count)
 	return result;
 }
 
+/* A row; text that does not convert is shown as far as it can be. */
+static SagazRecord *
+read_sagaz_record(SagazKind kind, const PostgresResult *result, int row)
+{
+	SagazRecord *record = palloc(sizeof(SagazRecord));
+	SagazRecord text_of = {0};
+	const char *bytes = postgres_bytes(result, row, 0);
+	char	   *text;
+
+	if (bytes == NULL)
+		postgres_refuse_result(result, "A record is null");
+	text = sagaz_field_text(bytes, strlen(bytes), "its text", &text_of);
+	sagaz_record_from_wire(kind, DatumGetJsonbP(DirectFunctionCall1(jsonb_in,
+																	CStringGetDatum(text))), record);
+	if (text_of.problem)
+		record->problem = text_of.problem;
+	return record;
+}
+
 /* The next records that match, none at the end. */
 static List *
 sagaz_layout_fetch(PostgresReader *reader)
@@ -318,11 +346,8 @@ sagaz_layout_fetch(PostgresReader *reader)
 
 		for (int row = 0; row < result->nrows; row++)
 		{
-			SagazRecord *record = palloc(sizeof(SagazRecord));
-			Datum		json = DirectFunctionCall1(jsonb_in,
-												   CStringGetDatum(postgres_text(result, row, 0)));
+			SagazRecord *record = read_sagaz_record(reader->base.kind, result, row);
 
-			sagaz_record_from_wire(reader->base.kind, DatumGetJsonbP(json), record);
 			if (sagaz_filter_matches(filter, record))
 				records = lappend(records, record);
 		}

@@ -4,8 +4,8 @@
  *
  * What an administrator set for the user or the database there, or a storage's
  * option "options", must not change what we read and write; rows that a policy
- * hides are an error, not absent.  Encoding and name are options of the
- * connection already.
+ * hides are an error, not absent.  Text is UTF-8.  The name is an option of
+ * the connection already.
  */
 #include "backends/postgres/postgres_libpq.h"
 
@@ -66,6 +66,10 @@ pinning_query(void)
 		appendStringInfo(&sql, " ('%s', %s),", setting->name,
 						 setting->value ? psprintf("'%s'", setting->value) : "$1");
 	}
+	/* who knows no encoding has nothing to check text by, and would end a statement */
+	appendStringInfoString(&sql, " ('client_encoding', CASE"
+						   " WHEN pg_catalog.current_setting('server_encoding')"
+						   " OPERATOR(pg_catalog.=) 'SQL_ASCII' THEN 'SQL_ASCII' ELSE 'UTF8' END),");
 	appendStringInfoString(&sql, " ('synchronous_commit', CASE"
 						   " WHEN pg_catalog.current_setting('synchronous_commit') OPERATOR(pg_catalog.=) 'off'"
 						   " THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END)"

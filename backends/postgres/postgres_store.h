@@ -49,7 +49,7 @@ typedef struct PostgresReader
 	List	   *records;
 	int			next;			/* of the list */
 	int64		count;			/* handed out */
-	char	   *last_key;
+	char	   *last_key;			/* as it came */
 	bool		at_end;			/* nothing is left to be read */
 	bool		copies;			/* reads from the store's cursor for that */
 	int			fetch_size;		/* records of the next round trip */
@@ -69,12 +69,13 @@ typedef struct PostgresResult
 	int			nrows;
 	int			ncolumns;
 	int64		affected;		/* rows, of INSERT, UPDATE, DELETE */
-	char	  **values;
+	char	  **values;			/* UTF-8 or what is there instead of it */
 } PostgresResult;
 
 /* postgres_result.c */
 SAGAZ_NORETURN extern void postgres_refuse_result(const PostgresResult *result,
 								   const char *why);
+extern const char *postgres_bytes(const PostgresResult *result, int row, int column);
 extern char *postgres_value(const PostgresResult *result, int row, int column);
 extern char *postgres_text(const PostgresResult *result, int row, int column);
 extern int64 postgres_number(const PostgresResult *result, int row, int column);
@@ -89,11 +90,14 @@ extern void postgres_check_session_options(const char *value);
 /* postgres_connect.c */
 extern void postgres_connect(PostgresStore *store);
 extern void postgres_ready(PostgresStore *store);
+extern int	postgres_encoding(const PostgresStore *store);
 extern const char *postgres_client_version(void);
 extern List *postgres_url_options(const char *url);
 
 /*
- * postgres_connection.c.  Text is in the database's encoding.  types may be
+ * postgres_connection.c.  What is sent is in the database's encoding, but for
+ * parameters in binary form, which are UTF-8, and those of
+ * postgres_queue_bytes(), which are as they came.  types may be
  * NULL: the other server finds out.  A statement that is run again and again
  * is prepared, with a result of its own, and stays so until the next one; its
  * parameters are in binary form.  An exchange is one implicit transaction
@@ -104,6 +108,8 @@ extern List *postgres_url_options(const char *url);
  */
 extern void postgres_queue(PostgresStore *store, const char *sql, int nparams,
 						   const Oid *types, const char *const *values);
+extern void postgres_queue_bytes(PostgresStore *store, const char *sql, int nparams,
+								 const Oid *types, const char *const *values);
 extern void postgres_prepare(PostgresStore *store, const char *sql, int nparams,
 							 const Oid *types);
 extern void postgres_queue_prepared(PostgresStore *store, int nparams,

@@ -9,6 +9,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/fmgrprotos.h"
 
+#include "lib/encoding.h"
 #include "lib/times.h"
 
 /* The first problem stays; it must last as long as the record. */
@@ -19,6 +20,21 @@ sagaz_field_complain(SagazRecord *record, char *problem)
 		record->problem = problem;
 }
 
+/* In ASCII, as in a URL, so that two that differ still do, also within JSON. */
+static char *
+visible_field_bytes(const char *bytes, size_t length)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	for (size_t i = 0; i < length; i++)
+		if (IS_HIGHBIT_SET(bytes[i]))
+			appendStringInfo(&text, "%%%02X", (unsigned char) bytes[i]);
+		else
+			appendStringInfoChar(&text, bytes[i]);
+	return text.data;
+}
+
 /*
  * Text in the database's encoding; NULL for NULL.  What is wrong is shown as
  * far as it can be.
@@ -27,6 +43,8 @@ char *
 sagaz_field_text(const char *bytes, size_t length, const char *field,
 				 SagazRecord *record)
 {
+	char	   *text;
+
 	if (bytes == NULL)
 		return NULL;
 	if (memchr(bytes, '\0', length) != NULL)
@@ -39,15 +57,14 @@ sagaz_field_text(const char *bytes, size_t length, const char *field,
 		visible[length] = '\0';
 		bytes = visible;
 	}
-	if (pg_verify_mbstr(PG_UTF8, bytes, length, true))
-	{
-		char	   *text = pnstrdup(bytes, length);
-
-		return GetDatabaseEncoding() == PG_UTF8 ? text :
-			pg_any_to_server(text, length, PG_UTF8);
-	}
-	sagaz_field_complain(record, psprintf("%s is not UTF-8", field));
-	return pstrdup("");
+	text = sagaz_from_utf8(bytes, length);
+	if (text)
+		return text;
+	sagaz_field_complain(record, pg_verify_mbstr(PG_UTF8, bytes, length, true) ?
+						 psprintf("%s has a character that %s does not have", field,
+								  GetDatabaseEncodingName()) :
+						 psprintf("%s is not UTF-8", field));
+	return visible_field_bytes(bytes, length);
 }
 
 /*

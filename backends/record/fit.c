@@ -5,8 +5,11 @@
  */
 #include "lib/sagaz.h"
 
+#include "mb/pg_wchar.h"
+
 #include "backends/record/filter.h"
 #include "backends/record/record.h"
+#include "lib/encoding.h"
 #include "saga/saga.h"
 
 static char *
@@ -117,6 +120,20 @@ sagaz_unfit(const SagazRecord *record)
 		strpbrk(record->event.event_id, "ABCDEF") != NULL)
 		return "event_id is not in lower case";
 	return why;
+}
+
+/* Looks at all of its text; costs nothing where the encoding is the database's. */
+char *
+sagaz_unfit_for_encoding(const SagazRecord *record, int encoding)
+{
+	StringInfoData text;
+
+	if (encoding == GetDatabaseEncoding())
+		return NULL;
+	initStringInfo(&text);
+	sagaz_record_to_wire(record, &text);
+	return sagaz_text_fits(text.data, encoding) ? NULL :
+		psprintf("it has a character that %s does not have", pg_encoding_to_char(encoding));
 }
 
 /* An error if the tables cannot hold it, be its key in whatever letters. */

@@ -13,7 +13,6 @@
 #include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
-#include "utils/timestamp.h"
 
 #include "lib/times.h"
 #include "lib/words.h"
@@ -134,7 +133,7 @@ check_saga_record(SagazRecord *record, SagazSaga *saga)
 	if (saga->version == 0)
 		saga->version = 1;
 	if (saga->created_at == 0)
-		saga->created_at = saga->updated_at ? saga->updated_at : GetCurrentTimestamp();
+		saga->created_at = saga->updated_at ? saga->updated_at : SAGAZ_UNDATED;
 	if (saga->updated_at == 0)
 		saga->updated_at = saga->created_at;
 }
@@ -157,12 +156,14 @@ check_event_record(SagazRecord *record, SagazEvent *event)
 	if (event->retry_count < 0)
 		sagaz_field_complain(record, "retry_count is negative");
 	if (event->created_at == 0)
-		event->created_at = GetCurrentTimestamp();
+		event->created_at = SAGAZ_UNDATED;
 }
 
 /*
  * Fill in what may be missing, and find what is wrong.  A saga may be odd, as
  * the Python library takes any: empty ids, unknown words, steps that are none.
+ * What has no time gets the same one each time it is read, so that it has one
+ * digest.
  */
 void
 sagaz_record_check(SagazRecord *record)

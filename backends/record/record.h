@@ -21,6 +21,10 @@
 #include "lib/stringinfo.h"
 #include "utils/jsonb.h"
 
+/* When a record was made whose store does not tell: the first of 1970 in UTC. */
+#define SAGAZ_UNDATED \
+	((TimestampTz) (UNIX_EPOCH_JDATE - POSTGRES_EPOCH_JDATE) * USECS_PER_DAY)
+
 /* A time as records have it, and back. */
 static inline TimestampTz
 sagaz_record_time(TimestampTz time)
@@ -122,8 +126,10 @@ extern void sagaz_records_to_wire(const SagazRecord *records, int count,
 /* record_read.c */
 extern void sagaz_record_from_json(SagazKind kind, Jsonb *json,
 								   SagazRecord *record);
-extern void sagaz_record_from_any(SagazKind kind, Jsonb *json,
+extern void sagaz_record_from_new(SagazKind kind, Jsonb *json,
 								  SagazRecord *record);
+extern void sagaz_record_from_any_new(SagazKind kind, Jsonb *json,
+									  SagazRecord *record);
 extern void sagaz_record_from_wire(SagazKind kind, Jsonb *json,
 								   SagazRecord *record);
 
@@ -139,6 +145,9 @@ extern void sagaz_record_from_wire(SagazKind kind, Jsonb *json,
 /* fit.c: why the tables of sagaz cannot hold a record, or NULL */
 extern char *sagaz_unfit(const SagazRecord *record);
 extern void sagaz_check_fit(const SagazRecord *record);
+
+/* fit.c: and why text in that encoding cannot hold it */
+extern char *sagaz_unfit_for_encoding(const SagazRecord *record, int encoding);
 
 /* field.c: fields of foreign stores */
 extern void sagaz_field_complain(SagazRecord *record, char *problem);

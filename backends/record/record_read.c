@@ -7,8 +7,14 @@
 
 #include "utils/fmgrprotos.h"
 #include "utils/numeric.h"
+#include "utils/timestamp.h"
 
 #include "lib/times.h"
+
+/* How a record is read. */
+#define MAY_BE_ARRAY 1
+#define HAS_REST 2				/* what the normal form leaves out */
+#define IS_NEW 4				/* nobody has it yet */
 
 /* One of object and values is what is read; values goes on with each field. */
 typedef struct FieldReader
@@ -192,24 +198,37 @@ read_rest(FieldReader *reader, SagazRecord *record)
 	}
 }
 
+/* One that somebody makes is made now, unless he says when. */
 static void
-read_record(SagazKind kind, Jsonb *json, SagazRecord *record, bool may_be_array,
-			bool has_rest)
+date_new_record(SagazRecord *record)
+{
+	TimestampTz *created_at = record->kind == SAGAZ_SAGA ?
+		&record->saga.created_at : &record->event.created_at;
+
+	if (*created_at == 0)
+		*created_at = record->kind == SAGAZ_SAGA && record->saga.updated_at ?
+			record->saga.updated_at : sagaz_record_time(GetCurrentTimestamp());
+}
+
+static void
+read_record(SagazKind kind, Jsonb *json, SagazRecord *record, int how)
 {
 	FieldReader reader = {.record = record};
 
 	memset(record, 0, sizeof(SagazRecord));
 	record->kind = kind;
 	if (!JB_ROOT_IS_OBJECT(json) &&
-		!(may_be_array && JB_ROOT_IS_ARRAY(json) && !JB_ROOT_IS_SCALAR(json)))
+		!((how & MAY_BE_ARRAY) && JB_ROOT_IS_ARRAY(json) && !JB_ROOT_IS_SCALAR(json)))
 	{
 		record->problem = "it is not an object";
 		return;
 	}
 	begin_reading(&reader, json);
 	read_record_fields(&reader, record);
-	if (has_rest)
+	if (how & HAS_REST)
 		read_rest(&reader, record);
+	if (how & IS_NEW)
+		date_new_record(record);
 	sagaz_record_check(record);
 }
 
@@ -217,19 +236,26 @@ read_record(SagazKind kind, Jsonb *json, SagazRecord *record, bool may_be_array,
 void
 sagaz_record_from_json(SagazKind kind, Jsonb *json, SagazRecord *record)
 {
-	read_record(kind, json, record, false, false);
+	read_record(kind, json, record, 0);
 }
 
-/* Read it in either form, as one that is put. */
+/* The same, as one that somebody puts. */
 void
-sagaz_record_from_any(SagazKind kind, Jsonb *json, SagazRecord *record)
+sagaz_record_from_new(SagazKind kind, Jsonb *json, SagazRecord *record)
 {
-	read_record(kind, json, record, true, false);
+	read_record(kind, json, record, IS_NEW);
+}
+
+/* And in either form. */
+void
+sagaz_record_from_any_new(SagazKind kind, Jsonb *json, SagazRecord *record)
+{
+	read_record(kind, json, record, IS_NEW | MAY_BE_ARRAY);
 }
 
 /* Read it in either form, as one that is copied: with all that it has. */
 void
 sagaz_record_from_wire(SagazKind kind, Jsonb *json, SagazRecord *record)
 {
-	read_record(kind, json, record, true, true);
+	read_record(kind, json, record, MAY_BE_ARRAY | HAS_REST);
 }

@@ -300,12 +300,12 @@ redis_unfit(SagazStore *base, const SagazRecord *record)
 	};
 
 	if (record->kind == SAGAZ_SAGA)
-		return NULL;
+		return sagaz_store_fits_utf8(base, record);
 	for (int i = 0; i < (int) lengthof(fields); i++)
 		if (fields[i].text && fields[i].text[0] == '\0')
 			return psprintf("%s is empty, which in Redis is the same as none",
 							fields[i].name);
-	return NULL;
+	return sagaz_store_fits_utf8(base, record);
 }
 
 static const RedisKind *

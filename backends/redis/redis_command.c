@@ -10,6 +10,8 @@
 
 #include "mb/pg_wchar.h"
 
+#include "lib/encoding.h"
+
 /* So many bytes of an error of the server are shown. */
 #define MAX_WORDS 500
 
@@ -17,7 +19,7 @@
 char *
 redis_utf8(const char *text)
 {
-	return pg_server_to_any(text, strlen(text), PG_UTF8);
+	return sagaz_to_utf8(text);
 }
 
 RedisCommand *
@@ -113,6 +115,7 @@ static const struct
 char *
 redis_words_of(const RedisReply *reply)
 {
+	char	   *words;
 	int			length;
 
 	if (strlen(reply->str) != reply->length ||
@@ -121,7 +124,8 @@ redis_words_of(const RedisReply *reply)
 	length = pg_encoding_mbcliplen(PG_UTF8, reply->str, reply->length, MAX_WORDS);
 	if (length > 0 && reply->str[length - 1] == '.')
 		length--;
-	return pg_any_to_server(pnstrdup(reply->str, length), length, PG_UTF8);
+	words = sagaz_from_utf8(reply->str, length);
+	return words ? words : "something that the database has no characters for";
 }
 
 /*

@@ -11,7 +11,10 @@
 
 #include "lib/times.h"
 
-/* UTF-8 text of JSON, escaped. */
+/*
+ * UTF-8 text of JSON, escaped; but a database without an encoding could not
+ * read that back.
+ */
 void
 redis_append_ascii(StringInfo out, const char *utf8)
 {
@@ -20,7 +23,7 @@ redis_append_ascii(StringInfo out, const char *utf8)
 		unsigned char byte = (unsigned char) *utf8;
 		pg_wchar	code;
 
-		if (byte < 0x7f)
+		if (byte < 0x7f || GetDatabaseEncoding() == PG_SQL_ASCII)
 		{
 			appendStringInfoCharMacro(out, *utf8++);
 			continue;

@@ -458,7 +458,7 @@ const SagazBackend sagaz_sqlite_backend = {
 	.store_can = sagaz_store_can_all,
 	.identity = sqlite_identity,
 	.origin = sagaz_store_origin_by_identity,
-	.unfit = sagaz_store_fits_all,
+	.unfit = sagaz_store_fits_utf8,
 	.put = sqlite_put,
 	.edit = sqlite_edit,
 	SAGAZ_MERGES_BY_EDIT,

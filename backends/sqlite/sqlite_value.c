@@ -8,10 +8,10 @@
  */
 #include "backends/sqlite/sqlite.h"
 
-#include "mb/pg_wchar.h"
 #include "utils/timestamp.h"
 
 #include "backends/record/record.h"
+#include "lib/encoding.h"
 #include "lib/times.h"
 
 #ifdef SQLITE_DIRECTONLY
@@ -33,7 +33,7 @@ sqlite_bind_text(sqlite3_stmt *statement, int position, const char *text)
 		sqlite3_bind_null(statement, position);
 		return;
 	}
-	utf8 = pg_server_to_any(text, strlen(text), PG_UTF8);
+	utf8 = sagaz_to_utf8(text);
 	sqlite3_bind_text(statement, position, utf8, strlen(utf8), SQLITE_TRANSIENT);
 }
 

@@ -42,8 +42,8 @@ sagaz_records_store(FunctionCallInfo fcinfo, int type_argno, SagazKind *kind)
 }
 
 /* One that cannot be read is left out, with a word of why. */
-static void
-warn_of_refused_record(const SagazStore *store, const SagazRecord *record)
+void
+sagaz_records_warn(const SagazStore *store, const SagazRecord *record)
 {
 	const char *key = sagaz_record_key(record);
 
@@ -74,7 +74,7 @@ export_all_records(FunctionCallInfo fcinfo)
 	while (sagaz_store_read_next(reader, &record))
 	{
 		if (record.problem)
-			warn_of_refused_record(store, &record);
+			sagaz_records_warn(store, &record);
 		else
 		{
 			Datum		values[] = {JsonbPGetDatum(sagaz_record_to_json(&record))};
@@ -120,7 +120,7 @@ import_record(FunctionCallInfo fcinfo)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("record must not be null")));
-	sagaz_record_from_json(kind, PG_GETARG_JSONB_P(0), &record);
+	sagaz_record_from_new(kind, PG_GETARG_JSONB_P(0), &record);
 	refuse_problem_record(&record);
 	PG_RETURN_BOOL(sagaz_put(store, &record, 1, SAGAZ_PUT_ALWAYS) > 0);
 }
@@ -170,7 +170,7 @@ refuse_twin_records(const SagazRecord *records, int count)
 					 errmsg("records has \"%s\" twice", keys[i])));
 }
 
-/* The records of an array; read is sagaz_record_from_json() or like it. */
+/* The records of an array; read is sagaz_record_from_any_new() or like it. */
 SagazRecord *
 sagaz_read_records(FunctionCallInfo fcinfo, int argno, SagazKind kind,
 				   void (*read) (SagazKind, Jsonb *, SagazRecord *), int *count)
@@ -206,7 +206,7 @@ import_records(FunctionCallInfo fcinfo)
 	SagazPutMode mode = record_mode_argument(fcinfo, 2);
 	int			count;
 	SagazRecord *records = sagaz_read_records(fcinfo, 0, kind,
-											  sagaz_record_from_any, &count);
+											  sagaz_record_from_any_new, &count);
 
 	PG_RETURN_INT64(sagaz_put(store, records, count, mode));
 }
@@ -256,7 +256,7 @@ checksum_of_records(FunctionCallInfo fcinfo)
 	while (sagaz_store_read_next(reader, &record))
 	{
 		if (record.problem)
-			warn_of_refused_record(store, &record);
+			sagaz_records_warn(store, &record);
 		else
 		{
 			SagazDigest digest;

@@ -11,6 +11,7 @@
 
 extern SagazStore *sagaz_records_store(FunctionCallInfo fcinfo,
 									   int type_argno, SagazKind *kind);
+extern void sagaz_records_warn(const SagazStore *store, const SagazRecord *record);
 extern SagazRecord *sagaz_read_records(FunctionCallInfo fcinfo, int argno,
 									   SagazKind kind,
 									   void (*read) (SagazKind, Jsonb *, SagazRecord *),

@@ -20,6 +20,7 @@
 #include "backends/record/record.h"
 #include "lib/rows.h"
 #include "saga/saga.h"
+#include "storage/records.h"
 #include "lib/times.h"
 #include "lib/words.h"
 
@@ -406,8 +407,9 @@ put_summaries(FunctionCallInfo fcinfo, SagazStore *store,
 		if (record.problem == NULL && !is_saga_status(record.saga.status))
 			record.problem = psprintf("status \"%s\" is unknown",
 									  record.saga.status);
-		sagaz_call_check_readable(store, &record);
-		if (skip-- <= 0)
+		if (record.problem)
+			sagaz_records_warn(store, &record);
+		if (skip-- <= 0 && record.problem == NULL)
 			put_summary(result, &record.saga);
 	}
 	sagaz_store_read_end(reader);

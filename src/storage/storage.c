@@ -27,6 +27,7 @@
 #include "utils/syscache.h"
 
 #include "outbox/group.h"
+#include "lib/encoding.h"
 #include "lib/rows.h"
 #include "storage/examine.h"
 #include "storage/secrets.h"
@@ -265,6 +266,7 @@ sagaz_storage_find(const char *name, SagazStorage *storage)
 	else
 		find_storage_by_name(name, storage);
 	note_storage_user(storage);
+	sagaz_prepare_encodings();
 }
 
 /* The storage of a foreign table, whose maker had USAGE on the server. */
@@ -275,6 +277,7 @@ sagaz_storage_of_server(Oid server, SagazStorage *storage)
 
 	take_storage_server(found, GetForeignDataWrapper(found->fdwid), storage);
 	note_storage_user(storage);
+	sagaz_prepare_encodings();
 }
 
 static void
