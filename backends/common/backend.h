@@ -186,6 +186,12 @@ typedef struct SagazBackend
 	List	   *(*examine) (SagazStore *store, SagazKind kind);
 
 	/*
+	 * How many events may wait in it, and how many do; 0: any number.  NULL
+	 * where there is no such limit.
+	 */
+	int64		(*room) (SagazStore *store, int64 *waiting);
+
+	/*
 	 * As ping, for a storage that will be written to: what can be made is made,
 	 * or, with only_looks, would be.
 	 */

@@ -127,6 +127,9 @@ extern PostgresResult *postgres_query(PostgresStore *store, const char *sql,
 									  const char *const *values);
 extern void postgres_roll_back(PostgresStore *store);	/* in a PG_CATCH block */
 
+/* postgres_examine.c */
+extern List *postgres_examine(SagazStore *base, SagazKind kind);
+
 /* postgres_layout.c */
 #define POSTGRES_DEFAULT_SCHEMA "public"
 

@@ -366,6 +366,7 @@ const SagazBackend sagaz_redis_backend = {
 	.open = redis_open,
 	.ping = redis_ping,
 	.examine = redis_examine,
+	.room = redis_room,
 	.overlap = redis_overlap,
 	.make_ready = redis_ping,
 	.store_can = sagaz_store_can_all,

@@ -198,6 +198,7 @@ extern int64 redis_max_entries(const RedisStore *store);
 
 /* redis_examine.c */
 extern List *redis_examine(SagazStore *store, SagazKind kind);
+extern int64 redis_room(SagazStore *base, int64 *waiting);
 
 /* redis_claim.c */
 extern char *redis_claim_limit_text(TimestampTz time);

@@ -181,20 +181,31 @@ examine_rights(RedisStore *store, SagazKind kind, List **faults)
 /* ---------------------------------------------------------------------- */
 /* The outbox */
 
-static void
-examine_length(RedisStore *store, List **faults)
+int64
+redis_room(SagazStore *base, int64 *waiting)
 {
-	int64		most = redis_max_entries(store);
+	RedisStore *store = (RedisStore *) base;
 	RedisReply **replies;
 	int			count;
 
+	redis_ready(store);
 	redis_queue_words(store, "XLEN", psprintf("%s:events", store->outbox_prefix), NULL);
 	replies = redis_exchange(store, &count);
 	redis_expect(store, replies[0], REDIS_INTEGER);
-	if (most > 0 && replies[0]->integer > (1 - LITTLE) * most)
+	*waiting = replies[0]->integer;
+	return redis_max_entries(store);
+}
+
+static void
+examine_length(RedisStore *store, List **faults)
+{
+	int64		waiting;
+	int64		most = redis_room(&store->base, &waiting);
+
+	if (most > 0 && waiting > (1 - LITTLE) * most)
 		add_redis_fault(faults, false,
 						psprintf(INT64_FORMAT " of at most " INT64_FORMAT " events wait (max_stream_length)",
-								 replies[0]->integer, most));
+								 waiting, most));
 }
 
 /*

@@ -18,11 +18,16 @@
 PG_FUNCTION_INFO_V1(sagaz_validate_transfer);
 
 #define SAMPLES 5
+/* Records of a round trip, as with the usual batch. */
+#define CHECK_CHUNK 500
 
 typedef struct Findings
 {
 	JsonbParseState *issues;
 	bool		compatible;
+	List	   *faults;			/* texts of those that were said */
+	int64		read;			/* records of the source */
+	int64		waiting;		/* events among them that are to be delivered */
 } Findings;
 
 /* Records of a kind that have one thing in common. */
@@ -94,6 +99,16 @@ count_check_problem(Problem *problem, const SagazRecord *record, const char *why
 	MemoryContextSwitchTo(outer);
 }
 
+static void
+count_checked_record(Findings *findings, const SagazRecord *record)
+{
+	findings->read++;
+	if (record->kind == SAGAZ_EVENT && record->problem == NULL &&
+		strcmp(record->event.status, "sent") != 0 &&
+		strcmp(record->event.status, "dead_letter") != 0)
+		findings->waiting++;
+}
+
 /* Is there a record that the target could not take, or the source not give? */
 static void
 step_of_reading(SagazTransfer *transfer)
@@ -101,7 +116,7 @@ step_of_reading(SagazTransfer *transfer)
 	SagazKind	kind = transfer->kind;
 	SagazStore *source = sagaz_end_open(&transfer->source, kind);
 	SagazStore *target = sagaz_end_open(&transfer->target, kind);
-	SagazFilter filter = {0};
+	SagazFilter filter = {.order = SAGAZ_FOR_COPY,.chunk = CHECK_CHUNK};
 	MemoryContext kept = CurrentMemoryContext;
 	MemoryContext part = AllocSetContextCreate(kept, "sagaz validation",
 											   ALLOCSET_DEFAULT_SIZES);
@@ -119,6 +134,7 @@ step_of_reading(SagazTransfer *transfer)
 		char	   *why;
 
 		CHECK_FOR_INTERRUPTS();
+		count_checked_record(transfer->findings, &record);
 		if (record.problem)
 			count_check_problem(&unreadable, &record, record.problem, kept);
 		else if ((why = target->backend->unfit(target, &record)) != NULL)
@@ -196,7 +212,22 @@ step_of_looking(SagazTransfer *transfer)
 		sagaz_end_look(transfer->checked, transfer->kind);
 }
 
-/* What hinders a target is an error, what may hinder later a warning. */
+static bool
+was_fault_said(Findings *findings, char *text)
+{
+	ListCell   *cell;
+
+	foreach(cell, findings->faults)
+		if (strcmp(lfirst(cell), text) == 0)
+			return true;
+	findings->faults = lappend(findings->faults, text);
+	return false;
+}
+
+/*
+ * What hinders a target is an error, what may hinder later a warning; nobody
+ * writes to the source.
+ */
 static void
 step_of_examining(SagazTransfer *transfer)
 {
@@ -207,11 +238,27 @@ step_of_examining(SagazTransfer *transfer)
 	foreach(cell, store->backend->examine(store, transfer->kind))
 	{
 		const SagazFault *fault = lfirst(cell);
+		char	   *text = psprintf("%s: %s", transfer->checked->role, fault->text);
 
-		add_check_issue(transfer->findings,
-						is_target && fault->stops_writes ? "error" : "warning", "storage",
-						psprintf("%s: %s", transfer->checked->role, fault->text));
+		if ((is_target || !fault->stops_writes) && !was_fault_said(transfer->findings, text))
+			add_check_issue(transfer->findings,
+							fault->stops_writes ? "error" : "warning", "storage", text);
 	}
+}
+
+/* Has the target room for what waits in the source?  Some may be there already. */
+static void
+step_of_measuring(SagazTransfer *transfer)
+{
+	SagazStore *store = sagaz_end_open(&transfer->target, SAGAZ_EVENT);
+	int64		source = transfer->findings->waiting;
+	int64		there;
+	int64		most = store->backend->room ? store->backend->room(store, &there) : 0;
+
+	if (most > 0 && source + there > most)
+		add_check_issue(transfer->findings, source > most ? "error" : "warning", "room",
+						psprintf("target: it takes " INT64_FORMAT " events that wait, has " INT64_FORMAT ", and the source has " INT64_FORMAT,
+								 most, there, source));
 }
 
 /* What was said of an end is a finding, but for words that name nothing. */
@@ -258,7 +305,20 @@ check_kind_of_records(SagazTransfer *transfer, SagazKind kind)
 		return;
 	(void) check_is_well(transfer, &transfer->source, step_of_examining);
 	(void) check_is_well(transfer, &transfer->target, step_of_examining);
-	(void) check_is_well(transfer, &transfer->source, step_of_reading);
+	if (check_is_well(transfer, &transfer->source, step_of_reading) && kind == SAGAZ_EVENT)
+		(void) check_is_well(transfer, &transfer->target, step_of_measuring);
+}
+
+/* What nobody may have meant. */
+static void
+check_what_source_is(const SagazTransfer *transfer, Findings *findings)
+{
+	if (findings->read == 0)
+		add_check_issue(findings, "warning", "empty", "source: it holds nothing");
+	else if (!transfer->source.is_native &&
+			 (transfer->source.storage.backend->capabilities & SAGAZ_RECORDS_EXPIRE))
+		add_check_issue(findings, "warning", "time_to_live",
+						"source: times to live are not copied; saga_ttl and event_ttl of the target count");
 }
 
 /* Only migrate(switch => true) would meet it; ends with URLs it cannot be meant for. */
@@ -293,6 +353,7 @@ check_transfer(SagazTransfer *transfer, Findings *findings)
 		(transfer->target.storage.backend->capabilities & SAGAZ_OUTLIVES_SESSION) == 0)
 		add_check_issue(findings, "warning", "not_durable",
 						"what the target holds goes with this session");
+	check_what_source_is(transfer, findings);
 	check_switch(transfer, findings);
 }
 

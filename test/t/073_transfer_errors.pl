@@ -414,6 +414,15 @@ is(issues('sqlite_filled', database_url($other, 'library_empty', 'reader')), 'f|
 is(issues(database_url($other, 'library_empty', 'reader'), 'redis_empty'), 'f|privilege', 'before: nor trusts he the tables of anybody');
 my $owner = $other->safe_psql('library_empty', q{SELECT tableowner FROM pg_tables WHERE tablename = 'sagas'});
 is(issues(database_url($other, 'library_empty', 'reader') . "?trusted_owner=$owner", 'redis_empty'), 't|', "before: those of $owner he reads if told to");
+$other->safe_psql('library_empty', qq{GRANT CREATE ON SCHEMA public TO reader; GRANT INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO reader});
+is(issues('sqlite_filled', database_url($other, 'library_empty', 'reader') . "?trusted_owner=$owner"), 'f|storage', 'before: who may not delete, or take numbers');
+like($session->query(sprintf q{SELECT issues->0->>'message' FROM sagaz.validate_transfer('sqlite_filled', '%s')}, database_url($other, 'library_empty', 'reader') . "?trusted_owner=$owner"),
+	qr/^target: the user there has no .*USAGE on saga_steps_id_seq.*DELETE on sagas/, 'before: and which of the rights');
+my $elsewhere = database_url($other, 'sagaz_empty', 'reader');
+is(issues('sqlite_filled', $elsewhere), 'f|storage', 'before: who may nothing in a sagaz elsewhere');
+is(issues($elsewhere, 'sqlite_filled', 'saga'), 'f|privilege', 'before: nor read from it');
+$other->safe_psql('sagaz_empty', q{SELECT sagaz.grant_access('reader', 'operator')});
+is(issues('sqlite_filled', $elsewhere), 't|', 'before: but an operator there may');
 $node->safe_psql('empty', q{CREATE ROLE plain; SELECT sagaz.grant_access('plain', 'operator')});
 like(error_of(q{SELECT code FROM sagaz.validate_transfer('sqlite_filled', 'redis_empty'), jsonb_to_recordset(issues) AS (code text) WHERE 1 / (code = 'privilege')::integer = 0}, 'plain'),
 	qr/^$/, 'before: who may not use a storage');
@@ -423,7 +432,7 @@ is(sql('SELECT count(*) FROM sagaz.transfer WHERE started_by = \'plain\''), '0',
 chmod 0555, $files or die $!;
 is(issues('redis_empty', "sqlite://$files/none.db"), 'f|unreachable', 'before: no file, and none can be made');
 chmod 0755, $files or die $!;
-is(issues('redis_empty', "sqlite://$files/none.db"), 't|', 'before: no file as yet');
+is(issues('redis_empty', "sqlite://$files/none.db"), 't|time_to_live', 'before: no file as yet');
 is(`sqlite3 '$files/none.db' .schema`, '', 'before: nothing is put there');
 is(state_of(q{SELECT sagaz.save_saga_state('x', 'X', 'pending', storage => 'sqlite_empty')}), '', 'a file');
 my ($file) = $session->query(q{SELECT option_value FROM pg_foreign_server, pg_options_to_table(srvoptions) WHERE srvname = 'sqlite_empty' AND option_name = 'path'});
@@ -441,7 +450,7 @@ $redis->cli('HSET', "saga:broken $_", 'data', '{"saga_id": "broken", "saga_name"
 $redis->cli('HSET', 'saga:twice', 'data', saga('twice', 'n') =~ s/\{"name"/{"name": "s"}, {"name"/r);
 $redis->cli('HSET', 'saga:fine', 'data', saga('fine', 'n'));
 like(issues('redis_empty', 'native'), qr/^f\|unfit saga 1 \["twice"\]; unreadable saga 7 \["broken \d"(, "broken \d"){4}\]$/, 'before: records, counted, with samples');
-is(issues('redis_empty', 'native', 'outbox'), 't|', 'before: those of the kind in question');
+is(issues('redis_empty', 'native', 'outbox'), 't|empty', 'before: those of the kind in question');
 
 # ----------------------------------------------------------------------
 # Records that the target alone refuses, when they are written

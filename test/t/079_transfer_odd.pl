@@ -133,6 +133,18 @@ for my $case ([ utf8 => 3 ], [ latin1 => 2 ], [ ascii => 3 ])
 is(in_database('latin1', q{SELECT sagaz.load_saga_state('été', 'bad')->>'saga_name'}), 'été', 'latin1: what it has characters for is itself');
 is(in_database('latin1', q{SELECT sagaz.checksum('saga', 'bad') = sagaz.checksum('saga', 'bad')}), 't', 'latin1: the others have a checksum');
 
+# Room in the target, and a source without anything
+$redis->cli('FLUSHALL');
+in_database('utf8', 'SELECT sagaz.create_storage(\'small\', \'' . $redis->url . q{', options => '{"max_stream_length": "4"}')});
+my $room = q{SELECT compatible, issues->0->>'code', issues->0->>'message' FROM sagaz.validate_transfer('bad', 'small', 'outbox')};
+is(in_database('utf8', $room), 't||', 'room: there is some');
+in_database('utf8', q{SELECT sagaz.insert_event('s', 'T', '1', storage => 'small'), sagaz.insert_event('s', 'T', '2', storage => 'small')});
+is(in_database('utf8', $room), 't|room|target: it takes 4 events that wait, has 2, and the source has 3', 'room: too little, if these are others');
+is(in_database('utf8', q{ALTER SERVER small OPTIONS (SET max_stream_length '2'); } . $room =~ s/issues->0/issues->1/gr), 'f|room|target: it takes 2 events that wait, has 2, and the source has 3', 'room: too little at any rate');
+storage('utf8', 'nothing', 'sqlite://' . fresh_file());
+in_database('utf8', q{SELECT sagaz.save_saga_state('s', 'N', 'pending', storage => 'nothing'), sagaz.delete_saga_state('s', 'nothing')});
+is(in_database('utf8', q{SELECT compatible, issues->0->>'code', issues->0->>'severity' FROM sagaz.validate_transfer('nothing', 'native')}), 't|empty|warning', 'a source that holds nothing');
+
 # ----------------------------------------------------------------------
 # Another PostgreSQL that has other characters, or none
 
