@@ -50,11 +50,12 @@ extension_owner(void)
 /*
  * Until sagaz_owner_restore() the operation is a restricted one, too: code
  * of somebody else's that is run meanwhile can leave nothing behind in the
- * session.
+ * session.  What the SQL names must be ours: an error where the schema is not.
  */
 void
 sagaz_become_owner(SagazUser *before)
 {
+	(void) sagaz_schema_id();
 	GetUserIdAndSecContext(&before->id, &before->context);
 	SetUserIdAndSecContext(extension_owner(),
 						   before->context | SECURITY_LOCAL_USERID_CHANGE |

@@ -4,13 +4,20 @@
  *
  * No OID is remembered longer than the catalogs say the same: the extension may
  * be dropped and made again while a session lives.
+ *
+ * The schema is the one that CREATE EXTENSION made.  Whoever may create schemas
+ * could make one of that name, if it was renamed or there is no extension, and
+ * what the engine does with its owner's rights would run the code of that one.
  */
 #include "lib/sagaz.h"
 
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
+#include "commands/extension.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -25,17 +32,66 @@ static struct
 	Oid			id;
 }			known[32];
 static int	nknown = 0;
+/* Likewise; emptied by changes to pg_namespace. */
+static Oid	known_schema = InvalidOid;
 
 static void
 forget_relations(Datum arg, int cache, uint32 hash)
 {
 	nknown = 0;
+	if (cache == NAMESPACEOID)
+		known_schema = InvalidOid;
+}
+
+static void
+watch_catalogs(void)
+{
+	static bool registered = false;
+
+	if (registered)
+		return;
+	CacheRegisterSyscacheCallback(RELOID, forget_relations, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, forget_relations, (Datum) 0);
+	registered = true;
+}
+
+/* OID of the extension's schema; InvalidOid where there is none. */
+Oid
+sagaz_schema_find(void)
+{
+	Oid			schema;
+	Oid			extension;
+
+	watch_catalogs();
+	if (OidIsValid(known_schema))
+		return known_schema;
+	schema = get_namespace_oid(SAGAZ_SCHEMA, true);
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	extension = getExtensionOfObject(NamespaceRelationId, schema);
+	if (!OidIsValid(extension) || extension != get_extension_oid("sagaz", true))
+		return InvalidOid;
+	known_schema = schema;
+	return schema;
+}
+
+Oid
+sagaz_schema_id(void)
+{
+	Oid			schema = sagaz_schema_find();
+
+	if (!OidIsValid(schema))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_SCHEMA),
+				 errmsg("there is no schema \"%s\" of the extension sagaz", SAGAZ_SCHEMA),
+				 errhint("Run CREATE EXTENSION sagaz in this database; or, if its schema was renamed, give it back its name.")));
+	return schema;
 }
 
 static Oid
 look_up_relation(const char *name)
 {
-	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, true);
+	Oid			namespace_id = sagaz_schema_find();
 	Oid			relation_id = InvalidOid;
 
 	if (OidIsValid(namespace_id))
@@ -52,18 +108,12 @@ look_up_relation(const char *name)
 Oid
 sagaz_relation_id(const char *name)
 {
-	static bool registered = false;
 	Oid			id;
 
 	for (int i = 0; i < nknown; i++)
 		if (known[i].name == name)
 			return known[i].id;
-	if (!registered)
-	{
-		CacheRegisterSyscacheCallback(RELOID, forget_relations, (Datum) 0);
-		CacheRegisterSyscacheCallback(NAMESPACEOID, forget_relations, (Datum) 0);
-		registered = true;
-	}
+	watch_catalogs();
 	id = look_up_relation(name);
 	if (nknown < (int) lengthof(known))
 	{
@@ -90,7 +140,6 @@ static struct
 	int			count;
 	struct
 	{
-		const char *name;
 		LOCKMODE	lockmode;
 		Relation	rel;
 	}			kept[16];
@@ -141,19 +190,23 @@ sagaz_relations_keep_end(void)
 	keeper.active = false;
 }
 
-/* Open a table or index of ours that sagaz_relation_let_go() closes; name is a literal. */
+/*
+ * Open a table or index of ours that sagaz_relation_let_go() closes.  Where
+ * literals are not merged, a relation has as many names as there are callers.
+ */
 Relation
 sagaz_relation_hold(const char *name, LOCKMODE lockmode)
 {
+	Oid			id = sagaz_relation_id(name);
 	Relation	rel;
 
 	for (int i = 0; keeper.active && i < keeper.count; i++)
-		if (keeper.kept[i].name == name && keeper.kept[i].lockmode == lockmode)
+		if (RelationGetRelid(keeper.kept[i].rel) == id &&
+			keeper.kept[i].lockmode == lockmode)
 			return keeper.kept[i].rel;
-	rel = relation_open(sagaz_relation_id(name), lockmode);
+	rel = relation_open(id, lockmode);
 	if (keeper.active && keeper.count < (int) lengthof(keeper.kept))
 	{
-		keeper.kept[keeper.count].name = name;
 		keeper.kept[keeper.count].lockmode = lockmode;
 		keeper.kept[keeper.count++].rel = rel;
 	}
@@ -165,7 +218,7 @@ void
 sagaz_relation_let_go(Relation rel, LOCKMODE lockmode)
 {
 	for (int i = 0; keeper.active && i < keeper.count; i++)
-		if (keeper.kept[i].rel == rel)
+		if (keeper.kept[i].rel == rel && keeper.kept[i].lockmode == lockmode)
 			return;
 	relation_close(rel, lockmode);
 }

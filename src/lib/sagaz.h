@@ -85,6 +85,8 @@ extern void sagaz_settings_define(bool with_worker);
 extern bool sagaz_settings_may_set(const char *setting, Oid role);
 
 /* relations.c */
+extern Oid	sagaz_schema_find(void);
+extern Oid	sagaz_schema_id(void);
 extern Oid	sagaz_relation_id(const char *name);
 extern Relation sagaz_relation_open(const char *name, LOCKMODE lockmode);
 extern void sagaz_relations_keep_begin(void);

@@ -92,7 +92,7 @@ word_values_of(const StatusType *type)
 static Oid
 look_up_word(const StatusType *type, const char *word)
 {
-	Oid			namespace_id = get_namespace_oid(SAGAZ_SCHEMA, false);
+	Oid			namespace_id = sagaz_schema_id();
 	Oid			type_id = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 										  CStringGetDatum(type->name),
 										  ObjectIdGetDatum(namespace_id));

@@ -59,7 +59,7 @@ typedef struct Blame
 void
 sagaz_attempt_prepare(SagazBatch *batch)
 {
-	Oid			schema = get_namespace_oid(SAGAZ_SCHEMA, false);
+	Oid			schema = sagaz_schema_id();
 
 	batch->row_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 									  CStringGetDatum("outbox_event"),

@@ -124,7 +124,7 @@ find_function_to_bind(const char *signature)
 	namespace = schema ? get_namespace_oid(schema, true) : InvalidOid;
 	event_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 								 CStringGetDatum("outbox_event"),
-								 ObjectIdGetDatum(get_namespace_oid(SAGAZ_SCHEMA, false)));
+								 ObjectIdGetDatum(sagaz_schema_id()));
 	array_type = get_array_type(event_type);
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
 						   CStringGetDatum(name),
@@ -154,7 +154,7 @@ domain_id(void)
 {
 	return GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 						   CStringGetDatum(DOMAIN_NAME),
-						   ObjectIdGetDatum(get_namespace_oid(SAGAZ_SCHEMA, false)));
+						   ObjectIdGetDatum(sagaz_schema_id()));
 }
 
 /* What DROP FUNCTION shows.  A name that is too long ends in its hash. */
@@ -198,7 +198,7 @@ make_bond(const char *name, const ObjectAddress *target)
 	ObjectAddress bond;
 	Oid			constraint =
 		CreateConstraintEntry(bond_name(name),
-							  get_namespace_oid(SAGAZ_SCHEMA, false),
+							  sagaz_schema_id(),
 							  CONSTRAINT_CHECK,
 							  false, false, IS_ENFORCED true,	/* when it is checked */
 							  InvalidOid, InvalidOid, NULL, 0, 0,	/* no relation */

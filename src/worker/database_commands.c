@@ -7,6 +7,9 @@
  * DATABASE … TEMPLATE fail while anybody is connected.  Before such a command
  * runs, the database is closed to our processes and those in it are told to
  * end; when it is over, the launcher looks into the database again.
+ *
+ * The schema of the extension keeps its name: functions and workers go by it,
+ * and another schema could be given it.
  */
 #include "lib/sagaz.h"
 
@@ -233,6 +236,20 @@ command_changes_extension(Node *statement)
 }
 
 static void
+refuse_new_name_of_schema(Node *statement)
+{
+	RenameStmt *rename = (RenameStmt *) statement;
+
+	if (!IsA(statement, RenameStmt) || rename->renameType != OBJECT_SCHEMA ||
+		strcmp(rename->subname, SAGAZ_SCHEMA) != 0 ||
+		!IsTransactionState() || !OidIsValid(sagaz_schema_find()))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("schema \"%s\" of the extension sagaz cannot be renamed", SAGAZ_SCHEMA)));
+}
+
+static void
 run_statement(PlannedStmt *pstmt, const char *query, bool read_only,
 			  ProcessUtilityContext context, ParamListInfo params,
 			  QueryEnvironment *environment, DestReceiver *dest,
@@ -258,6 +275,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only,
 	bool		look = command_changes_extension(statement);
 	bool		look_everywhere = IsA(statement, AlterDatabaseStmt);
 
+	refuse_new_name_of_schema(statement);
 	if (OidIsValid(database))
 		close_database(database);
 	/* the statement's memory may be gone once it has run */

@@ -221,7 +221,7 @@ check_delivery_handler(Oid function, Oid owner)
 	proc = (Form_pg_proc) GETSTRUCT(tuple);
 	event_type = GetSysCacheOid2(TYPENAMENSP, Anum_pg_type_oid,
 								 CStringGetDatum("outbox_event"),
-								 ObjectIdGetDatum(get_namespace_oid(SAGAZ_SCHEMA, false)));
+								 ObjectIdGetDatum(sagaz_schema_id()));
 	fits = proc->prokind == PROKIND_FUNCTION && !proc->proretset &&
 		proc->pronargs == 1 &&
 		proc->proargtypes.values[0] == get_array_type(event_type);

@@ -277,10 +277,9 @@ look_set_slots(List *deliveries)
 static bool
 has_deliveries(void)
 {
-	Oid			schema = get_namespace_oid(SAGAZ_SCHEMA, true);
+	Oid			schema = sagaz_schema_find();
 
-	return OidIsValid(get_extension_oid("sagaz", true)) &&
-		OidIsValid(schema) && OidIsValid(get_relname_relid("delivery", schema));
+	return OidIsValid(schema) && OidIsValid(get_relname_relid("delivery", schema));
 }
 
 void
