@@ -380,6 +380,8 @@ struct SagazStore
 	char	   *name;			/* for messages: a storage's name, or its kind */
 	Oid			owner;			/* role whose rights decide */
 	bool		is_superusers;	/* who owns it, who uses it and whose session it is */
+	bool		reads_files;	/* may its owner name files of this server? */
+	bool		writes_files;
 	char	   *user;			/* who uses it */
 	List	   *options;		/* DefElem, checked */
 	char	   *consumer_group; /* the group that its events are for */

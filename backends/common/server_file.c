@@ -4,13 +4,15 @@
  *
  * Whatever opens it does so as the server's user.  So the rule is that of
  * server-side file access, for whoever owns the storage: pg_read_server_files
- * to read and pg_write_server_files to write.
+ * to read and pg_write_server_files to write.  The catalogs are asked when the
+ * storage is found: a delivery opens it outside of a transaction.
  */
 #include "backends/common/server_file.h"
 
 #include "catalog/pg_authid.h"
 #include "utils/acl.h"
 
+/* In a transaction. */
 bool
 sagaz_may_use_server_file(Oid role, bool writes)
 {
@@ -22,7 +24,7 @@ sagaz_may_use_server_file(Oid role, bool writes)
 void
 sagaz_check_server_file(const SagazStore *store, const char *option, bool writes)
 {
-	if (sagaz_may_use_server_file(store->owner, writes))
+	if (writes ? store->writes_files : store->reads_files)
 		return;
 	ereport(ERROR,
 			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),

@@ -17,7 +17,6 @@
 #include "common/file_utils.h"
 #include "miscadmin.h"
 
-#include "backends/common/server_file.h"
 #include "backends/sqlite/sqlite_file.h"
 
 /* The directory of a path without links, or NULL. */
@@ -70,11 +69,11 @@ free_path(const char *path)
 }
 
 /*
- * How may the role use the file?  An error if it may not even read it.  Called
+ * How may the store use the file?  An error if it may not even read it.  Called
  * before each operation, as rights and links change.
  */
 void
-sqlite_file_find(const char *path, Oid role, SqliteFile *file)
+sqlite_file_find(const SagazStore *store, const char *path, SqliteFile *file)
 {
 	char	   *real;
 
@@ -85,8 +84,8 @@ sqlite_file_find(const char *path, Oid role, SqliteFile *file)
 	real = free_path(path);
 	file->no_links = real != NULL;
 	file->path = real ? real : path;
-	file->may_write = file->may_make = real || sagaz_may_use_server_file(role, true);
-	if (real == NULL && !sagaz_may_use_server_file(role, false))
+	file->may_write = file->may_make = real || store->writes_files;
+	if (real == NULL && !store->reads_files)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for a SQLite file outside of sagaz.sqlite_directory"),

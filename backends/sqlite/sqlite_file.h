@@ -13,6 +13,7 @@ typedef struct SqliteFile
 	bool		no_links;		/* the path has none, and must not get any */
 } SqliteFile;
 
-extern void sqlite_file_find(const char *path, Oid role, SqliteFile *file);
+extern void sqlite_file_find(const SagazStore *store, const char *path,
+							 SqliteFile *file);
 
 #endif							/* SAGAZ_SQLITE_FILE_H */

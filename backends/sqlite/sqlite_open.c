@@ -106,7 +106,7 @@ find_sqlite_file(SqliteStore *store, SqliteFile *file)
 {
 	const char *mode = sagaz_store_option(&store->base, "mode");
 
-	sqlite_file_find(store->path, store->base.owner, file);
+	sqlite_file_find(&store->base, store->path, file);
 	file->may_write &= mode == NULL || strcmp(mode, "ro") != 0;
 	file->may_make = file->may_write && (mode == NULL || strcmp(mode, "rwc") == 0);
 }

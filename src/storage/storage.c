@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/syscache.h"
 
+#include "backends/common/server_file.h"
 #include "outbox/group.h"
 #include "lib/encoding.h"
 #include "lib/rows.h"
@@ -233,7 +234,8 @@ find_storage_by_name(const char *name, SagazStorage *storage)
 /*
  * Is it a superuser who is at work here, by himself?  Not so in a function
  * with its definer's rights, and not in what maintenance commands run with the
- * rights of a table's owner.
+ * rights of a table's owner; ANALYZE of a foreign table is none of these, see
+ * fdw_analyze.c.
  */
 static bool
 is_superusers_session(void)
@@ -250,6 +252,8 @@ static void
 note_storage_user(SagazStorage *storage)
 {
 	storage->is_superusers = is_superusers_session() && superuser_arg(storage->owner);
+	storage->reads_files = sagaz_may_use_server_file(storage->owner, false);
+	storage->writes_files = sagaz_may_use_server_file(storage->owner, true);
 	storage->user = GetUserNameFromId(GetUserId(), false);
 }
 

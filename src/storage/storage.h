@@ -23,6 +23,8 @@ typedef struct SagazStorage
 	Oid			server;			/* InvalidOid: given by a URL */
 	Oid			owner;			/* whose rights decide */
 	bool		is_superusers;	/* who owns it, who uses it and whose session it is */
+	bool		reads_files;	/* see server_file.c */
+	bool		writes_files;
 	char	   *user;			/* who uses it */
 	char	   *name;			/* for messages; holds no secret */
 	List	   *options;

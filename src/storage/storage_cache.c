@@ -79,6 +79,14 @@ copy_storage_options(List *options)
 	return copy;
 }
 
+/* They are of now, however long the store has been open. */
+static void
+take_file_rights(SagazStore *store, const SagazStorage *storage)
+{
+	store->reads_files = storage->reads_files;
+	store->writes_files = storage->writes_files;
+}
+
 /* Open the store in a context of its own, which goes if that fails. */
 static SagazStore *
 open_storage(const SagazStorage *storage)
@@ -96,6 +104,7 @@ open_storage(const SagazStorage *storage)
 	store->name = pstrdup(storage->name);
 	store->owner = storage->owner;
 	store->is_superusers = storage->is_superusers;
+	take_file_rights(store, storage);
 	store->user = pstrdup(storage->user);
 	store->options = copy_storage_options(storage->options);
 	group = sagaz_store_option(store, "consumer_group");
@@ -154,6 +163,7 @@ sagaz_storage_connect(const SagazStorage *storage, const char *name)
 		entry = hash_search(stores, &key, HASH_ENTER, NULL);
 		entry->store = store;
 	}
+	take_file_rights(entry->store, storage);
 	entry->used_at = GetCurrentTimestamp();
 	return entry->store;
 }
