@@ -8,6 +8,7 @@ use warnings;
 use IO::Socket::INET;
 use IO::Socket::UNIX;
 use PostgreSQL::Test::Utils;
+use SagazMutator::Postgres;
 use SagazTest;
 use Test::More;
 
@@ -113,6 +114,28 @@ like(outcome('nobody', "SELECT shop.count_at('super');"), qr/^42501 password is 
 like(outcome('postgres', "SELECT shop.count_at('super');"), qr/^42501 password is required/, 'not even in his own session');
 is(outcome('postgres', "SELECT sagaz.count_records('saga', 'super');"), '0', 'where he is one outside of it');
 like(outcome('postgres', "SELECT sagaz.count_records('saga', 'super'); SELECT shop.count_at('super');"), qr/^42501/, 'what he has open is not used there');
+
+# A foreign table is used as its owner, by whom he lets, and in whose session?
+$near->safe_psql('postgres', <<'SQL');
+CREATE ROLE keeper LOGIN;
+CREATE SCHEMA f;
+GRANT USAGE ON SCHEMA f TO keeper;
+IMPORT FOREIGN SCHEMA sagaz LIMIT TO (sagas) FROM SERVER super INTO f;
+GRANT SELECT ON f.sagas TO keeper;
+CREATE MATERIALIZED VIEW f.kept AS SELECT saga_id FROM f.sagas WITH NO DATA;
+CREATE FUNCTION shop.analyze() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'ANALYZE f.sagas';
+SQL
+is(outcome('postgres', 'ANALYZE f.sagas;'), '', 'a superuser analyzes what he may read');
+is($near->safe_psql('postgres', q{SELECT reltuples FROM pg_class WHERE oid = 'f.sagas'::regclass}), '0', 'and has read it');
+like(outcome('postgres', 'SELECT shop.analyze();'), qr/^42501 password is required/, 'ANALYZE in a definer\'s function');
+like(outcome('postgres', 'REFRESH MATERIALIZED VIEW f.kept;'), qr/^42501 password is required/, 'what REFRESH runs may be others\' code');
+like(outcome('keeper', 'SELECT * FROM f.sagas;'), qr/^42501 password is required/, 'another reads with what he has himself');
+$near->safe_psql('postgres', 'ALTER DATABASE postgres OWNER TO keeper');
+like(outcome('keeper', 'ANALYZE f.sagas;'), qr/^42501 password is required/, 'who may analyze the table, not in a superuser\'s session');
+$near->safe_psql('postgres', 'ALTER DATABASE postgres OWNER TO postgres');
+$near->safe_psql('postgres', 'ALTER FOREIGN TABLE f.sagas OWNER TO keeper');
+like(outcome('postgres', 'ANALYZE f.sagas;'), qr/^42501 password is required/, 'a superuser analyzes as the table\'s owner');
+
 like(outcome('postgres', "SELECT sagaz.insert_event('a', 'b', '1', storage => '$evil');"), qr/^42501 tables of storage .* are not to be trusted/,
 	'another\'s tables are not touched');
 is($far->safe_psql('postgres', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'evil'}), 'f', 'and nobody has become a superuser');
@@ -155,6 +178,38 @@ like(outcome('plain', "SELECT sagaz.count_records('saga', '@{[url('victim:')]}')
 is($far->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE usename = 'victim'}), '0', 'victim was not there');
 unlike(slurp_file($far->logfile), qr/connection authorized: user=victim/, 'and never got in');
 is(outcome('plain', "SELECT sagaz.count_records('saga', '@{[url(\"app:$secret\")]}');"), '0', 'a password of one\'s own does');
+
+# Kerberos tickets of the server's user, or delegated to the session, are no
+# password: their options are closed, and a server that asks for them, or for
+# nothing, does not let one in.
+for my $option ('gssencmode=prefer', 'gssdelegation=1', 'gsslib=gssapi', 'krbsrvname=x', 'require_auth=none', 'requirepeer=postgres', 'service=x', 'passfile=/x')
+{
+	my ($name, $value) = split /=/, $option;
+	like(outcome('postgres', "SELECT sagaz.count_records('saga', '@{[url(\"app:$secret\", \"?$option\")]}');"), qr/^SZ009/, "no option of a URL: $name");
+	like(outcome('postgres', "CREATE SERVER no FOREIGN DATA WRAPPER sagaz_postgresql OPTIONS ($name '$value');"), qr/^HV00D/, "nor of a server: $name");
+}
+for my $kind ([ 'GSS', 7 ], [ 'SSPI', 9 ], [ 'nothing', 0 ])
+{
+	my ($name, $code) = @$kind;
+	my $asked = 0;
+	my $peer = SagazMutator::Postgres->new($far->host . '/.s.PGSQL.' . $far->port, 1, sub {
+			my ($type, $body) = @_;
+
+			return ($type, $body) if $type ne 'R' || $asked++;
+			return ('R', pack('N', $code), $code ? () : ('Z', 'I'));
+		});
+
+	like(outcome('plain', "SELECT sagaz.count_records('saga', '" . $peer->url("app:$secret", 'postgres') . "');"), qr/^42501 password is required|^SZ001 could not connect/,
+		"a server that asks for $name");
+	$peer->stop;
+}
+{
+	local $ENV{PGGSSENCMODE} = 'require';
+	local $ENV{KRB5CCNAME} = "FILE:$work/tickets";
+	$near->restart;
+}
+is(outcome('plain', "SELECT sagaz.count_records('saga', '@{[url(\"app:$secret\")]}');"), '0', 'nor does the environment say it');
+$near->restart;
 
 # ----------------------------------------------------------------------
 # Files and sockets
@@ -241,6 +296,8 @@ SKIP:
 		[ '127.0.0.1', "sslmode=verify-ca&sslrootcert=$work/none.crt", 0, 'verify-ca, no such file' ],
 		[ '127.0.0.1', 'sslmode=require', 1, 'require' ],
 		[ '127.0.0.1', 'sslmode=prefer', 1, 'prefer' ],
+		[ '127.0.0.1', 'sslmode=allow', 1, 'allow' ],
+		[ '127.0.0.1', "sslmode=require&sslrootcert=$work/other.crt", 0, 'require, with another authority' ],
 		[ '127.0.0.1', 'sslmode=disable', 1, 'disable' ])
 	{
 		my ($name, $more, $works, $what) = @$case;
@@ -248,6 +305,17 @@ SKIP:
 
 		if ($works) { is($answer, '0', "sslmode $what") }
 		else { like($answer, qr/^SZ001 could not connect/, "sslmode $what: refused") }
+	}
+	for my $on ('off', 'on')
+	{
+		$far->safe_psql('postgres', "ALTER SYSTEM SET ssl = $on; SELECT pg_reload_conf()");
+		$far->poll_query_until('postgres', 'SHOW ssl', $on) or die;
+		next if $on eq 'on';
+		for my $mode ('require', 'verify-ca', 'verify-full')
+		{
+			like(outcome('plain', "SELECT sagaz.count_records('saga', '" . $there->('localhost', "sslmode=$mode" . ($mode eq 'require' ? '' : "&sslrootcert=$work/ca.crt")) . "');"),
+				qr/^SZ001/, "a server without TLS: sslmode $mode");
+		}
 	}
 	unlink $far->data_dir . '/pg_hba.conf';
 	$far->append_conf('pg_hba.conf', "hostssl all all 127.0.0.1/32 scram-sha-256\nlocal all all trust\n");
