@@ -39,25 +39,43 @@ int			sagaz_command_timeout;
 int			sagaz_max_reply;
 char	   *sagaz_sqlite_directory;
 
+#define URL_MESSAGE "a storage that is a setting must be one with a name"
+#define URL_DETAIL "This is a URL."
+#define URL_HINT "Give it a name with SELECT sagaz.create_storage(name, url)."
+
+/* While a setting is defined, values from before may only raise a warning. */
+static bool defining = false;
+
 /*
  * A storage that a setting names must have a name: a URL is opened with the
  * rights of whoever is there when it is used, who may be a function's definer.
- * The message does not quote it, as there may be a secret in it.
+ * There may be a secret in it: no message quotes it, and where it is a
+ * statement that says it, which PostgreSQL would write into the log, the error
+ * is our own.
  */
 static bool
 check_storage_name(char **newval, void **extra, GucSource source)
 {
 	if (strstr(*newval, "://") == NULL)
 		return true;
-	GUC_check_errmsg("a storage that is a setting must be one with a name");
-	GUC_check_errdetail("This is a URL.");
-	GUC_check_errhint("Give it a name with SELECT sagaz.create_storage(name, url).");
+	if (source >= PGC_S_TEST && !defining)
+	{
+		error_context_stack = NULL;
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg(URL_MESSAGE), errdetail(URL_DETAIL), errhint(URL_HINT),
+				 errhidestmt(true)));
+	}
+	GUC_check_errmsg(URL_MESSAGE);
+	GUC_check_errdetail(URL_DETAIL);
+	GUC_check_errhint(URL_HINT);
 	return false;
 }
 
 static void
 define_storage_settings(void)
 {
+	defining = true;
 	DefineCustomStringVariable(SAGAZ_SAGA_STORAGE,
 							   "Storage that saga functions use when none is named.",
 							   NULL, &sagaz_saga_storage, "native",
@@ -66,6 +84,7 @@ define_storage_settings(void)
 							   "Storage that outbox functions use when none is named.",
 							   NULL, &sagaz_outbox_storage, "native",
 							   PGC_SUSET, 0, check_storage_name, NULL, NULL);
+	defining = false;
 }
 
 /* May the role say, for a session or a database, what a PGC_SUSET setting is? */

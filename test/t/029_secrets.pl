@@ -93,6 +93,19 @@ my $error = ask("CREATE USER MAPPING FOR CURRENT_USER SERVER r OPTIONS (user 'u'
 like($error, qr/HV00D.*passwort/, 'a mistaken option is named');
 ask("CREATE SERVER q FOREIGN DATA WRAPPER sagaz_redis OPTIONS (password '$secret')");
 
+# Settings, whose value PostgreSQL has checked.
+for my $set ("SET sagaz.outbox_storage = %s", "SET LOCAL sagaz.saga_storage = %s", "SELECT set_config('sagaz.outbox_storage', %s, true)",
+	"ALTER ROLE CURRENT_USER SET sagaz.outbox_storage = %s", "ALTER DATABASE postgres SET sagaz.saga_storage = %s",
+	"CREATE FUNCTION public.f() RETURNS int LANGUAGE sql SET sagaz.outbox_storage = %s AS 'SELECT 1'")
+{
+	my $full = sprintf $set, "'$urls[0]'";
+	for my $way ('%s', 'DO $do$ BEGIN %s; END $do$', 'DO $do$ BEGIN EXECUTE $ex$%s$ex$; END $do$')
+	{
+		like(ask($way =~ s/%s/$full/r =~ s/BEGIN SELECT/BEGIN PERFORM/r), qr/ERROR:  22023: a storage that is a setting/, "$way: $set");
+	}
+}
+is($shown, '', 'nor from a setting');
+
 # Caught and raised again, the caller's own context is there.
 $error = ask(<<"SQL");
 DO \$\$ BEGIN
