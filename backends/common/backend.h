@@ -338,6 +338,8 @@ extern void sagaz_check_claimed_by(const SagazEvent *event, int64 batch_id,
 extern void sagaz_merge_by_edit(SagazStore *store, SagazRecord *records,
 								int count, bool over_claims,
 								SagazMerged *merged);
+extern int64 sagaz_remove_matching(SagazStore *store, SagazKind kind,
+								   const SagazFilter *filter);
 extern int64 sagaz_remove_by_edit(SagazStore *store, SagazKind kind,
 								  const char *const *keys, int nkeys);
 extern bool sagaz_merge_keeps(const SagazRecord *there, const SagazRecord *ours,

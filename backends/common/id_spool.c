@@ -140,13 +140,6 @@ id_spool_sort(IdSpool *spool)
 		elog(ERROR, "could not rewind a temporary file");
 }
 
-/* How many different ids there are. */
-int64
-id_spool_count(const IdSpool *spool)
-{
-	return spool->count;
-}
-
 static void
 read_spool_exactly(BufFile *file, void *place, size_t size)
 {

@@ -13,7 +13,6 @@ extern IdSpool *id_spool_begin(void);
 extern void id_spool_add(IdSpool *spool, TimestampTz time, const char *bytes,
 						 size_t length);
 extern void id_spool_sort(IdSpool *spool);
-extern int64 id_spool_count(const IdSpool *spool);
 extern char *id_spool_next(IdSpool *spool, size_t *length);
 
 #endif							/* SAGAZ_ID_SPOOL_H */

@@ -150,12 +150,18 @@ remove_found(SagazRecord *record, bool exists, void *arg)
 	return SAGAZ_REMOVE;
 }
 
-/* A record that has a problem stays, as edits pass it over. */
+/* Remove what matches; a record that has a problem stays, as edits pass it over. */
+int64
+sagaz_remove_matching(SagazStore *store, SagazKind kind, const SagazFilter *filter)
+{
+	return sagaz_edit(store, kind, filter, false, remove_found, NULL);
+}
+
 int64
 sagaz_remove_by_edit(SagazStore *store, SagazKind kind,
 					 const char *const *keys, int nkeys)
 {
 	SagazFilter filter = {.keys = keys,.nkeys = nkeys};
 
-	return sagaz_edit(store, kind, &filter, false, remove_found, NULL);
+	return sagaz_remove_matching(store, kind, &filter);
 }

@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include "nodes/makefuncs.h"
+
 #include "backends/common/url.h"
 
 static int
@@ -16,11 +18,11 @@ hex_value(char c)
 }
 
 /*
- * The part with %XX decoded; NULL where a percent sign is not followed by two
- * hexadecimal digits, or stands for a zero byte.
+ * The part with %XX decoded.  Where a percent sign is not followed by two
+ * hexadecimal digits, or stands for a zero byte, "refuse" raises an error.
  */
 char *
-sagaz_url_decode(const char *part, size_t length)
+sagaz_url_decode(const char *part, size_t length, void (*refuse) (const char *why))
 {
 	char	   *text = palloc(length + 1);
 	char	   *to = text;
@@ -38,10 +40,17 @@ sagaz_url_decode(const char *part, size_t length)
 		high = i + 2 < length ? hex_value(part[i + 1]) : -1;
 		low = i + 2 < length ? hex_value(part[i + 2]) : -1;
 		if (high < 0 || low < 0 || (high == 0 && low == 0))
-			return NULL;
+			refuse("A percent sign is not followed by two hexadecimal digits that are not 00");
 		*to++ = (char) (high * 16 + low);
 		i += 2;
 	}
 	*to = '\0';
 	return text;
+}
+
+/* Add an option to those of a URL; the value is not copied. */
+List *
+sagaz_url_add_option(List *options, const char *name, char *value)
+{
+	return lappend(options, makeDefElem(pstrdup(name), (Node *) makeString(value), -1));
 }

@@ -11,10 +11,10 @@
  * The folder is this file.  It is the smallest backend, and the one to copy.
  */
 #include "backends/common/backend.h"
+#include "backends/common/url.h"
 
 #include "miscadmin.h"
 
-#include "nodes/makefuncs.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
@@ -62,7 +62,7 @@ memory_version(void)
 static List *
 memory_read_url(const char *scheme, const char *rest)
 {
-	return list_make1(makeDefElem("name", (Node *) makeString(pstrdup(rest)), -1));
+	return sagaz_url_add_option(NIL, "name", pstrdup(rest));
 }
 
 static void

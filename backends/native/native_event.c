@@ -80,13 +80,8 @@ probe_archived_event(EventPut *put, Datum event_id)
 	ScanKeyData key;
 
 	sagaz_key_uuid(&key, 1, event_id);
-	if (put->archive)
-		sagaz_scan_again(put->archive, &key, 1);
-	else
-		put->archive = sagaz_scan_begin("outbox_archive", "outbox_archive_pkey",
-										put->snapshot, &key, 1,
-										ForwardScanDirection);
-	return sagaz_scan_next(put->archive);
+	return sagaz_scan_probe(&put->archive, "outbox_archive", "outbox_archive_pkey",
+							put->snapshot, &key, 1) != NULL;
 }
 
 /* Find an event in the log or the archive. */

@@ -7,10 +7,10 @@
  * records look like there is known to postgres_sagaz.c, for a database with
  * this extension, and to postgres_library.c, for the Python library's tables.
  */
+#include "backends/common/url.h"
 #include "backends/postgres/postgres_store.h"
 
 #include "commands/defrem.h"
-#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -143,8 +143,7 @@ take_postgres_option(const char *part, size_t length, List **options)
 		if (value == NULL)
 			refuse_postgres_url("A percent sign is not followed by two hexadecimal digits that are not 00");
 		find_postgres_option(own[i])->check(value);
-		*options = lappend(*options, makeDefElem(pstrdup(own[i]),
-												 (Node *) makeString(value), -1));
+		*options = sagaz_url_add_option(*options, own[i], value);
 		return true;
 	}
 	return false;

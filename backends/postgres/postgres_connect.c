@@ -8,13 +8,13 @@
 
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
 #include "backends/common/server_file.h"
+#include "backends/common/url.h"
 
 const char *
 postgres_client_version(void)
@@ -358,9 +358,8 @@ postgres_url_options(const char *url)
 	{
 		for (PQconninfoOption *option = found; option->keyword; option++)
 			if (option->val && option->val[0])
-				options = lappend(options,
-								  makeDefElem(pstrdup(option->keyword),
-											  (Node *) makeString(pstrdup(option->val)), -1));
+				options = sagaz_url_add_option(options, option->keyword,
+											   pstrdup(option->val));
 	}
 	PG_FINALLY();
 	{

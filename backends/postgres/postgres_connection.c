@@ -94,7 +94,7 @@ postgres_disconnect(PostgresConnection *connection)
 }
 
 /* Raise that the server went away; why is a sentence, or NULL. */
-void
+static void
 postgres_lost(PostgresStore *store, const char *why)
 {
 	char	   *detail = why ? pstrdup(why) :

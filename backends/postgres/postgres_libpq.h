@@ -28,7 +28,6 @@ struct PostgresConnection
 
 /* postgres_connection.c */
 extern void postgres_disconnect(PostgresConnection *connection);
-extern void postgres_lost(PostgresStore *store, const char *why);
 extern char *postgres_foreign_text(const char *text);
 
 /* postgres_session.c */

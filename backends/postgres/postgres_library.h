@@ -23,7 +23,6 @@ extern char *library_sql(const PostgresStore *store, const char *sql);
 extern void library_make_tables(PostgresStore *store);
 
 /* postgres_library_read.c */
-extern char *library_time(TimestampTz time);
 extern SagazRecord *library_record(const PostgresResult *rows, int row,
 								   SagazKind kind, const SagazFilter *filter);
 extern List *library_fetch(PostgresReader *reader);

@@ -99,7 +99,7 @@ add_condition(LibraryQuery *query, const char *format, const char *value)
 	appendStringInfo(&query->sql, format, number, number);
 }
 
-char *
+static char *
 library_time(TimestampTz time)
 {
 	char	   *text = palloc(SAGAZ_TIME_SIZE);

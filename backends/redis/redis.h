@@ -132,7 +132,6 @@ typedef struct RedisScan RedisScan;
 
 extern RedisScan *redis_scan_begin(RedisStore *store, const char *prefix,
 								   const char *const *fetch);
-extern void redis_scan_add(RedisScan *scan, const char *bytes, size_t length);
 extern void redis_scan_add_text(RedisScan *scan, const char *text);
 extern void redis_scan_members(RedisScan *scan, const char *set);
 extern void redis_scan_all(RedisScan *scan, const char *time_field);
@@ -142,7 +141,6 @@ extern void redis_scan_read_ahead(RedisScan *scan);
 extern const RedisId *redis_scan_next(RedisScan *scan, RedisReply **reply);
 
 /* redis_json.c */
-extern void redis_append_ascii(StringInfo out, const char *utf8);
 extern void redis_append_json(StringInfo out, Jsonb *json);
 extern void redis_append_json_string(StringInfo out, const char *text);
 extern void redis_append_json_time(StringInfo out, TimestampTz time);

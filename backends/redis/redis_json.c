@@ -15,7 +15,7 @@
  * UTF-8 text of JSON, escaped; but a database without an encoding could not
  * read that back.
  */
-void
+static void
 redis_append_ascii(StringInfo out, const char *utf8)
 {
 	while (*utf8)

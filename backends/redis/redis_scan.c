@@ -118,7 +118,7 @@ redis_scan_begin(RedisStore *store, const char *prefix, const char *const *fetch
 }
 
 /* Add an id, unless it is there. */
-void
+static void
 redis_scan_add(RedisScan *scan, const char *bytes, size_t length)
 {
 	RedisId		id = {length, unconstify(char *, bytes)};

@@ -9,8 +9,6 @@
 
 #include <limits.h>
 
-#include "nodes/makefuncs.h"
-
 #include "backends/common/url.h"
 #include "backends/redis/redis_tls.h"
 
@@ -35,24 +33,13 @@ refuse_redis_url(const char *why)
 			 errhint("Write redis://[user:password@]host[:port][/database], redis+sentinel://[user:password@]host1[:port],host2[:port]/service[/database], rediss in place of redis for TLS, or unix://[user:password@]/path/of/the/socket[?db=database].")));
 }
 
-/* A part of a URL, %XX decoded. */
-static char *
-decode_redis_url(const char *part, size_t length)
-{
-	char	   *text = sagaz_url_decode(part, length);
-
-	if (text == NULL)
-		refuse_redis_url("A percent sign is not followed by two hexadecimal digits that are not 00");
-	return text;
-}
-
 static List *
 add_redis_option(List *options, const char *name, const char *part, size_t length)
 {
 	if (length == 0)
 		return options;
-	return lappend(options, makeDefElem(pstrdup(name),
-										(Node *) makeString(decode_redis_url(part, length)), -1));
+	return sagaz_url_add_option(options, name,
+								sagaz_url_decode(part, length, refuse_redis_url));
 }
 
 /* user:password@, of which either may be missing; *rest is what follows. */

@@ -14,7 +14,6 @@
 
 #include "commands/defrem.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
@@ -61,26 +60,16 @@ refuse_sqlite_url(const char *why)
 			 errhint("Write sqlite:///path/of/the/file[?mode=ro], with %%25 for a percent sign and %%3F for a question mark in the path.")));
 }
 
-static char *
-decode_sqlite_url(const char *part, size_t length)
-{
-	char	   *text = sagaz_url_decode(part, length);
-
-	if (text == NULL)
-		refuse_sqlite_url("A percent sign is not followed by two hexadecimal digits that are not 00");
-	return text;
-}
-
-static DefElem *
-read_sqlite_parameter(const char *part, size_t length)
+static List *
+read_sqlite_parameter(List *options, const char *part, size_t length)
 {
 	char	   *value = strchr(pnstrdup(part, length), '=');
 
 	if (value == NULL || strncmp(part, "mode=", 5) != 0)
 		refuse_sqlite_url(psprintf("There is no parameter \"%.*s\"", (int) length, part));
-	value = decode_sqlite_url(value + 1, strlen(value + 1));
+	value = sagaz_url_decode(value + 1, strlen(value + 1), refuse_sqlite_url);
 	check_sqlite_mode(value);
-	return makeDefElem("mode", (Node *) makeString(value), -1);
+	return sagaz_url_add_option(options, "mode", value);
 }
 
 /* sqlite:///path[?mode=…], the path beginning with the third slash */
@@ -93,12 +82,13 @@ sqlite_read_url(const char *scheme, const char *rest)
 
 	if (rest[0] != '/' || length == 1)
 		refuse_sqlite_url("It names no file");
-	options = list_make1(makeDefElem("path", (Node *) makeString(decode_sqlite_url(rest, length)), -1));
+	options = sagaz_url_add_option(NIL, "path",
+								   sagaz_url_decode(rest, length, refuse_sqlite_url));
 	while (*part == '?' || *part == '&')
 	{
 		part++;
 		length = strcspn(part, "&");
-		options = lappend(options, read_sqlite_parameter(part, length));
+		options = read_sqlite_parameter(options, part, length);
 		part += length;
 	}
 	return options;

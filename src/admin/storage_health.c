@@ -17,7 +17,6 @@
 
 extern Datum sagaz_health_check(PG_FUNCTION_ARGS);
 
-PG_FUNCTION_INFO_V1(sagaz_any_health_check);
 
 /* What health_check() finds out about a storage. */
 typedef struct StorageHealth
@@ -160,8 +159,4 @@ check_health(FunctionCallInfo fcinfo)
 }
 
 /* health_check(storage): is the storage there, and how soon does it answer? */
-Datum
-sagaz_any_health_check(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, check_health);
-}
+SAGAZ_SQL_FUNCTION(sagaz_any_health_check, sagaz_with_storage, check_health);

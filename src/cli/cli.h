@@ -168,7 +168,6 @@ extern void cli_show_one(PGconn *conn, const char *sql, int nvalues,
 extern void cli_done(const char *what, int n, char **names, const char *done);
 
 /* harmless.c */
-extern char *cli_harmless(const char *text);
 extern PGresult *cli_harmless_result(PGresult *result);
 extern void cli_print_safely(FILE *to, const char *text);
 extern void cli_print_message(FILE *to, const char *text);

@@ -32,7 +32,7 @@ harmful(const unsigned char *c, unsigned int *code)
 }
 
 /* A copy, to be freed, with \uXXXX for what does harm, as JSON writes it. */
-char *
+static char *
 cli_harmless(const char *text)
 {
 	PQExpBufferData copy;

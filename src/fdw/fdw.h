@@ -71,7 +71,6 @@ extern void sagaz_fdw_plan(FdwRoutine *routine);
 extern void sagaz_fdw_scan(FdwRoutine *routine);
 extern void sagaz_fdw_analyze(FdwRoutine *routine);
 extern void sagaz_fdw_modify(FdwRoutine *routine);
-extern void sagaz_fdw_import(FdwRoutine *routine);
 
 /*
  * What a scan was planned to ask the storage for: fdw_private of the plan has

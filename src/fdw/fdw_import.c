@@ -116,12 +116,6 @@ import_schema(ImportForeignSchemaStmt *statement, Oid server_id)
 	return commands;
 }
 
-void
-sagaz_fdw_import(FdwRoutine *routine)
-{
-	routine->ImportForeignSchema = import_schema;
-}
-
 Datum
 sagaz_storage_fdw(PG_FUNCTION_ARGS)
 {
@@ -131,6 +125,6 @@ sagaz_storage_fdw(PG_FUNCTION_ARGS)
 	sagaz_fdw_scan(routine);
 	sagaz_fdw_analyze(routine);
 	sagaz_fdw_modify(routine);
-	sagaz_fdw_import(routine);
+	routine->ImportForeignSchema = import_schema;
 	PG_RETURN_POINTER(routine);
 }

@@ -15,11 +15,6 @@
 #include "storage/secrets.h"
 #include "storage/storage.h"
 
-PG_FUNCTION_INFO_V1(sagaz_memory_validator);
-PG_FUNCTION_INFO_V1(sagaz_sqlite_validator);
-PG_FUNCTION_INFO_V1(sagaz_redis_validator);
-PG_FUNCTION_INFO_V1(sagaz_postgresql_validator);
-
 /* May the option stand in this catalog? */
 static bool
 option_is_valid_in(const SagazOption *option, Oid catalog)
@@ -113,12 +108,8 @@ validate_##backend(FunctionCallInfo fcinfo) \
 	return validate_options(fcinfo, #backend); \
 } \
 \
-Datum \
-sagaz_##backend##_validator(PG_FUNCTION_ARGS) \
-{ \
-	return sagaz_secrets_hide_statement(fcinfo, validate_##backend); \
-} \
-extern int	no_such_variable
+SAGAZ_SQL_FUNCTION(sagaz_##backend##_validator, sagaz_secrets_hide_statement, \
+				   validate_##backend)
 
 VALIDATOR_OF(memory);
 VALIDATOR_OF(sqlite);

@@ -102,6 +102,11 @@ extern int64 sagaz_interval_argument(FunctionCallInfo fcinfo, int argno,
 									 const char *field);
 extern int	sagaz_interval_in_ms(const Interval *value);
 
+/* text_array.c */
+extern Datum sagaz_text_array(const char *const *texts, int count);
+extern char **sagaz_text_array_argument(FunctionCallInfo fcinfo, int argno,
+										const char *field, int *count);
+
 /* error_text.c */
 extern char *sagaz_error_text(const ErrorData *error);
 

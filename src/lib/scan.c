@@ -78,3 +78,20 @@ sagaz_scan_end(SagazScan *scan)
 	sagaz_relation_let_go(scan->rel, AccessShareLock);
 	pfree(scan);
 }
+
+/*
+ * The first row with these keys, valid until the next call; NULL if there is
+ * none.  *scan is begun at the first call, in the present memory context, and
+ * serves all with as many keys.
+ */
+TupleTableSlot *
+sagaz_scan_probe(SagazScan **scan, const char *table, const char *index,
+				 Snapshot snapshot, ScanKey keys, int nkeys)
+{
+	if (*scan)
+		sagaz_scan_again(*scan, keys, nkeys);
+	else
+		*scan = sagaz_scan_begin(table, index, snapshot, keys, nkeys,
+								 ForwardScanDirection);
+	return sagaz_scan_next(*scan) ? (*scan)->slot : NULL;
+}

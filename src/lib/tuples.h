@@ -65,6 +65,9 @@ extern SagazScan *sagaz_scan_begin(const char *table, const char *index,
 								   ScanDirection direction);
 extern void sagaz_scan_again(SagazScan *scan, ScanKey keys, int nkeys);
 extern bool sagaz_scan_next(SagazScan *scan);
+extern TupleTableSlot *sagaz_scan_probe(SagazScan **scan, const char *table,
+										const char *index, Snapshot snapshot,
+										ScanKey keys, int nkeys);
 extern void sagaz_scan_end(SagazScan *scan);
 
 /* A column of a deformed row; attnum counts from 1. */

@@ -24,12 +24,7 @@ sagaz_event_fetch(SagazScan **scan, Datum event_id, Snapshot snapshot)
 	ScanKeyData key;
 
 	sagaz_key_uuid(&key, 1, event_id);
-	if (*scan == NULL)
-		*scan = sagaz_scan_begin("outbox", "outbox_event_id", snapshot, &key,
-								 1, ForwardScanDirection);
-	else
-		sagaz_scan_again(*scan, &key, 1);
-	return sagaz_scan_next(*scan) ? (*scan)->slot : NULL;
+	return sagaz_scan_probe(scan, "outbox", "outbox_event_id", snapshot, &key, 1);
 }
 
 /* The error that the log has no event of that id. */

@@ -94,6 +94,18 @@ sagaz_states_cursor(SagazStates *states, int16 lane)
 	return &states->cursor[lane];
 }
 
+static TupleTableSlot *
+probe_states(SagazStates *states, SagazScan **scan, const char *table,
+			 const char *index, ScanKey keys, int nkeys)
+{
+	MemoryContext outer = MemoryContextSwitchTo(states->context);
+	TupleTableSlot *found = sagaz_scan_probe(scan, table, index,
+											 states->snapshot, keys, nkeys);
+
+	MemoryContextSwitchTo(outer);
+	return found;
+}
+
 /* The log's event of that id, or NULL; valid until the next call. */
 TupleTableSlot *
 sagaz_states_event(SagazStates *states, Datum event_id)
@@ -116,18 +128,8 @@ sagaz_states_retry_row(SagazStates *states, int64 seq)
 		return NULL;
 	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, states->group.no);
 	sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, seq);
-	if (states->retry == NULL)
-	{
-		MemoryContext outer = MemoryContextSwitchTo(states->context);
-
-		states->retry = sagaz_scan_begin("outbox_retry", "outbox_retry_pkey",
-										 states->snapshot, keys, 2,
-										 ForwardScanDirection);
-		MemoryContextSwitchTo(outer);
-	}
-	else
-		sagaz_scan_again(states->retry, keys, 2);
-	return sagaz_scan_next(states->retry) ? states->retry->slot : NULL;
+	return probe_states(states, &states->retry, "outbox_retry",
+						"outbox_retry_pkey", keys, 2);
 }
 
 /* Has the group still to come to the place? */
@@ -152,16 +154,6 @@ sagaz_states_batch_from(SagazStates *states, int16 lane, int64 batch_id)
 	sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, states->group.no);
 	sagaz_key_int2(&keys[1], 2, BTEqualStrategyNumber, lane);
 	sagaz_key_int8(&keys[2], 3, BTGreaterEqualStrategyNumber, batch_id);
-	if (states->batches == NULL)
-	{
-		MemoryContext outer = MemoryContextSwitchTo(states->context);
-
-		states->batches = sagaz_scan_begin("outbox_batch", "outbox_batch_key",
-										   states->snapshot, keys, 3,
-										   ForwardScanDirection);
-		MemoryContextSwitchTo(outer);
-	}
-	else
-		sagaz_scan_again(states->batches, keys, 3);
-	return sagaz_scan_next(states->batches) ? states->batches->slot : NULL;
+	return probe_states(states, &states->batches, "outbox_batch",
+						"outbox_batch_key", keys, 3);
 }

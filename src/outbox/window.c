@@ -120,7 +120,7 @@ sagaz_window_end_saw_xid(const SagazEnd *end, uint64 xid)
 }
 
 /* Was the event at this place visible? */
-bool
+static bool
 sagaz_window_end_saw(const SagazEnd *end, const SagazCluster *cluster,
 					 uint64 pos, int64 seq)
 {

@@ -36,8 +36,6 @@ extern void sagaz_window_end_zero(SagazEnd *end);
 extern Snapshot sagaz_window_end_read(SagazEnd *end);
 extern void sagaz_window_end_set_epoch(SagazEnd *end, const SagazCluster *cluster);
 extern bool sagaz_window_end_saw_xid(const SagazEnd *end, uint64 xid);
-extern bool sagaz_window_end_saw(const SagazEnd *end, const SagazCluster *cluster,
-								 uint64 pos, int64 seq);
 extern bool sagaz_window_counts(const SagazWindow *window, int64 last_seq,
 								const SagazCluster *cluster, uint64 pos,
 								int64 seq);

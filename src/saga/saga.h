@@ -111,10 +111,10 @@ extern Oid	saga_finished_status(const char *word);
 /* saga_record.c: arguments and JSON to rows */
 extern Datum saga_text_argument(FunctionCallInfo fcinfo, int argno,
 								const char *field, int max_length);
+extern int64 saga_version_argument(FunctionCallInfo fcinfo, int argno);
 extern SagaSteps saga_parse_steps(Datum saga_id, Jsonb *json);
 
 /* saga_load.c */
-extern Jsonb *saga_load_json(const SagaRow *saga, Snapshot snapshot);
 extern Jsonb *saga_steps_to_json(const SagaSteps *steps);
 
 /* saga_row.c: rows in the tables */

@@ -161,25 +161,12 @@ saga_finished_status(const char *word)
 static int
 read_statuses_to_delete(FunctionCallInfo fcinfo, int argno, Oid **statuses)
 {
-	Datum	   *words;
-	bool	   *nulls;
 	int			count;
+	char	  **words = sagaz_text_array_argument(fcinfo, argno, "statuses", &count);
 
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("statuses must not be null")));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), TEXTOID, -1, false,
-					  TYPALIGN_INT, &words, &nulls, &count);
 	*statuses = palloc(Max(count, 1) * sizeof(Oid));
 	for (int i = 0; i < count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_SAGAZ_INPUT),
-					 errmsg("statuses must not contain null")));
-		(*statuses)[i] = saga_finished_status(TextDatumGetCString(words[i]));
-	}
+		(*statuses)[i] = saga_finished_status(words[i]);
 	return count;
 }
 

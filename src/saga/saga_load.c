@@ -184,7 +184,7 @@ saga_to_json(const SagaRow *saga, const SagaSteps *steps)
 }
 
 /* A saga that was read, with its steps. */
-Jsonb *
+static Jsonb *
 saga_load_json(const SagaRow *saga, Snapshot snapshot)
 {
 	SagaSteps	steps = saga_read_steps(saga_get(saga, saga_saga_id), snapshot);

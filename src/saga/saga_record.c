@@ -54,6 +54,20 @@ saga_text_argument(FunctionCallInfo fcinfo, int argno, const char *field,
 	return PointerGetDatum(value);
 }
 
+/* The version that a saga must have to be saved; 0: it must not exist. */
+int64
+saga_version_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int64		version = PG_ARGISNULL(argno) ? 0 : PG_GETARG_INT64(argno);
+
+	if (version < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("expected_version must not be negative"),
+				 errhint("0 means that the saga must not exist yet.")));
+	return version;
+}
+
 /* What is wrong with a key of a step, with its place in the array. */
 static void
 refuse_saga_record(const StepReader *reader, const char *key, const char *complaint)

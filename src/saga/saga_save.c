@@ -197,13 +197,7 @@ sagaz_save_saga_state(PG_FUNCTION_ARGS)
 	set_saved_json(&save.wanted, saga_context, fcinfo, 4);
 	set_saved_json(&save.wanted, saga_metadata, fcinfo, 5);
 	save.any_version = PG_ARGISNULL(6);
-	if (!save.any_version)
-		save.expected_version = PG_GETARG_INT64(6);
-	if (save.expected_version < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("expected_version must not be negative"),
-				 errhint("0 means that the saga must not exist yet.")));
+	save.expected_version = saga_version_argument(fcinfo, 6);
 	save_saga(&save);
 	PG_RETURN_INT64(save.version);
 }

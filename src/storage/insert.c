@@ -26,8 +26,6 @@
 #include "lib/tuples.h"
 #include "lib/uuid.h"
 
-PG_FUNCTION_INFO_V1(sagaz_insert_event);
-PG_FUNCTION_INFO_V1(sagaz_insert_events);
 PG_FUNCTION_INFO_V1(sagaz_is_event);
 
 /* An event to insert; NULL and 0 stand for what was left out. */
@@ -308,11 +306,7 @@ insert_event(FunctionCallInfo fcinfo)
  *				headers, routing_key, partition_key, event_id, available_at,
  *				storage)
  */
-Datum
-sagaz_insert_event(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, insert_event);
-}
+SAGAZ_SQL_FUNCTION(sagaz_insert_event, sagaz_with_storage, insert_event);
 
 /* A value of insert_events(): a text, or NULL for null. */
 static text *
@@ -528,8 +522,4 @@ insert_events(FunctionCallInfo fcinfo)
 }
 
 /* insert_events(events, storage): the ids, in the order of the array */
-Datum
-sagaz_insert_events(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, insert_events);
-}
+SAGAZ_SQL_FUNCTION(sagaz_insert_events, sagaz_with_storage, insert_events);

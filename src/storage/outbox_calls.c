@@ -495,12 +495,6 @@ sagaz_call_requeue_dead_letters(FunctionCallInfo fcinfo, SagazStore *store)
 							   &requeue));
 }
 
-static SagazVerdict
-remove_event_edit(SagazRecord *record, bool exists, void *arg)
-{
-	return SAGAZ_REMOVE;
-}
-
 /* archive_sent_events(older_than, max_rows, keep): there is no archive here */
 Datum
 sagaz_call_archive_sent_events(FunctionCallInfo fcinfo, SagazStore *store)
@@ -519,6 +513,5 @@ sagaz_call_archive_sent_events(FunctionCallInfo fcinfo, SagazStore *store)
 				(errcode(ERRCODE_SAGAZ_STORAGE),
 				 errmsg("storage \"%s\" has no archive", store->name),
 				 errhint("Say keep => false to remove the events.")));
-	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_EVENT, &filter, false, remove_event_edit,
-							   NULL));
+	PG_RETURN_INT64(sagaz_remove_matching(store, SAGAZ_EVENT, &filter));
 }

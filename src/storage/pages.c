@@ -21,30 +21,6 @@
 #include "storage/storage.h"
 
 PG_FUNCTION_INFO_V1(sagaz_export_page);
-PG_FUNCTION_INFO_V1(sagaz_merge_records);
-PG_FUNCTION_INFO_V1(sagaz_remove_records);
-
-/* Keys, none of which may be null. */
-static const char **
-page_keys_argument(FunctionCallInfo fcinfo, int argno, int *count)
-{
-	Datum	   *values;
-	bool	   *nulls;
-	const char **keys;
-
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), TEXTOID, -1, false,
-					  TYPALIGN_INT, &values, &nulls, count);
-	keys = palloc((*count + 1) * sizeof(char *));
-	for (int i = 0; i < *count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_SAGAZ_INPUT),
-					 errmsg("keys must not contain null")));
-		keys[i] = TextDatumGetCString(values[i]);
-	}
-	return keys;
-}
 
 static int
 page_count_argument(FunctionCallInfo fcinfo, int argno, const char *field)
@@ -115,7 +91,8 @@ sagaz_export_page(PG_FUNCTION_ARGS)
 		filter.position = sagaz_text_argument_or_null(fcinfo, 1);
 	}
 	else
-		filter.keys = page_keys_argument(fcinfo, 3, &filter.nkeys);
+		filter.keys = (const char *const *)
+			sagaz_text_array_argument(fcinfo, 3, "keys", &filter.nkeys);
 	sagaz_rows_begin(fcinfo);
 	/* of no keys there are no records */
 	if (!PG_ARGISNULL(3) && filter.nkeys == 0)
@@ -156,11 +133,7 @@ merge_records(FunctionCallInfo fcinfo)
 													  values, nulls)));
 }
 
-Datum
-sagaz_merge_records(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, merge_records);
-}
+SAGAZ_SQL_FUNCTION(sagaz_merge_records, sagaz_with_storage, merge_records);
 
 /* remove_records(keys, type, storage): how many were there? */
 static Datum
@@ -168,20 +141,12 @@ remove_records(FunctionCallInfo fcinfo)
 {
 	SagazKind	kind;
 	SagazStore *store = sagaz_records_store(fcinfo, 1, &kind);
-	const char **keys;
 	int			count;
+	char	  **keys = sagaz_text_array_argument(fcinfo, 0, "keys", &count);
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("keys must not be null")));
-	keys = page_keys_argument(fcinfo, 0, &count);
 	PG_RETURN_INT64(count == 0 ? 0 :
-					store->backend->remove(store, kind, keys, count));
+					store->backend->remove(store, kind, (const char *const *) keys,
+										   count));
 }
 
-Datum
-sagaz_remove_records(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, remove_records);
-}
+SAGAZ_SQL_FUNCTION(sagaz_remove_records, sagaz_with_storage, remove_records);

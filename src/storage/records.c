@@ -21,12 +21,6 @@
 #include "storage/secrets.h"
 #include "storage/storage.h"
 
-PG_FUNCTION_INFO_V1(sagaz_export_all);
-PG_FUNCTION_INFO_V1(sagaz_import_record);
-PG_FUNCTION_INFO_V1(sagaz_import_records);
-PG_FUNCTION_INFO_V1(sagaz_count_records);
-PG_FUNCTION_INFO_V1(sagaz_checksum);
-
 /*
  * The storage of the last argument, and the kind of records; an error for a
  * word that is no kind, before the storage is opened.
@@ -89,11 +83,7 @@ export_all_records(FunctionCallInfo fcinfo)
 	return (Datum) 0;
 }
 
-Datum
-sagaz_export_all(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, export_all_records);
-}
+SAGAZ_SQL_FUNCTION(sagaz_export_all, sagaz_with_storage, export_all_records);
 
 /* A record that is to be put must have no problem. */
 static void
@@ -125,11 +115,7 @@ import_record(FunctionCallInfo fcinfo)
 	PG_RETURN_BOOL(sagaz_put(store, &record, 1, SAGAZ_PUT_ALWAYS) > 0);
 }
 
-Datum
-sagaz_import_record(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, import_record);
-}
+SAGAZ_SQL_FUNCTION(sagaz_import_record, sagaz_with_storage, import_record);
 
 static SagazPutMode
 record_mode_argument(FunctionCallInfo fcinfo, int argno)
@@ -211,11 +197,7 @@ import_records(FunctionCallInfo fcinfo)
 	PG_RETURN_INT64(sagaz_put(store, records, count, mode));
 }
 
-Datum
-sagaz_import_records(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, import_records);
-}
+SAGAZ_SQL_FUNCTION(sagaz_import_records, sagaz_with_storage, import_records);
 
 /* count_records(type, storage) */
 static Datum
@@ -228,11 +210,7 @@ count_records(FunctionCallInfo fcinfo)
 	PG_RETURN_INT64(sagaz_count(store, kind, &filter));
 }
 
-Datum
-sagaz_count_records(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, count_records);
-}
+SAGAZ_SQL_FUNCTION(sagaz_count_records, sagaz_with_storage, count_records);
 
 /* checksum(type, storage) */
 static Datum
@@ -271,8 +249,4 @@ checksum_of_records(FunctionCallInfo fcinfo)
 	PG_RETURN_TEXT_P(cstring_to_text(sagaz_digest_text(&sum)));
 }
 
-Datum
-sagaz_checksum(PG_FUNCTION_ARGS)
-{
-	return sagaz_with_storage(fcinfo, checksum_of_records);
-}
+SAGAZ_SQL_FUNCTION(sagaz_checksum, sagaz_with_storage, checksum_of_records);

@@ -139,13 +139,7 @@ sagaz_call_save_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 	if (save.wanted.metadata && is_json_null(save.wanted.metadata))
 		save.wanted.metadata = NULL;
 	save.any_version = PG_ARGISNULL(6);
-	if (!save.any_version)
-		save.expected_version = PG_GETARG_INT64(6);
-	if (save.expected_version < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("expected_version must not be negative"),
-				 errhint("0 means that the saga must not exist yet.")));
+	save.expected_version = saga_version_argument(fcinfo, 6);
 	filter.key = save.wanted.saga_id;
 	(void) sagaz_edit(store, SAGAZ_SAGA, &filter, true, save_edit, &save);
 	if (save.version == 0)		/* an edit passes over what it cannot read */
@@ -183,20 +177,13 @@ sagaz_call_load_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 	PG_RETURN_JSONB_P(with_version(&record));
 }
 
-static SagazVerdict
-remove_saga_edit(SagazRecord *record, bool exists, void *arg)
-{
-	return SAGAZ_REMOVE;
-}
-
 /* delete_saga_state(saga_id) */
 Datum
 sagaz_call_delete_saga_state(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {.key = sagaz_text_argument(fcinfo, 0, "saga_id")};
 
-	PG_RETURN_BOOL(sagaz_edit(store, SAGAZ_SAGA, &filter, false, remove_saga_edit,
-							  NULL) > 0);
+	PG_RETURN_BOOL(sagaz_remove_matching(store, SAGAZ_SAGA, &filter) > 0);
 }
 
 /* ---------------------------------------------------------------------- */
@@ -570,30 +557,15 @@ Datum
 sagaz_call_cleanup_completed_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	SagazFilter filter = {0};
-	Datum	   *words;
-	bool	   *nulls;
-	const char **statuses;
+	char	  **statuses;
 
 	filter.updated_before = GetCurrentTimestamp() -
 		sagaz_interval_argument(fcinfo, 0, "older_than");
-	if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("statuses must not be null")));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT,
-					  &words, &nulls, &filter.nstatuses);
-	statuses = palloc((filter.nstatuses + 1) * sizeof(char *));
+	statuses = sagaz_text_array_argument(fcinfo, 1, "statuses", &filter.nstatuses);
 	for (int i = 0; i < filter.nstatuses; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_SAGAZ_INPUT),
-					 errmsg("statuses must not contain null")));
-		statuses[i] = TextDatumGetCString(words[i]);
 		(void) saga_finished_status(statuses[i]);
-	}
 	if (filter.nstatuses == 0)
 		PG_RETURN_INT64(0);
-	filter.statuses = statuses;
-	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_SAGA, &filter, false, remove_saga_edit, NULL));
+	filter.statuses = (const char *const *) statuses;
+	PG_RETURN_INT64(sagaz_remove_matching(store, SAGAZ_SAGA, &filter));
 }

@@ -15,4 +15,15 @@ extern Datum sagaz_secrets_hide_argument(FunctionCallInfo fcinfo, int argno,
 										 PGFunction function);
 extern Datum sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function);
 
+/* The SQL function "name", which does what the other one does, by one of these. */
+#define SAGAZ_SQL_FUNCTION(name, calls, function) \
+PG_FUNCTION_INFO_V1(name); \
+\
+Datum \
+name(PG_FUNCTION_ARGS) \
+{ \
+	return calls(fcinfo, function); \
+} \
+extern int	no_such_variable
+
 #endif							/* SAGAZ_SECRETS_H */

@@ -446,7 +446,7 @@ sagaz_storage_check_open(const SagazStore *store)
 					 quote_identifier(store->name))));
 }
 
-static ArrayType *
+static Datum
 capability_words(int capabilities)
 {
 	static const struct
@@ -462,13 +462,13 @@ capability_words(int capabilities)
 		{SAGAZ_KEY_ORDER, "key_order"},
 		{SAGAZ_HAS_STREAMS, "streams"}
 	};
-	Datum		found[lengthof(words)];
+	const char *found[lengthof(words)];
 	int			nfound = 0;
 
 	for (int i = 0; i < (int) lengthof(words); i++)
 		if (capabilities & words[i].bit)
-			found[nfound++] = CStringGetTextDatum(words[i].word);
-	return construct_array(found, nfound, TEXTOID, -1, false, TYPALIGN_INT);
+			found[nfound++] = words[i].word;
+	return sagaz_text_array(found, nfound);
 }
 
 /* backends(): name, version, capabilities */
@@ -485,7 +485,7 @@ sagaz_backends_list(PG_FUNCTION_ARGS)
 		Datum		values[] = {
 			CStringGetTextDatum(backend->name),
 			CStringGetTextDatum(version),
-			PointerGetDatum(capability_words(backend->capabilities))
+			capability_words(backend->capabilities)
 		};
 		bool		nulls[] = {false, version[0] == '\0', false};
 

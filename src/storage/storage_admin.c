@@ -25,8 +25,6 @@
 #include "storage/secrets.h"
 #include "storage/storage.h"
 
-PG_FUNCTION_INFO_V1(sagaz_create_storage);
-
 static char *
 storage_name_argument(FunctionCallInfo fcinfo)
 {
@@ -282,8 +280,5 @@ create_storage(FunctionCallInfo fcinfo)
 }
 
 /* create_storage(name, url, storage_type, options, for_public) */
-Datum
-sagaz_create_storage(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, create_storage);
-}
+SAGAZ_SQL_FUNCTION(sagaz_create_storage, sagaz_secrets_hide_statement,
+				   create_storage);

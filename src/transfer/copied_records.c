@@ -17,31 +17,21 @@
 
 #define DIGEST_VERSION 1
 
-static ArrayType *
-text_array(const char *const *texts, int count)
-{
-	Datum	   *values = palloc((count + 1) * sizeof(Datum));
-
-	for (int i = 0; i < count; i++)
-		values[i] = CStringGetTextDatum(texts[i]);
-	return construct_array(values, count, TEXTOID, -1, false, TYPALIGN_INT);
-}
-
-static ArrayType *
+static Datum
 copied_keys(const SagazTransfer *transfer)
 {
 	const char **keys = palloc((transfer->nrecords + 1) * sizeof(char *));
 
 	for (int i = 0; i < transfer->nrecords; i++)
 		keys[i] = sagaz_record_key(&transfer->records[i]);
-	return text_array(keys, transfer->nrecords);
+	return sagaz_text_array(keys, transfer->nrecords);
 }
 
 /*
  * Column "digest" of transfer_record: version 1, then the 32 bytes of the
  * record's digest.  What has another version by now counts as changed.
  */
-static ArrayType *
+static Datum
 copied_digests(const SagazTransfer *transfer)
 {
 	Datum	   *values = palloc((transfer->nrecords + 1) * sizeof(Datum));
@@ -55,8 +45,20 @@ copied_digests(const SagazTransfer *transfer)
 		memcpy(VARDATA(bytes) + 1, transfer->digests[i].bytes, SAGAZ_DIGEST_SIZE);
 		values[i] = PointerGetDatum(bytes);
 	}
-	return construct_array(values, transfer->nrecords, BYTEAOID, -1, false,
-						   TYPALIGN_INT);
+	return PointerGetDatum(construct_array(values, transfer->nrecords, BYTEAOID,
+										   -1, false, TYPALIGN_INT));
+}
+
+/* Of the batch: transfer_id, record_type, keys and digests. */
+static Oid	copied_types[] = {INT8OID, TEXTOID, TEXTARRAYOID, BYTEAARRAYOID};
+
+static void
+make_copied_values(const SagazTransfer *transfer, Datum *values)
+{
+	values[0] = Int64GetDatum(transfer->id);
+	values[1] = CStringGetTextDatum(sagaz_type_words[transfer->kind]);
+	values[2] = copied_keys(transfer);
+	values[3] = copied_digests(transfer);
 }
 
 /* As hashtextextended() has it. */
@@ -77,18 +79,14 @@ void
 sagaz_copied_choose(SagazTransfer *transfer)
 {
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
-	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID, BYTEAARRAYOID};
-	Datum		values[lengthof(types)];
+	Datum		values[lengthof(copied_types)];
 	bool	   *is_known = palloc0((transfer->nrecords + 1) * sizeof(bool));
 	int			left = 0;
 
 	transfer->digests = palloc((transfer->nrecords + 1) * sizeof(SagazDigest));
 	for (int i = 0; i < transfer->nrecords; i++)
 		sagaz_digest(&transfer->records[i], &transfer->digests[i]);
-	values[0] = Int64GetDatum(transfer->id);
-	values[1] = CStringGetTextDatum(sagaz_type_words[transfer->kind]);
-	values[2] = PointerGetDatum(copied_keys(transfer));
-	values[3] = PointerGetDatum(copied_digests(transfer));
+	make_copied_values(transfer, values);
 	sagaz_transfer_as_owner("SELECT u.place::pg_catalog.int4 FROM ROWS FROM (pg_catalog.unnest($3),"
 							" pg_catalog.unnest($4)) WITH ORDINALITY AS u (record_key, digest, place)"
 							" JOIN sagaz.transfer_record AS r"
@@ -96,7 +94,7 @@ sagaz_copied_choose(SagazTransfer *transfer)
 							" AND r.digest OPERATOR(pg_catalog.=) u.digest"
 							" WHERE r.transfer_id OPERATOR(pg_catalog.=) $1"
 							" AND r.record_type OPERATOR(pg_catalog.=) $2",
-							lengthof(types), types, values, NULL, SPI_OK_SELECT);
+							lengthof(copied_types), copied_types, values, NULL, SPI_OK_SELECT);
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		bool		isnull;
@@ -121,22 +119,18 @@ sagaz_copied_choose(SagazTransfer *transfer)
 void
 sagaz_copied_note(SagazTransfer *transfer)
 {
-	Oid			types[] = {INT8OID, TEXTOID, TEXTARRAYOID, BYTEAARRAYOID};
-	Datum		values[lengthof(types)];
+	Datum		values[lengthof(copied_types)];
 
 	transfer->changes += transfer->nrecords;
 	if (transfer->nrecords == 0)
 		return;
-	values[0] = Int64GetDatum(transfer->id);
-	values[1] = CStringGetTextDatum(sagaz_type_words[transfer->kind]);
-	values[2] = PointerGetDatum(copied_keys(transfer));
-	values[3] = PointerGetDatum(copied_digests(transfer));
+	make_copied_values(transfer, values);
 	sagaz_transfer_as_owner("INSERT INTO sagaz.transfer_record (transfer_id, record_type, record_key, digest)"
 							" SELECT $1, $2, u.record_key, u.digest"
 							" FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS u (record_key, digest)"
 							" ON CONFLICT (transfer_id, record_type, record_key) DO UPDATE"
 							" SET digest = excluded.digest",
-							lengthof(types), types, values, NULL, SPI_OK_INSERT);
+							lengthof(copied_types), copied_types, values, NULL, SPI_OK_INSERT);
 	SPI_finish();
 }
 
@@ -149,7 +143,7 @@ sagaz_copied_forget(SagazTransfer *transfer, SagazKind kind,
 	Datum		values[] = {
 		Int64GetDatum(transfer->id),
 		CStringGetTextDatum(sagaz_type_words[kind]),
-		PointerGetDatum(text_array(keys, nkeys))
+		sagaz_text_array(keys, nkeys)
 	};
 
 	sagaz_transfer_as_owner("DELETE FROM sagaz.transfer_record"

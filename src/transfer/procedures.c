@@ -23,11 +23,6 @@
 #include "storage/secrets.h"
 #include "transfer/transfer.h"
 
-PG_FUNCTION_INFO_V1(sagaz_transfer);
-PG_FUNCTION_INFO_V1(sagaz_migrate);
-PG_FUNCTION_INFO_V1(sagaz_resume_transfer);
-PG_FUNCTION_INFO_V1(sagaz_retry_transfer_errors);
-
 #define MAX_BATCH_SIZE 100000
 
 /* ---------------------------------------------------------------------- */
@@ -183,11 +178,8 @@ transfer_records(FunctionCallInfo fcinfo)
 	return start_transfer(fcinfo, transfer);
 }
 
-Datum
-sagaz_transfer(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, transfer_records);
-}
+SAGAZ_SQL_FUNCTION(sagaz_transfer, sagaz_secrets_hide_statement,
+				   transfer_records);
 
 /* Before the first record is moved: can the switch be made in the end? */
 static void
@@ -229,11 +221,8 @@ transfer_and_migrate(FunctionCallInfo fcinfo)
 	return start_transfer(fcinfo, transfer);
 }
 
-Datum
-sagaz_migrate(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, transfer_and_migrate);
-}
+SAGAZ_SQL_FUNCTION(sagaz_migrate, sagaz_secrets_hide_statement,
+				   transfer_and_migrate);
 
 /* ---------------------------------------------------------------------- */
 /* Going on */
@@ -306,11 +295,8 @@ resume_transfer(FunctionCallInfo fcinfo)
 	return (Datum) 0;
 }
 
-Datum
-sagaz_resume_transfer(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, resume_transfer);
-}
+SAGAZ_SQL_FUNCTION(sagaz_resume_transfer, sagaz_secrets_hide_statement,
+				   resume_transfer);
 
 /* ---------------------------------------------------------------------- */
 /* Refused records */
@@ -345,8 +331,5 @@ retry_transfer_errors(FunctionCallInfo fcinfo)
 	return (Datum) 0;
 }
 
-Datum
-sagaz_retry_transfer_errors(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, retry_transfer_errors);
-}
+SAGAZ_SQL_FUNCTION(sagaz_retry_transfer_errors, sagaz_secrets_hide_statement,
+				   retry_transfer_errors);

@@ -211,8 +211,6 @@ extern void sagaz_transfer_run(SagazTransfer *transfer, SagazStep run);
 /* transfer_copy.c: batches from the source to the target */
 extern void sagaz_copy_kind(SagazTransfer *transfer, SagazKind kind);
 extern void sagaz_copy_batch(SagazTransfer *transfer);
-extern void sagaz_copy_refuse(SagazTransfer *transfer, const SagazRecord *record,
-							  char *message, int sqlerrcode);
 
 /* transfer_verify.c: comparing both sides */
 extern bool sagaz_transfer_verify(SagazTransfer *transfer);

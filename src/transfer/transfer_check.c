@@ -15,8 +15,6 @@
 #include "storage/secrets.h"
 #include "transfer/transfer.h"
 
-PG_FUNCTION_INFO_V1(sagaz_validate_transfer);
-
 #define SAMPLES 5
 /* Records of a round trip, as with the usual batch. */
 #define CHECK_CHUNK 500
@@ -386,8 +384,5 @@ validate_transfer(FunctionCallInfo fcinfo)
 													  values, nulls)));
 }
 
-Datum
-sagaz_validate_transfer(PG_FUNCTION_ARGS)
-{
-	return sagaz_secrets_hide_statement(fcinfo, validate_transfer);
-}
+SAGAZ_SQL_FUNCTION(sagaz_validate_transfer, sagaz_secrets_hide_statement,
+				   validate_transfer);

@@ -188,7 +188,7 @@ next_batch_to_copy(SagazTransfer *transfer)
 /* Writing */
 
 /* The record stays where it is; what is done about it is the policy's. */
-void
+static void
 sagaz_copy_refuse(SagazTransfer *transfer, const SagazRecord *record, char *message,
 				  int sqlerrcode)
 {

@@ -154,14 +154,13 @@ sagaz_transfer_insert(SagazTransfer *transfer)
 static Datum
 row_done_types(const SagazTransfer *transfer)
 {
-	Datum		words[SAGAZ_EVENT + 1];
+	const char *words[SAGAZ_EVENT + 1];
 	int			count = 0;
 
 	for (int kind = SAGAZ_SAGA; kind <= SAGAZ_EVENT; kind++)
 		if (transfer->done[kind])
-			words[count++] = CStringGetTextDatum(sagaz_type_words[kind]);
-	return PointerGetDatum(construct_array(words, count, TEXTOID, -1, false,
-										   TYPALIGN_INT));
+			words[count++] = sagaz_type_words[kind];
+	return sagaz_text_array(words, count);
 }
 
 static Datum
@@ -425,17 +424,12 @@ int64
 sagaz_transfer_forget_refused(SagazTransfer *transfer, SagazKind kind,
 							  const char *const *keys, int nkeys)
 {
-	Datum	   *values = palloc((nkeys + 1) * sizeof(Datum));
 	Parameters	p = {0};
 	int64		forgotten;
 
-	for (int i = 0; i < nkeys; i++)
-		values[i] = CStringGetTextDatum(keys[i]);
 	add_row_int(&p, transfer->id);
 	add_row_text(&p, sagaz_type_words[kind]);
-	add_row_value(&p, TEXTARRAYOID,
-				  PointerGetDatum(construct_array(values, nkeys, TEXTOID, -1, false, TYPALIGN_INT)),
-				  false);
+	add_row_value(&p, TEXTARRAYOID, sagaz_text_array(keys, nkeys), false);
 	execute_on_row("DELETE FROM sagaz.transfer_error"
 				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1"
 				   " AND record_type OPERATOR(pg_catalog.=) $2"

@@ -57,19 +57,14 @@ release_left_over(const SagazRun *run, const char *consumer_group)
 static bool
 forward_catch_up(SagazRun *run, const SagazDelivery *delivery)
 {
-	if (run->state != NULL)
+	if (run->once)
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
 	release_left_over(run, delivery->consumer_group);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
-	run->state = MemoryContextAllocZero(TopMemoryContext, 1);
+	run->once = true;
 	return true;
-}
-
-static void
-forward_prepare(SagazBatch *batch)
-{
 }
 
 /* As it is when it arrives: nobody has tried it there. */
@@ -100,12 +95,6 @@ sagaz_forward_bind(SagazBatch *batch)
 	sagaz_binding_storage(batch->delivery, batch->bound);
 }
 
-static bool
-forward_begin(SagazBatch *batch)
-{
-	return true;
-}
-
 /* The storage, opened anew where an error broke it; outside of a transaction. */
 SagazStore *
 sagaz_forward_open(SagazBatch *batch)
@@ -130,11 +119,6 @@ forward_deliver(SagazBatch *batch, int first, int end, bool last)
 }
 
 static void
-forward_judged(SagazBatch *batch, int event)
-{
-}
-
-static void
 forward_end(SagazRun *run, bool done)
 {
 }
@@ -143,11 +127,11 @@ const SagazTarget sagaz_forward_target = {
 	.name = "storage",
 	.serves = forward_serves,
 	.catch_up = forward_catch_up,
-	.prepare = forward_prepare,
+	.prepare = sagaz_target_no_more,
 	.read = sagaz_forward_read,
 	.bind = sagaz_forward_bind,
-	.begin = forward_begin,
+	.begin = sagaz_target_begins,
 	.deliver = forward_deliver,
-	.judged = forward_judged,
+	.judged = sagaz_target_judges_nothing,
 	.end = forward_end
 };

@@ -31,11 +31,6 @@ handler_catch_up(SagazRun *run, const SagazDelivery *delivery)
 }
 
 static void
-handler_prepare(SagazBatch *batch)
-{
-}
-
-static void
 handler_read(TupleTableSlot *slot, SagazHanded *event)
 {
 	event->row = ExecFetchSlotHeapTupleDatum(slot);
@@ -46,12 +41,6 @@ handler_bind(SagazBatch *batch)
 {
 	batch->bound = palloc(sizeof(FmgrInfo));
 	fmgr_info(batch->delivery->object_id, batch->bound);
-}
-
-static bool
-handler_begin(SagazBatch *batch)
-{
-	return true;
 }
 
 /* Call it whatever it returns: a SQL function of type void returns NULL. */
@@ -112,11 +101,6 @@ handler_deliver(SagazBatch *batch, int first, int end, bool last)
 	AtEOXact_GUC(false, settings);
 }
 
-static void
-handler_judged(SagazBatch *batch, int event)
-{
-}
-
 /* Leave the session as the function found it. */
 static void
 handler_end(SagazRun *run, bool done)
@@ -129,11 +113,11 @@ const SagazTarget sagaz_handler_target = {
 	.undoes = true,
 	.serves = handler_serves,
 	.catch_up = handler_catch_up,
-	.prepare = handler_prepare,
+	.prepare = sagaz_target_no_more,
 	.read = handler_read,
 	.bind = handler_bind,
-	.begin = handler_begin,
+	.begin = sagaz_target_begins,
 	.deliver = handler_deliver,
-	.judged = handler_judged,
+	.judged = sagaz_target_judges_nothing,
 	.end = handler_end
 };

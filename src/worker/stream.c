@@ -174,12 +174,8 @@ add_stream_row(Work *work, const SagazStreamRow *row, const SagazReceipts *recei
 			continue;
 		sagaz_key_int2(&keys[0], 1, BTEqualStrategyNumber, row->lane);
 		sagaz_key_int8(&keys[1], 2, BTEqualStrategyNumber, row->seqs[i]);
-		if (scan)
-			sagaz_scan_again(scan, keys, 2);
-		else
-			scan = sagaz_scan_begin("outbox", "outbox_lane_seq", snapshot,
-									keys, 2, ForwardScanDirection);
-		if (sagaz_scan_next(scan))
+		if (sagaz_scan_probe(&scan, "outbox", "outbox_lane_seq", snapshot,
+							 keys, 2))
 			read_streamed_event(scan->slot, &events[i]);
 	}
 	if (scan)

@@ -75,6 +75,7 @@ typedef struct SagazRun
 	const char *worker_id;		/* in claims */
 	const SagazTarget *target;
 	void	   *state;			/* the target's, in TopMemoryContext */
+	bool		once;			/* what it does once is done */
 	bool		patient;		/* errors that may pass blame no event */
 	int			max_vain;		/* so many attempts without any success */
 	int			nsuspects;		/* ever; the newest are kept, in turn */
@@ -161,6 +162,23 @@ struct SagazTarget
 extern const SagazTarget sagaz_handler_target;
 extern const SagazTarget sagaz_forward_target;
 extern const SagazTarget sagaz_stream_target;
+
+/* prepare, begin and judged of a target that has nothing to do there */
+static inline void
+sagaz_target_no_more(SagazBatch *batch)
+{
+}
+
+static inline bool
+sagaz_target_begins(SagazBatch *batch)
+{
+	return true;
+}
+
+static inline void
+sagaz_target_judges_nothing(SagazBatch *batch, int event)
+{
+}
 
 extern const SagazTarget *sagaz_target_of(const SagazDelivery *delivery);
 

@@ -310,6 +310,7 @@ worker_choose_target(Worker *worker, const SagazDelivery *delivery)
 	if (worker->run.state)
 		pfree(worker->run.state);
 	worker->run.state = NULL;
+	worker->run.once = false;
 	worker->run.target = target;
 }
 
