@@ -20,7 +20,7 @@ _PG_init(void)
 	sagaz_settings_define(process_shared_preload_libraries_in_progress);
 	if (!process_shared_preload_libraries_in_progress)
 		return;
-	sagaz_shared_install();
+	sagaz_shmem_install();
 	sagaz_commands_install();
 	sagaz_launcher_install();
 }

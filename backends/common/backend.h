@@ -328,8 +328,8 @@ extern List *sagaz_claim_by_edit(SagazStore *store,
 								 const SagazClaimOrder *order);
 extern int	sagaz_finish_by_edit(SagazStore *store, int64 batch_id,
 								 const char *worker_id, TimestampTz now);
-extern void sagaz_event_claimed(SagazEvent *event, const SagazClaimOrder *order);
-extern void sagaz_event_sent(SagazEvent *event, TimestampTz now);
+extern void sagaz_claim_mark_claimed(SagazEvent *event, const SagazClaimOrder *order);
+extern void sagaz_claim_mark_sent(SagazEvent *event, TimestampTz now);
 extern void sagaz_check_claimed_by(const SagazEvent *event, int64 batch_id,
 								   const char *worker_id);
 
@@ -350,7 +350,7 @@ extern bool sagaz_merge_keeps(const SagazRecord *there, const SagazRecord *ours,
 
 /* store.c: what a backend has that has none of it */
 extern bool sagaz_store_no_overlap(List *options, List *others);
-extern const char *sagaz_find_option(const List *options, const char *name);
+extern const char *sagaz_store_find_option(const List *options, const char *name);
 extern List *sagaz_store_no_faults(SagazStore *store, SagazKind kind);
 extern char *sagaz_store_fits_all(SagazStore *store, const SagazRecord *record);
 extern char *sagaz_store_fits_utf8(SagazStore *store, const SagazRecord *record);

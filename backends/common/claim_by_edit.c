@@ -29,7 +29,7 @@ typedef struct Finish
  * must last as long.
  */
 void
-sagaz_event_claimed(SagazEvent *event, const SagazClaimOrder *order)
+sagaz_claim_mark_claimed(SagazEvent *event, const SagazClaimOrder *order)
 {
 	event->status = "claimed";
 	event->claimed_at = order->now;
@@ -41,7 +41,7 @@ sagaz_event_claimed(SagazEvent *event, const SagazClaimOrder *order)
 
 /* Whose it was, and since when, stays. */
 void
-sagaz_event_sent(SagazEvent *event, TimestampTz now)
+sagaz_claim_mark_sent(SagazEvent *event, TimestampTz now)
 {
 	event->status = "sent";
 	event->sent_at = now;
@@ -66,7 +66,7 @@ claim_edit(SagazRecord *record, bool exists, void *arg)
 
 	if (record->event.created_at > claim->order->created_before)
 		return SAGAZ_KEEP;
-	sagaz_event_claimed(&record->event, claim->order);
+	sagaz_claim_mark_claimed(&record->event, claim->order);
 	copy = palloc(sizeof(SagazRecord));
 	sagaz_record_copy(record, copy);
 	claim->claimed = lappend(claim->claimed, copy);
@@ -96,7 +96,7 @@ finish_edit(SagazRecord *record, bool exists, void *arg)
 		return SAGAZ_KEEP;
 	sagaz_check_claimed_by(&record->event, finish->batch_id, finish->worker_id);
 	finish->events++;
-	sagaz_event_sent(&record->event, finish->now);
+	sagaz_claim_mark_sent(&record->event, finish->now);
 	return SAGAZ_CHANGE;
 }
 

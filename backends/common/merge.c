@@ -24,7 +24,7 @@ typedef struct MergeEntry
 {
 	const char *key;			/* must be first */
 	const SagazRecord *ours;
-	MergeOutcome		outcome;		/* of the last time it was edited */
+	MergeOutcome outcome;		/* of the last time it was edited */
 } MergeEntry;
 
 typedef struct Merge

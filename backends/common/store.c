@@ -15,7 +15,7 @@
  * list's.
  */
 const char *
-sagaz_find_option(const List *options, const char *name)
+sagaz_store_find_option(const List *options, const char *name)
 {
 	ListCell   *cell;
 
@@ -122,7 +122,7 @@ sagaz_store_count_by_reading(SagazStore *store, SagazKind kind, const SagazFilte
 const char *
 sagaz_store_option(const SagazStore *store, const char *name)
 {
-	return sagaz_find_option(store->options, name);
+	return sagaz_store_find_option(store->options, name);
 }
 
 bool

@@ -152,7 +152,7 @@ native_count(SagazStore *store, SagazKind kind, const SagazFilter *filter)
 static char *
 native_unfit(SagazStore *store, const SagazRecord *record)
 {
-	return sagaz_unfit(record);
+	return sagaz_fit_problem(record);
 }
 
 static const char *const native_schemes[] = {"native", NULL};

@@ -28,7 +28,7 @@ static void
 cannot_connect_postgres(PostgresStore *store, const char *why)
 {
 	char	   *detail = why ? pstrdup(why) :
-		postgres_foreign_text(PQerrorMessage(store->connection->conn));
+		postgres_peer_text(PQerrorMessage(store->connection->conn));
 
 	ereport(ERROR,
 			(errcode(ERRCODE_SAGAZ_CONNECTION),

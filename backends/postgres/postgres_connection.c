@@ -45,7 +45,7 @@ static PostgresConnection *requester = NULL;
 
 /* Text from outside, without the end of its line; NULL where there is none. */
 char *
-postgres_foreign_text(const char *text)
+postgres_peer_text(const char *text)
 {
 	size_t		length = text ? strlen(text) : 0;
 	char	   *ours;
@@ -98,7 +98,7 @@ static void
 postgres_lost(PostgresStore *store, const char *why)
 {
 	char	   *detail = why ? pstrdup(why) :
-		postgres_foreign_text(PQerrorMessage(store->connection->conn));
+		postgres_peer_text(PQerrorMessage(store->connection->conn));
 
 	store->base.broken = true;
 	ereport(ERROR,
@@ -275,11 +275,11 @@ copy_postgres_error(PostgresConnection *connection, const PGresult *result)
 	RemoteError *error = palloc0(sizeof(RemoteError));
 	const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 
-	error->message = postgres_foreign_text(PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
+	error->message = postgres_peer_text(PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY));
 	if (error->message == NULL)
-		error->message = postgres_foreign_text(PQresultErrorMessage(result));
-	error->detail = postgres_foreign_text(PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL));
-	error->hint = postgres_foreign_text(PQresultErrorField(result, PG_DIAG_MESSAGE_HINT));
+		error->message = postgres_peer_text(PQresultErrorMessage(result));
+	error->detail = postgres_peer_text(PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL));
+	error->hint = postgres_peer_text(PQresultErrorField(result, PG_DIAG_MESSAGE_HINT));
 	error->sqlstate = ERRCODE_SAGAZ_STORAGE;
 	/* no class of success, which would be no error here */
 	if (state && strlen(state) == 5 && strspn(state, "0") != 5)

@@ -28,7 +28,7 @@ struct PostgresConnection
 
 /* postgres_connection.c */
 extern void postgres_disconnect(PostgresConnection *connection);
-extern char *postgres_foreign_text(const char *text);
+extern char *postgres_peer_text(const char *text);
 
 /* postgres_session.c */
 extern void postgres_pin_settings(PostgresStore *store);

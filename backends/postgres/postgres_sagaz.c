@@ -128,7 +128,7 @@ sagaz_layout_remove(PostgresStore *store, SagazKind kind,
 static char *
 sagaz_layout_unfit(PostgresStore *store, const SagazRecord *record)
 {
-	return sagaz_unfit(record);
+	return sagaz_fit_problem(record);
 }
 
 static int64

@@ -73,7 +73,7 @@ sagaz_field_text(const char *bytes, size_t length, const char *field,
  * caught without a subtransaction.
  */
 Jsonb *
-sagaz_json_from_text(const char *text, int length, char **problem)
+sagaz_field_parse_json(const char *text, int length, char **problem)
 {
 	MemoryContext context = CurrentMemoryContext;
 	char	   *copy = pnstrdup(text, length);
@@ -115,7 +115,7 @@ sagaz_field_json(const char *text, const char *field, SagazRecord *record)
 
 	if (text == NULL || record->problem)
 		return NULL;
-	json = sagaz_json_from_text(text, strlen(text), &problem);
+	json = sagaz_field_parse_json(text, strlen(text), &problem);
 	if (json == NULL)
 		sagaz_field_complain(record, psprintf("%s: %s", field, problem));
 	return json;

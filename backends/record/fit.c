@@ -112,7 +112,7 @@ record_is_unfit(const SagazRecord *record)
  * has its key in other letters is another record, of which there may be two.
  */
 char *
-sagaz_unfit(const SagazRecord *record)
+sagaz_fit_problem(const SagazRecord *record)
 {
 	char	   *why = record_is_unfit(record);
 

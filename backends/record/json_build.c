@@ -65,7 +65,7 @@ sagaz_json_push_time(JsonbParseState **state, const char *key, TimestampTz time)
 
 /* A document as a value, to be pushed. */
 void
-sagaz_jsonb_value(Jsonb *json, JsonbValue *value)
+sagaz_json_value_of(Jsonb *json, JsonbValue *value)
 {
 	if (JB_ROOT_IS_SCALAR(json) && JsonbExtractScalar(&json->root, value))
 		return;
@@ -81,6 +81,6 @@ sagaz_push_json(JsonbParseState **state, const char *key, Jsonb *json)
 
 	sagaz_json_push_key(state, key);
 	if (json)
-		sagaz_jsonb_value(json, &value);
+		sagaz_json_value_of(json, &value);
 	pushJsonbValue(state, WJB_VALUE, &value);
 }

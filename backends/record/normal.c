@@ -110,7 +110,7 @@ sagaz_normal_json(Jsonb *json)
 	JsonbParseState *state = NULL;
 	JsonbValue	value;
 
-	sagaz_jsonb_value(json, &value);
+	sagaz_json_value_of(json, &value);
 	if (value.type == jbvBinary)
 		return JsonbValueToJsonb(push_container(&state, &value));
 	if (value.type == jbvNumeric)

@@ -143,7 +143,7 @@ extern void sagaz_record_from_wire(SagazKind kind, Jsonb *json,
 #define SAGAZ_KEY_LENGTH 2600
 
 /* fit.c: why the tables of sagaz cannot hold a record, or NULL */
-extern char *sagaz_unfit(const SagazRecord *record);
+extern char *sagaz_fit_problem(const SagazRecord *record);
 extern void sagaz_check_fit(const SagazRecord *record);
 
 /* fit.c: and why text in that encoding cannot hold it */
@@ -153,7 +153,7 @@ extern char *sagaz_unfit_for_encoding(const SagazRecord *record, int encoding);
 extern void sagaz_field_complain(SagazRecord *record, char *problem);
 extern char *sagaz_field_text(const char *bytes, size_t length,
 							  const char *field, SagazRecord *record);
-extern Jsonb *sagaz_json_from_text(const char *text, int length,
+extern Jsonb *sagaz_field_parse_json(const char *text, int length,
 								   char **problem);
 extern Jsonb *sagaz_field_json(const char *text, const char *field,
 							   SagazRecord *record);
@@ -170,6 +170,6 @@ extern void sagaz_json_push_time(JsonbParseState **state, const char *key,
 								 TimestampTz value);
 extern void sagaz_push_json(JsonbParseState **state, const char *key,
 							Jsonb *value);
-extern void sagaz_jsonb_value(Jsonb *json, JsonbValue *value);
+extern void sagaz_json_value_of(Jsonb *json, JsonbValue *value);
 
 #endif							/* SAGAZ_RECORD_H */

@@ -127,7 +127,7 @@ static const char *const redis_schemes[] = {
 static const char *
 redis_option_or(List *options, const char *name, const char *otherwise)
 {
-	const char *value = sagaz_find_option(options, name);
+	const char *value = sagaz_store_find_option(options, name);
 
 	return value ? value : otherwise;
 }

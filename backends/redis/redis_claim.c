@@ -99,7 +99,7 @@ add_claimed(List **claimed, const RedisId *id, const RedisReply *hash,
 		sagaz_record_check(&found->record);
 	if (found->record.problem)
 		return false;
-	sagaz_event_claimed(&found->record.event, order);
+	sagaz_claim_mark_claimed(&found->record.event, order);
 	*claimed = lappend(*claimed, &found->record);
 	return true;
 }

@@ -159,4 +159,4 @@ check_health(FunctionCallInfo fcinfo)
 }
 
 /* health_check(storage): is the storage there, and how soon does it answer? */
-SAGAZ_SQL_FUNCTION(sagaz_any_health_check, sagaz_with_storage, check_health);
+SAGAZ_SQL_FUNCTION(sagaz_any_health_check, sagaz_secrets_hide_storage, check_health);

@@ -33,7 +33,7 @@ harmful(const unsigned char *c, unsigned int *code)
 
 /* A copy, to be freed, with \uXXXX for what does harm, as JSON writes it. */
 static char *
-cli_harmless(const char *text)
+harmless_copy(const char *text)
 {
 	PQExpBufferData copy;
 	const unsigned char *c = (const unsigned char *) text;
@@ -79,7 +79,7 @@ cli_harmless_result(PGresult *result)
 				continue;
 			if (copy == NULL)
 				copy = PQcopyResult(result, PG_COPYRES_ATTRS | PG_COPYRES_TUPLES);
-			value = cli_harmless(PQgetvalue(result, row, column));
+			value = harmless_copy(PQgetvalue(result, row, column));
 			if (copy == NULL ||
 				!PQsetvalue(copy, row, column, value, (int) strlen(value)))
 			{
@@ -97,7 +97,7 @@ cli_harmless_result(PGresult *result)
 static void
 print_without(FILE *to, const char *text, const char *allowed)
 {
-	char	   *harmless = cli_harmless(text);
+	char	   *harmless = harmless_copy(text);
 
 	for (const unsigned char *c = (const unsigned char *) harmless; *c; c++)
 	{

@@ -45,7 +45,7 @@ uuid_random_bytes(unsigned char *bytes)
  * (RFC 9562 section 6.2, method 3), then 62 random bits.
  */
 void
-sagaz_make_uuidv7(pg_uuid_t *uuid)
+sagaz_uuid_make(pg_uuid_t *uuid)
 {
 	int64		now = GetCurrentTimestamp() + UNIX_EPOCH_US;
 	uint64		ms = now / 1000;
@@ -64,6 +64,6 @@ sagaz_uuidv7(PG_FUNCTION_ARGS)
 {
 	pg_uuid_t  *uuid = palloc(sizeof(pg_uuid_t));
 
-	sagaz_make_uuidv7(uuid);
+	sagaz_uuid_make(uuid);
 	PG_RETURN_UUID_P(uuid);
 }

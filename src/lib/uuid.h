@@ -7,6 +7,6 @@
 
 #include "utils/uuid.h"
 
-extern void sagaz_make_uuidv7(pg_uuid_t *uuid);
+extern void sagaz_uuid_make(pg_uuid_t *uuid);
 
 #endif							/* SAGAZ_UUID_H */

@@ -51,7 +51,7 @@ sagaz_varint_get(SagazBytes *bytes)
 
 /* How many numbers follow, each of which takes a byte at least. */
 int
-sagaz_get_count(SagazBytes *bytes)
+sagaz_varint_get_count(SagazBytes *bytes)
 {
 	uint64		count = sagaz_varint_get(bytes);
 
@@ -77,7 +77,7 @@ sagaz_varint_get_signed(SagazBytes *bytes)
 
 /* Begin a value in an empty buffer. */
 void
-sagaz_bytes_begin(StringInfo buffer, int version)
+sagaz_varint_begin(StringInfo buffer, int version)
 {
 	appendStringInfoSpaces(buffer, VARHDRSZ);
 	sagaz_varint_put(buffer, version);
@@ -85,7 +85,7 @@ sagaz_bytes_begin(StringInfo buffer, int version)
 
 /* The value, in the buffer's memory. */
 bytea *
-sagaz_bytes_end(StringInfo buffer)
+sagaz_varint_end(StringInfo buffer)
 {
 	SET_VARSIZE(buffer->data, buffer->len);
 	return (bytea *) buffer->data;
@@ -97,7 +97,7 @@ sagaz_bytes_end(StringInfo buffer)
  * lose events.
  */
 void
-sagaz_bytes_open(SagazBytes *bytes, Datum value, const char *column,
+sagaz_varint_open(SagazBytes *bytes, Datum value, const char *column,
 				 int version)
 {
 	bytea	   *stored = DatumGetByteaPP(value);

@@ -21,12 +21,12 @@ typedef struct SagazBytes
 
 extern void sagaz_varint_put(StringInfo buffer, uint64 value);
 extern uint64 sagaz_varint_get(SagazBytes *bytes);
-extern int	sagaz_get_count(SagazBytes *bytes);
+extern int	sagaz_varint_get_count(SagazBytes *bytes);
 extern void sagaz_varint_put_signed(StringInfo buffer, int64 value);
 extern int64 sagaz_varint_get_signed(SagazBytes *bytes);
-extern void sagaz_bytes_begin(StringInfo buffer, int version);
-extern bytea *sagaz_bytes_end(StringInfo buffer);
-extern void sagaz_bytes_open(SagazBytes *bytes, Datum value,
+extern void sagaz_varint_begin(StringInfo buffer, int version);
+extern bytea *sagaz_varint_end(StringInfo buffer);
+extern void sagaz_varint_open(SagazBytes *bytes, Datum value,
 							 const char *column, int version);
 
 #endif							/* SAGAZ_VARINT_H */

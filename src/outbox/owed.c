@@ -103,7 +103,7 @@ decode_owed_entry(SagazBytes *bytes, const SagazOwedBase *base)
 	{
 		int64		previous = owed->lo;
 
-		owed->nacked = sagaz_get_count(bytes);
+		owed->nacked = sagaz_varint_get_count(bytes);
 		owed->acked = palloc(owed->nacked * sizeof(int64));
 		for (int i = 0; i < owed->nacked; i++)
 			owed->acked[i] = previous += sagaz_varint_get(bytes);
@@ -122,10 +122,10 @@ sagaz_owed_encode(List *owed, const SagazOwedBase *base)
 	ListCell   *cell;
 
 	initStringInfo(&buffer);
-	sagaz_bytes_begin(&buffer, OWED_VERSION);
+	sagaz_varint_begin(&buffer, OWED_VERSION);
 	foreach(cell, owed)
 		encode_owed_entry(&buffer, lfirst(cell), base);
-	return sagaz_bytes_end(&buffer);
+	return sagaz_varint_end(&buffer);
 }
 
 /*
@@ -137,7 +137,7 @@ sagaz_owed_decode(Datum value, const SagazOwedBase *base)
 	SagazBytes	bytes;
 	List	   *owed = NIL;
 
-	sagaz_bytes_open(&bytes, value, "owed", OWED_VERSION);
+	sagaz_varint_open(&bytes, value, "owed", OWED_VERSION);
 	while (bytes.at < bytes.end)
 		owed = lappend(owed, decode_owed_entry(&bytes, base));
 	return owed;

@@ -43,7 +43,7 @@ sagaz_stream_places_reset(SagazStreamPlaces *places)
 	places->count = 0;
 	places->last = 0;
 	resetStringInfo(&places->bytes);
-	sagaz_bytes_begin(&places->bytes, PLACES_VERSION);
+	sagaz_varint_begin(&places->bytes, PLACES_VERSION);
 }
 
 void
@@ -61,7 +61,7 @@ sagaz_stream_places_add(SagazStreamPlaces *places, int64 seq)
 bytea *
 sagaz_stream_places_encode(SagazStreamPlaces *places)
 {
-	return sagaz_bytes_end(&places->bytes);
+	return sagaz_varint_end(&places->bytes);
 }
 
 static void
@@ -70,7 +70,7 @@ decode_stream_places(Datum value, SagazStreamRow *row)
 	SagazBytes	bytes;
 	int64		seq = 0;
 
-	sagaz_bytes_open(&bytes, value, "stream_places", PLACES_VERSION);
+	sagaz_varint_open(&bytes, value, "stream_places", PLACES_VERSION);
 	row->seqs = palloc((bytes.end - bytes.at + 1) * sizeof(int64));
 	row->count = 0;
 	while (bytes.at < bytes.end)

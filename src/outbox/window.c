@@ -121,7 +121,7 @@ sagaz_window_end_saw_xid(const SagazEnd *end, uint64 xid)
 
 /* Was the event at this place visible? */
 static bool
-sagaz_window_end_saw(const SagazEnd *end, const SagazCluster *cluster,
+window_end_saw(const SagazEnd *end, const SagazCluster *cluster,
 					 uint64 pos, int64 seq)
 {
 	uint32		epoch;
@@ -142,9 +142,9 @@ bool
 sagaz_window_counts(const SagazWindow *window, int64 last_seq,
 					const SagazCluster *cluster, uint64 pos, int64 seq)
 {
-	return sagaz_window_end_saw(&window->from, cluster, pos, seq) ||
+	return window_end_saw(&window->from, cluster, pos, seq) ||
 		(seq <= last_seq &&
-		 sagaz_window_end_saw(&window->to, cluster, pos, seq));
+		 window_end_saw(&window->to, cluster, pos, seq));
 }
 
 /* Does the event at this place lie in the window? */
@@ -152,8 +152,8 @@ bool
 sagaz_window_has(const SagazWindow *window, const SagazCluster *cluster,
 				 uint64 pos, int64 seq)
 {
-	return sagaz_window_end_saw(&window->to, cluster, pos, seq) &&
-		!sagaz_window_end_saw(&window->from, cluster, pos, seq);
+	return window_end_saw(&window->to, cluster, pos, seq) &&
+		!window_end_saw(&window->from, cluster, pos, seq);
 }
 
 /*
@@ -199,7 +199,7 @@ decode_window_end(SagazBytes *bytes, SagazEnd *end)
 	end->last_seq = (int64) sagaz_varint_get(bytes);
 	end->xmax = above = sagaz_varint_get(bytes);
 	end->next_xid = end->xmax + sagaz_varint_get(bytes);
-	end->nrunning = sagaz_get_count(bytes);
+	end->nrunning = sagaz_varint_get_count(bytes);
 	end->running = palloc((end->nrunning + 1) * sizeof(uint64));
 	for (int i = end->nrunning - 1; i >= 0; i--)
 		end->running[i] = above = above - sagaz_varint_get(bytes);
@@ -213,10 +213,10 @@ sagaz_window_encode(const SagazWindow *window)
 	StringInfoData buffer;
 
 	initStringInfo(&buffer);
-	sagaz_bytes_begin(&buffer, ENDS_VERSION);
+	sagaz_varint_begin(&buffer, ENDS_VERSION);
 	encode_window_end(&buffer, &window->from);
 	encode_window_end(&buffer, &window->to);
-	return sagaz_bytes_end(&buffer);
+	return sagaz_varint_end(&buffer);
 }
 
 /*
@@ -227,7 +227,7 @@ sagaz_window_decode(Datum ends, SagazWindow *window)
 {
 	SagazBytes	bytes;
 
-	sagaz_bytes_open(&bytes, ends, "ends", ENDS_VERSION);
+	sagaz_varint_open(&bytes, ends, "ends", ENDS_VERSION);
 	decode_window_end(&bytes, &window->from);
 	decode_window_end(&bytes, &window->to);
 }

@@ -35,7 +35,7 @@
 	Datum \
 	sagaz_any_##name(PG_FUNCTION_ARGS) \
 	{ \
-		return sagaz_with_storage(fcinfo, dispatch_##name); \
+		return sagaz_secrets_hide_storage(fcinfo, dispatch_##name); \
 	}
 
 #define DISPATCH_SAGA(name) DISPATCH(name, SAGAZ_SAGA)

@@ -132,7 +132,7 @@ make_row_to_insert(SagazWriter *writer, InsertedEvent *event)
 	if (event->event_id == NULL)
 	{
 		event->event_id = palloc(sizeof(pg_uuid_t));
-		sagaz_make_uuidv7(event->event_id);
+		sagaz_uuid_make(event->event_id);
 	}
 	sagaz_writer_row(writer);
 	seq = sagaz_draw_place_number();
@@ -203,7 +203,7 @@ make_record_to_insert(Sink *sink, InsertedEvent *event)
 	if (event->event_id == NULL)
 	{
 		event->event_id = palloc(sizeof(pg_uuid_t));
-		sagaz_make_uuidv7(event->event_id);
+		sagaz_uuid_make(event->event_id);
 	}
 	memset(record, 0, sizeof(SagazRecord));
 	record->kind = SAGAZ_EVENT;
@@ -306,7 +306,7 @@ insert_event(FunctionCallInfo fcinfo)
  *				headers, routing_key, partition_key, event_id, available_at,
  *				storage)
  */
-SAGAZ_SQL_FUNCTION(sagaz_insert_event, sagaz_with_storage, insert_event);
+SAGAZ_SQL_FUNCTION(sagaz_insert_event, sagaz_secrets_hide_storage, insert_event);
 
 /* A value of insert_events(): a text, or NULL for null. */
 static text *
@@ -522,4 +522,4 @@ insert_events(FunctionCallInfo fcinfo)
 }
 
 /* insert_events(events, storage): the ids, in the order of the array */
-SAGAZ_SQL_FUNCTION(sagaz_insert_events, sagaz_with_storage, insert_events);
+SAGAZ_SQL_FUNCTION(sagaz_insert_events, sagaz_secrets_hide_storage, insert_events);

@@ -252,7 +252,7 @@ mark_edit(SagazRecord *record, bool exists, void *arg)
 	if (mark->failed)
 		fail_event(event, mark->now, mark->error);
 	else
-		sagaz_event_sent(event, mark->now);
+		sagaz_claim_mark_sent(event, mark->now);
 	return SAGAZ_CHANGE;
 }
 
@@ -356,7 +356,7 @@ change_edit(SagazRecord *record, bool exists, void *arg)
 				 errmsg("event %s cannot go from %s to %s", event->event_id,
 						event->status, change->status)));
 	if (strcmp(change->status, "sent") == 0)
-		sagaz_event_sent(event, change->now);
+		sagaz_claim_mark_sent(event, change->now);
 	else if (strcmp(change->status, "failed") == 0)
 		fail_event(event, change->now, change->error);
 	else if (strcmp(change->status, "dead_letter") == 0)

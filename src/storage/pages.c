@@ -5,11 +5,9 @@
  */
 #include "lib/sagaz.h"
 
-#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 #include "utils/tuplestore.h"
@@ -133,7 +131,7 @@ merge_records(FunctionCallInfo fcinfo)
 													  values, nulls)));
 }
 
-SAGAZ_SQL_FUNCTION(sagaz_merge_records, sagaz_with_storage, merge_records);
+SAGAZ_SQL_FUNCTION(sagaz_merge_records, sagaz_secrets_hide_storage, merge_records);
 
 /* remove_records(keys, type, storage): how many were there? */
 static Datum
@@ -149,4 +147,4 @@ remove_records(FunctionCallInfo fcinfo)
 										   count));
 }
 
-SAGAZ_SQL_FUNCTION(sagaz_remove_records, sagaz_with_storage, remove_records);
+SAGAZ_SQL_FUNCTION(sagaz_remove_records, sagaz_secrets_hide_storage, remove_records);

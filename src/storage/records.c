@@ -83,7 +83,7 @@ export_all_records(FunctionCallInfo fcinfo)
 	return (Datum) 0;
 }
 
-SAGAZ_SQL_FUNCTION(sagaz_export_all, sagaz_with_storage, export_all_records);
+SAGAZ_SQL_FUNCTION(sagaz_export_all, sagaz_secrets_hide_storage, export_all_records);
 
 /* A record that is to be put must have no problem. */
 static void
@@ -115,7 +115,7 @@ import_record(FunctionCallInfo fcinfo)
 	PG_RETURN_BOOL(sagaz_put(store, &record, 1, SAGAZ_PUT_ALWAYS) > 0);
 }
 
-SAGAZ_SQL_FUNCTION(sagaz_import_record, sagaz_with_storage, import_record);
+SAGAZ_SQL_FUNCTION(sagaz_import_record, sagaz_secrets_hide_storage, import_record);
 
 static SagazPutMode
 record_mode_argument(FunctionCallInfo fcinfo, int argno)
@@ -197,7 +197,7 @@ import_records(FunctionCallInfo fcinfo)
 	PG_RETURN_INT64(sagaz_put(store, records, count, mode));
 }
 
-SAGAZ_SQL_FUNCTION(sagaz_import_records, sagaz_with_storage, import_records);
+SAGAZ_SQL_FUNCTION(sagaz_import_records, sagaz_secrets_hide_storage, import_records);
 
 /* count_records(type, storage) */
 static Datum
@@ -210,7 +210,7 @@ count_records(FunctionCallInfo fcinfo)
 	PG_RETURN_INT64(sagaz_count(store, kind, &filter));
 }
 
-SAGAZ_SQL_FUNCTION(sagaz_count_records, sagaz_with_storage, count_records);
+SAGAZ_SQL_FUNCTION(sagaz_count_records, sagaz_secrets_hide_storage, count_records);
 
 /* checksum(type, storage) */
 static Datum
@@ -249,4 +249,4 @@ checksum_of_records(FunctionCallInfo fcinfo)
 	PG_RETURN_TEXT_P(cstring_to_text(sagaz_digest_text(&sum)));
 }
 
-SAGAZ_SQL_FUNCTION(sagaz_checksum, sagaz_with_storage, checksum_of_records);
+SAGAZ_SQL_FUNCTION(sagaz_checksum, sagaz_secrets_hide_storage, checksum_of_records);

@@ -8,9 +8,7 @@
  */
 #include "lib/sagaz.h"
 
-#include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/timestamp.h"
@@ -257,7 +255,7 @@ updated_steps(StepUpdate *update, Jsonb *steps)
 									JsonbPGetDatum(update_object(update)));
 
 			update->found = true;
-			sagaz_jsonb_value(DatumGetJsonbP(changed), &step);
+			sagaz_json_value_of(DatumGetJsonbP(changed), &step);
 		}
 		pushJsonbValue(&state, WJB_ELEM, &step);
 	}

@@ -60,7 +60,7 @@ sagaz_secrets_hide_argument(FunctionCallInfo fcinfo, int argno, PGFunction funct
 
 /* The same for the functions whose last argument it is. */
 Datum
-sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function)
+sagaz_secrets_hide_storage(FunctionCallInfo fcinfo, PGFunction function)
 {
 	return sagaz_secrets_hide_argument(fcinfo, PG_NARGS() - 1, function);
 }
@@ -94,5 +94,5 @@ refuse_unknown(FunctionCallInfo fcinfo)
 Datum
 sagaz_storage_refuse_unknown(PG_FUNCTION_ARGS)
 {
-	return sagaz_with_storage(fcinfo, refuse_unknown);
+	return sagaz_secrets_hide_storage(fcinfo, refuse_unknown);
 }

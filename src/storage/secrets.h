@@ -13,7 +13,7 @@ extern Datum sagaz_secrets_hide_statement(FunctionCallInfo fcinfo,
 										  PGFunction function);
 extern Datum sagaz_secrets_hide_argument(FunctionCallInfo fcinfo, int argno,
 										 PGFunction function);
-extern Datum sagaz_with_storage(FunctionCallInfo fcinfo, PGFunction function);
+extern Datum sagaz_secrets_hide_storage(FunctionCallInfo fcinfo, PGFunction function);
 
 /* The SQL function "name", which does what the other one does, by one of these. */
 #define SAGAZ_SQL_FUNCTION(name, calls, function) \

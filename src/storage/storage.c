@@ -19,7 +19,6 @@
 #include "catalog/pg_user_mapping.h"
 #include "commands/defrem.h"
 #include "foreign/foreign.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "access/reloptions.h"
 #include "utils/acl.h"
@@ -29,7 +28,6 @@
 #include "backends/common/server_file.h"
 #include "outbox/group.h"
 #include "lib/encoding.h"
-#include "lib/rows.h"
 #include "storage/examine.h"
 #include "storage/secrets.h"
 #include "storage/storage.h"
@@ -52,8 +50,6 @@
 #endif
 
 #define WRAPPER_PREFIX "sagaz_"
-
-PG_FUNCTION_INFO_V1(sagaz_backends_list);
 
 /* The names of what was compiled in, for a hint. */
 static char *
@@ -444,52 +440,4 @@ sagaz_storage_check_open(const SagazStore *store)
 			 errdetail("Its events were migrated to another storage."),
 			 errhint("ALTER SERVER %s OPTIONS (DROP closed) opens it.",
 					 quote_identifier(store->name))));
-}
-
-static Datum
-capability_words(int capabilities)
-{
-	static const struct
-	{
-		int			bit;
-		const char *word;
-	}			words[] =
-	{
-		{SAGAZ_KEEPS_SAGAS, "saga"},
-		{SAGAZ_KEEPS_EVENTS, "outbox"},
-		{SAGAZ_KEEPS_VERSIONS, "versions"},
-		{SAGAZ_OUTLIVES_SESSION, "durable"},
-		{SAGAZ_KEY_ORDER, "key_order"},
-		{SAGAZ_HAS_STREAMS, "streams"}
-	};
-	const char *found[lengthof(words)];
-	int			nfound = 0;
-
-	for (int i = 0; i < (int) lengthof(words); i++)
-		if (capabilities & words[i].bit)
-			found[nfound++] = words[i].word;
-	return sagaz_text_array(found, nfound);
-}
-
-/* backends(): name, version, capabilities */
-Datum
-sagaz_backends_list(PG_FUNCTION_ARGS)
-{
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
-
-	sagaz_rows_begin(fcinfo);
-	for (int i = 0; i < sagaz_nbackends; i++)
-	{
-		const SagazBackend *backend = sagaz_backends[i];
-		const char *version = backend->version();
-		Datum		values[] = {
-			CStringGetTextDatum(backend->name),
-			CStringGetTextDatum(version),
-			capability_words(backend->capabilities)
-		};
-		bool		nulls[] = {false, version[0] == '\0', false};
-
-		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
-	}
-	return (Datum) 0;
 }

@@ -189,7 +189,7 @@ next_batch_to_copy(SagazTransfer *transfer)
 
 /* The record stays where it is; what is done about it is the policy's. */
 static void
-sagaz_copy_refuse(SagazTransfer *transfer, const SagazRecord *record, char *message,
+refuse_copied_record(SagazTransfer *transfer, const SagazRecord *record, char *message,
 				  int sqlerrcode)
 {
 	MemoryContext outer = MemoryContextSwitchTo(transfer->batch);
@@ -219,7 +219,7 @@ sort_out_before_copy(SagazTransfer *transfer)
 
 		if (why)
 		{
-			sagaz_copy_refuse(transfer, record, why, ERRCODE_SAGAZ_SERIALIZATION);
+			refuse_copied_record(transfer, record, why, ERRCODE_SAGAZ_SERIALIZATION);
 			continue;
 		}
 		/* the batch and lease were the source's */
@@ -284,7 +284,7 @@ copy_range(SagazTransfer *transfer, int from, int to)
 	if (error == NULL || from == to || copy_must_stop(transfer))
 		return;
 	if (to - from == 1)
-		sagaz_copy_refuse(transfer, &transfer->records[from], sagaz_error_text(error),
+		refuse_copied_record(transfer, &transfer->records[from], sagaz_error_text(error),
 						  error->sqlerrcode);
 	else
 	{

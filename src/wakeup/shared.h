@@ -119,6 +119,6 @@ extern bool sagaz_shared_is_closed(Oid database);
 extern SagazWorkerSlot *sagaz_shared_worker_slot(Oid database, const char *name);
 
 /* shmem.c */
-extern void sagaz_shared_install(void);
+extern void sagaz_shmem_install(void);
 
 #endif							/* SAGAZ_SHARED_H */

@@ -53,7 +53,7 @@ start_shared_memory(void)
 
 /* Called while shared_preload_libraries are loaded. */
 void
-sagaz_shared_install(void)
+sagaz_shmem_install(void)
 {
 	previous_request_hook = shmem_request_hook;
 	shmem_request_hook = request_shared_memory;

@@ -52,7 +52,7 @@ fuzz_read_record(SagazKind kind, bool wire, const char *text, size_t size)
 {
 	SagazRecord record = {.kind = kind};
 	char	   *problem;
-	Jsonb	   *json = sagaz_json_from_text(text, size, &problem);
+	Jsonb	   *json = sagaz_field_parse_json(text, size, &problem);
 
 	if (json == NULL)
 		return;
@@ -61,7 +61,7 @@ fuzz_read_record(SagazKind kind, bool wire, const char *text, size_t size)
 	else
 		sagaz_record_from_json(kind, json, &record);
 	sagaz_record_check(&record);
-	if (record.problem == NULL && sagaz_unfit(&record) == NULL)
+	if (record.problem == NULL && sagaz_fit_problem(&record) == NULL)
 		write_and_read(&record);
 }
 

@@ -11,6 +11,7 @@ use JSON::PP;
 use PostgreSQL::Test::Utils;
 use SagazDelivery;
 use SagazRedis;
+use SagazSaves;
 use SagazSentinel;
 use SagazSession;
 use SagazTest;
@@ -48,38 +49,7 @@ for my $sentinel (@sentinels)
 }
 my $places = join ',', map { "127.0.0.1:$_->{port}" } @sentinels;
 
-sub error_of
-{
-	my ($query) = @_;
-	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$query");
-
-	return $err // '';
-}
-
-sub save
-{
-	my ($storage) = @_;
-	return "SELECT sagaz.save_saga_state('s', 'N', 'pending', storage => '$storage')";
-}
-
-sub works
-{
-	my ($storage, $name) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my ($status, $out, $err) = $node->psql('postgres', save($storage));
-	like($out, qr/^\d+$/, $name) or diag($err);
-}
-
-sub fails
-{
-	my ($query, $pattern, $name) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $err = error_of($query =~ /^(SE|BEGIN)/ ? $query : save($query));
-	like($err, qr/ERROR:  $pattern/s, $name);
-	unlike($err, qr/\Q$secret\E/, "$name: no secret");
-}
+saves_on($node, $secret);
 
 # ----------------------------------------------------------------------
 # Finding the primary
