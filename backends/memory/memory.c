@@ -11,13 +11,13 @@
  * The folder is this file.  It is the smallest backend, and the one to copy.
  */
 #include "backends/common/backend.h"
-#include "backends/common/url.h"
 
 #include "miscadmin.h"
 
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
 
+#include "backends/common/url.h"
 #include "backends/record/record.h"
 #include "lib/key_table.h"
 

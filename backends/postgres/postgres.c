@@ -7,8 +7,9 @@
  * records look like there is known to postgres_sagaz.c, for a database with
  * this extension, and to postgres_library.c, for the Python library's tables.
  */
-#include "backends/common/url.h"
 #include "backends/postgres/postgres_store.h"
+
+#include <limits.h>
 
 #include "commands/defrem.h"
 #include "utils/builtins.h"
@@ -139,9 +140,8 @@ take_postgres_option(const char *part, size_t length, List **options)
 
 		if (length <= name || strncmp(part, own[i], name) != 0 || part[name] != '=')
 			continue;
-		value = sagaz_url_decode(part + name + 1, length - name - 1);
-		if (value == NULL)
-			refuse_postgres_url("A percent sign is not followed by two hexadecimal digits that are not 00");
+		value = sagaz_url_decode(part + name + 1, length - name - 1,
+								 refuse_postgres_url);
 		find_postgres_option(own[i])->check(value);
 		*options = sagaz_url_add_option(*options, own[i], value);
 		return true;
