@@ -354,10 +354,11 @@ SELECT pg_catalog.pg_extension_config_dump('sagaz.consumer_inbox', '');
 SELECT pg_catalog.pg_extension_config_dump('sagaz.cluster', '');
 
 CREATE FUNCTION sagaz_internal.is_event(event_type text, aggregate_type text,
-		headers jsonb, available_at timestamptz)
+		headers jsonb, available_at timestamptz, created_at timestamptz, saga_id text,
+		aggregate_id text, routing_key text, partition_key text, payload jsonb)
 	RETURNS boolean
-	AS 'MODULE_PATHNAME', 'sagaz_is_event' LANGUAGE C IMMUTABLE PARALLEL SAFE;
-COMMENT ON FUNCTION sagaz_internal.is_event(text, text, jsonb, timestamptz) IS
+	AS 'MODULE_PATHNAME', 'sagaz_is_event' LANGUAGE C STABLE PARALLEL SAFE;
+COMMENT ON FUNCTION sagaz_internal.is_event(text, text, jsonb, timestamptz, timestamptz, text, text, text, text, jsonb) IS
 	'the check of view sagaz.emit: true, or an error that names the field';
 
 -- The check is the view's and not the table's, since a CHECK constraint is
@@ -366,7 +367,8 @@ CREATE VIEW sagaz.emit AS
 	SELECT event_id, saga_id, aggregate_type, aggregate_id, event_type,
 		payload, headers, routing_key, partition_key, available_at, created_at
 	FROM sagaz.outbox
-	WHERE sagaz_internal.is_event(event_type, aggregate_type, headers, available_at)
+	WHERE sagaz_internal.is_event(event_type, aggregate_type, headers, available_at,
+		created_at, saga_id, aggregate_id, routing_key, partition_key, payload)
 	WITH CHECK OPTION;
 COMMENT ON VIEW sagaz.emit IS
 	'insert here to emit an event; what is left out gets its default';
@@ -1099,6 +1101,10 @@ BEGIN
 		IF fields[i] IS NULL OR fields[i] = '' THEN
 			RAISE SQLSTATE 'SZ009' USING MESSAGE = format('%s must not be %s', names[i],
 				CASE WHEN fields[i] IS NULL THEN 'null' ELSE 'empty' END);
+		END IF;
+		IF i < 5 AND octet_length(fields[i]) > 1300 THEN
+			RAISE SQLSTATE 'SZ009' USING MESSAGE = format('%s is too long: it has %s bytes; the limit is 1300',
+				names[i], octet_length(fields[i]));
 		END IF;
 	END LOOP;
 	INSERT INTO sagaz.consumer_inbox

@@ -10,14 +10,8 @@
 #include "backends/record/filter.h"
 #include "backends/record/record.h"
 #include "lib/encoding.h"
+#include "backends/record/bounds.h"
 #include "saga/saga.h"
-
-static char *
-too_long(const char *field, size_t length)
-{
-	return psprintf("%s is too long: it has %zu bytes; the limit is %d", field,
-					length, SAGAZ_KEY_LENGTH);
-}
 
 /* A message of the parser without what ends it as a sentence. */
 static char *
@@ -61,13 +55,10 @@ unfit_steps(const SagazSaga *saga)
 	PG_END_TRY();
 	for (int i = 0; why == NULL && i < steps.count; i++)
 	{
-		size_t		length = strlen(saga->saga_id) +
-			VARSIZE_ANY_EXHDR(DatumGetPointer(saga_get(&steps.rows[i], step_step_name)));
-
-		if (length > SAGAZ_KEY_LENGTH)
-			return too_long(psprintf("saga_id with steps[%d].name",
-									 DatumGetInt32(saga_get(&steps.rows[i], step_ordinal))),
-							length);
+		why = sagaz_bounds_of_text(psprintf("saga_id with steps[%d].name",
+											DatumGetInt32(saga_get(&steps.rows[i], step_ordinal))),
+								   strlen(saga->saga_id) +
+								   VARSIZE_ANY_EXHDR(DatumGetPointer(saga_get(&steps.rows[i], step_step_name))));
 	}
 	return why;
 }
@@ -75,16 +66,16 @@ unfit_steps(const SagazSaga *saga)
 static char *
 unfit_saga(const SagazSaga *saga)
 {
+	char	   *why;
 	int			i = 0;
 
 	while (i < saga_statuses.count && strcmp(saga_statuses.words[i], saga->status) != 0)
 		i++;
 	if (i == saga_statuses.count)
 		return psprintf("status is not a status: \"%s\"", saga->status);
-	if (strlen(saga->saga_id) > SAGAZ_KEY_LENGTH)
-		return too_long("saga_id", strlen(saga->saga_id));
-	if (strlen(saga->saga_name) > SAGAZ_KEY_LENGTH)
-		return too_long("saga_name", strlen(saga->saga_name));
+	if ((why = sagaz_bounds_of_text("saga_id", strlen(saga->saga_id))) != NULL ||
+		(why = sagaz_bounds_of_text("saga_name", strlen(saga->saga_name))) != NULL)
+		return why;
 	return unfit_steps(saga);
 }
 
@@ -95,9 +86,7 @@ unfit_event(const SagazEvent *event)
 		return "event_id is not a UUID";
 	if (event->saga_id[0] == '\0')
 		return "saga_id is empty";
-	if (strlen(event->saga_id) > SAGAZ_KEY_LENGTH)
-		return too_long("saga_id", strlen(event->saga_id));
-	return NULL;
+	return sagaz_bounds_of_event(event);
 }
 
 static char *

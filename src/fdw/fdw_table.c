@@ -20,6 +20,7 @@
 
 #include "fdw/fdw.h"
 #include "backends/record/filter.h"
+#include "backends/record/bounds.h"
 #include "backends/record/record.h"
 #include "saga/saga.h"
 
@@ -391,6 +392,8 @@ check_new_id(const char *id, const char *field, size_t limit)
 static void
 check_new_keys(const SagazRecord *record)
 {
+	char	   *why;
+
 	if (record->kind == SAGAZ_SAGA)
 	{
 		check_new_id(record->saga.saga_id, "saga_id", SAGA_ID_LENGTH);
@@ -398,7 +401,10 @@ check_new_keys(const SagazRecord *record)
 		return;
 	}
 	check_new_id(record->event.saga_id, "saga_id", SAGAZ_KEY_LENGTH);
-	check_new_id(record->event.event_type, "event_type", SIZE_MAX);
+	check_new_id(record->event.event_type, "event_type", SAGAZ_KEY_LENGTH);
+	why = sagaz_bounds_of_event(&record->event);
+	if (why)
+		ereport(ERROR, (errcode(ERRCODE_SAGAZ_INPUT), errmsg_internal("%s", why)));
 	if (!sagaz_filter_is_own_uuid(record->event.event_id))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

@@ -80,6 +80,7 @@ extern int	sagaz_idle_timeout;
 extern int	sagaz_connect_timeout;
 extern int	sagaz_command_timeout;
 extern int	sagaz_max_reply;	/* kilobytes */
+extern int	sagaz_max_payload_size; /* kilobytes */
 
 extern void sagaz_settings_define(bool with_worker);
 extern bool sagaz_settings_may_set(const char *setting, Oid role);

@@ -37,6 +37,7 @@ int			sagaz_idle_timeout;
 int			sagaz_connect_timeout;
 int			sagaz_command_timeout;
 int			sagaz_max_reply;
+int			sagaz_max_payload_size;
 char	   *sagaz_sqlite_directory;
 
 #define URL_MESSAGE "a storage that is a setting must be one with a name"
@@ -121,6 +122,10 @@ define_backend_settings(void)
 	DefineCustomIntVariable("sagaz.max_reply",
 							"Largest answer of a storage that is taken into memory.",
 							NULL, &sagaz_max_reply, 512 * 1024, 1024, 2 * 1024 * 1024 - 1,
+							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("sagaz.max_payload_size",
+							"Largest payload or headers of an event, as text.",
+							NULL, &sagaz_max_payload_size, 16 * 1024, 1, 256 * 1024,
 							PGC_SUSET, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomStringVariable("sagaz.sqlite_directory",
 							   "Directory whose SQLite files need no privilege of server files.",

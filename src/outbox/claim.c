@@ -82,11 +82,11 @@ claim_from_lane(SagazClaim *claim, int16 lane)
 }
 
 /*
- * Serve the lanes in "taken" as they become free, for a short while; a lane
- * that is taken is not a lane without events.
+ * Serve the lanes in "taken", so many, as they become free, for a short while;
+ * a lane that is taken is not a lane without events.
  */
 static void
-wait_for_lanes_to_claim(SagazClaim *claim, bool *taken)
+wait_for_lanes_to_claim(SagazClaim *claim, bool *taken, int ntaken)
 {
 	for (int waited = 0; waited < LANE_WAIT_MS; waited += LANE_POLL_MS)
 	{
@@ -98,8 +98,11 @@ wait_for_lanes_to_claim(SagazClaim *claim, bool *taken)
 		claim->group_is_known = false;
 		for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
 			if (taken[lane] && claim_from_lane(claim, lane))
+			{
 				taken[lane] = false;
-		if (claim->picked > 0)
+				ntaken--;
+			}
+		if (claim->picked > 0 || ntaken == 0)
 			return;
 	}
 }
@@ -110,20 +113,23 @@ claim_lanes(SagazClaim *claim)
 {
 	static uint32 first_lane = 0;
 	bool		taken[SAGAZ_LANES] = {false};
-	bool		any_taken = false;
+	int			ntaken = 0;
 
 	if (first_lane == 0)
 		first_lane = MyProcPid;
 	first_lane++;
-	for (int i = 0; i < SAGAZ_LANES && claim->picked < claim->limit; i++)
+	for (int i = 0; i < SAGAZ_LANES && !sagaz_claim_is_full(claim); i++)
 	{
 		int16		lane = (first_lane + i) % SAGAZ_LANES;
 
 		if (!claim_from_lane(claim, lane))
-			any_taken = taken[lane] = true;
+		{
+			taken[lane] = true;
+			ntaken++;
+		}
 	}
-	if (claim->picked == 0 && any_taken)
-		wait_for_lanes_to_claim(claim, taken);
+	if (claim->picked == 0 && ntaken > 0)
+		wait_for_lanes_to_claim(claim, taken, ntaken);
 }
 
 static void

@@ -25,6 +25,7 @@ typedef struct SagazClaim
 
 	int64		batch_id;		/* 0 until a lane has something */
 	int			picked;			/* events so far, all lanes */
+	int64		bytes;			/* of their payloads and headers */
 
 	Tuplestorestate *rows;
 	TupleDesc	row_type;
@@ -57,6 +58,7 @@ extern void sagaz_claim(SagazClaim *claim, const char *consumer_group);
 
 /* claim_rows.c */
 extern int64 sagaz_claim_batch_id(SagazClaim *claim);
+extern bool sagaz_claim_is_full(const SagazClaim *claim);
 extern void sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
 							 TupleTableSlot *retry,
 							 const SagazCluster *cluster);

@@ -4,6 +4,7 @@
  */
 #include "lib/sagaz.h"
 
+#include "access/detoast.h"
 #include "utils/timestamp.h"
 
 #include "outbox/batch.h"
@@ -13,6 +14,8 @@
 
 /* Transactions further back were made durable long ago. */
 #define CLOG_REACH (UINT64CONST(1) << 30)
+
+#define MAX_BATCH_BYTES (INT64CONST(64) * 1024 * 1024)
 
 /*
  * The batch id of this claim, drawn when the first lane has something; that
@@ -24,6 +27,17 @@ sagaz_claim_batch_id(SagazClaim *claim)
 	if (claim->batch_id == 0)
 		claim->batch_id = sagaz_cursor_next_batch_id(claim->group.no);
 	return claim->batch_id;
+}
+
+/*
+ * Has the claim all that it may have?  Its events must fit into one array, and
+ * into the worker's memory, so their bytes are limited as well as their number;
+ * the last event may exceed the limit.
+ */
+bool
+sagaz_claim_is_full(const SagazClaim *claim)
+{
+	return claim->picked >= claim->limit || claim->bytes >= MAX_BATCH_BYTES;
 }
 
 /* Remember the transaction for the flush; neighbours often share it. */
@@ -77,4 +91,6 @@ sagaz_claim_emit(SagazClaim *claim, TupleTableSlot *event,
 		sagaz_stream_places_add(&claim->places,
 								DatumGetInt64(sagaz_column(event, outbox_seq)));
 	claim->picked++;
+	claim->bytes += toast_raw_datum_size(sagaz_column(event, outbox_payload)) +
+		toast_raw_datum_size(sagaz_column(event, outbox_headers));
 }

@@ -131,7 +131,7 @@ claim_range(LaneClaim *lane, const SagazWindow *window, int64 after, int64 upto,
 	TupleTableSlot *event;
 	int64		last = after;
 
-	lane->stopped = claim->picked >= claim->limit;
+	lane->stopped = sagaz_claim_is_full(claim);
 	if (lane->stopped)
 		return after;
 	scan = sagaz_lane_scan(&lane->look, window, after, upto,
@@ -141,7 +141,7 @@ claim_range(LaneClaim *lane, const SagazWindow *window, int64 after, int64 upto,
 		int64		seq = DatumGetInt64(sagaz_column(event, outbox_seq));
 		bool		finished = again && sagaz_owed_acked(again, seq);
 
-		if (claim->picked >= claim->limit ||
+		if (sagaz_claim_is_full(claim) ||
 			(!finished && !claim_event(lane, event)))
 			lane->stopped = true;
 		else
@@ -188,7 +188,7 @@ claim_followers(LaneClaim *lane, TupleTableSlot *retry)
 							  DatumGetInt64(sagaz_column(retry, retry_seq)),
 							  lane->look.snapshot);
 
-	while (lane->claim->picked < lane->claim->limit && sagaz_scan_next(scan) &&
+	while (!sagaz_claim_is_full(lane->claim) && sagaz_scan_next(scan) &&
 		   DatumGetInt16(sagaz_column(scan->slot, retry_state)) == RETRY_HELD)
 		claim_retry(lane, scan->slot);
 	sagaz_scan_end(scan);
@@ -208,7 +208,8 @@ claim_in_order(LaneClaim *lane, SagazScan *due)
 	int			nseqs = 0;
 
 	initStringInfo(&buffer);
-	while (claim->picked + nseqs < claim->limit && sagaz_scan_next(due))
+	while (!sagaz_claim_is_full(claim) && claim->picked + nseqs < claim->limit &&
+		   sagaz_scan_next(due))
 	{
 		int64		seq = DatumGetInt64(sagaz_column(due->slot, retry_seq));
 
@@ -219,7 +220,7 @@ claim_in_order(LaneClaim *lane, SagazScan *due)
 	}
 	seqs = (int64 *) buffer.data;
 	qsort(seqs, nseqs, sizeof(int64), sagaz_place_compare);
-	for (int i = 0; i < nseqs && claim->picked < claim->limit; i++)
+	for (int i = 0; i < nseqs && !sagaz_claim_is_full(claim); i++)
 	{
 		SagazScan  *scan = sagaz_retry_row_of(claim->group.no, seqs[i],
 											  lane->look.snapshot);
@@ -245,7 +246,7 @@ claim_due_retries(LaneClaim *lane)
 	if (claim->group.ordered)
 		claim_in_order(lane, due);
 	else
-		while (claim->picked < claim->limit && sagaz_scan_next(due))
+		while (!sagaz_claim_is_full(claim) && sagaz_scan_next(due))
 			claim_retry(lane, due->slot);
 	sagaz_scan_end(due);
 }
@@ -393,7 +394,7 @@ settle_lane(LaneClaim *lane, bool *busy)
 static void
 claim_owed(LaneClaim *lane, SagazOwed *again)
 {
-	while (again && lane->claim->picked < lane->claim->limit)
+	while (again && !sagaz_claim_is_full(lane->claim))
 	{
 		bool		busy;
 
@@ -486,7 +487,7 @@ serve_lane(LaneClaim *lane)
 		claim_due_retries(lane);
 	retries = lane->picked;
 	claim_owed(lane, again);
-	if (claim->picked < claim->limit && !lane->stopped &&
+	if (!sagaz_claim_is_full(claim) && !lane->stopped &&
 		!(claim->group.ordered && lane->owed != NIL))
 		claim_new(lane, &row);
 	if (retries > 0 && retries == lane->picked)

@@ -18,6 +18,7 @@
 #include "utils/uuid.h"
 
 #include "storage/calls.h"
+#include "backends/record/bounds.h"
 #include "outbox/outbox.h"
 #include "outbox/place_number.h"
 #include "storage/secrets.h"
@@ -41,6 +42,7 @@ typedef struct InsertedEvent
 	text	   *partition_key;
 	pg_uuid_t  *event_id;
 	TimestampTz available_at;
+	TimestampTz created_at;		/* only where SQL chose it */
 } InsertedEvent;
 
 /* Where events go: the log, or records for another storage. */
@@ -70,6 +72,28 @@ not_empty(const text *value, const char *field)
 				 errmsg("%s must not be empty", field)));
 }
 
+static void
+within_bounds(char *complaint)
+{
+	if (complaint)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT), errmsg_internal("%s", complaint)));
+}
+
+static void
+not_long(const text *value, const char *field)
+{
+	if (value)
+		within_bounds(sagaz_bounds_of_text(field, VARSIZE_ANY_EXHDR(value)));
+}
+
+static void
+not_large(const Jsonb *value, const char *field)
+{
+	if (value)
+		within_bounds(sagaz_bounds_of_json(field, value));
+}
+
 /* What neither NOT NULL nor the type of a column says. */
 static void
 check_values_to_insert(const InsertedEvent *event)
@@ -80,10 +104,16 @@ check_values_to_insert(const InsertedEvent *event)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("headers must be a JSON object")));
-	if (TIMESTAMP_NOT_FINITE(event->available_at))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("available_at must be finite")));
+	not_long(event->saga_id, "saga_id");
+	not_long(event->event_type, "event_type");
+	not_long(event->aggregate_type, "aggregate_type");
+	not_long(event->aggregate_id, "aggregate_id");
+	not_long(event->routing_key, "routing_key");
+	not_long(event->partition_key, "partition_key");
+	not_large(event->payload, "payload");
+	not_large(event->headers, "headers");
+	within_bounds(sagaz_bounds_of_time("available_at", event->available_at));
+	within_bounds(sagaz_bounds_of_time("created_at", event->created_at));
 }
 
 static void
@@ -93,12 +123,6 @@ check_event_to_insert(const InsertedEvent *event)
 	required(event->event_type != NULL, "event_type");
 	required(event->payload != NULL, "payload");
 	not_empty(event->saga_id, "saga_id");
-	if (VARSIZE_ANY_EXHDR(event->saga_id) > SAGAZ_KEY_LENGTH)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("saga_id is too long"),
-				 errdetail("It has %d bytes; the limit is %d.",
-						   (int) VARSIZE_ANY_EXHDR(event->saga_id), SAGAZ_KEY_LENGTH)));
 	check_values_to_insert(event);
 }
 
@@ -254,7 +278,10 @@ text_at(FunctionCallInfo fcinfo, int argno)
 	return PG_ARGISNULL(argno) ? NULL : PG_GETARG_TEXT_PP(argno);
 }
 
-/* is_event(event_type, aggregate_type, headers, available_at) */
+/*
+ * is_event(event_type, aggregate_type, headers, available_at, created_at, saga_id,
+ * aggregate_id, routing_key, partition_key, payload)
+ */
 Datum
 sagaz_is_event(PG_FUNCTION_ARGS)
 {
@@ -264,6 +291,12 @@ sagaz_is_event(PG_FUNCTION_ARGS)
 	event.aggregate_type = text_at(fcinfo, 1);
 	event.headers = PG_ARGISNULL(2) ? NULL : PG_GETARG_JSONB_P(2);
 	event.available_at = PG_ARGISNULL(3) ? 0 : PG_GETARG_TIMESTAMPTZ(3);
+	event.created_at = PG_ARGISNULL(4) ? 0 : PG_GETARG_TIMESTAMPTZ(4);
+	event.saga_id = text_at(fcinfo, 5);
+	event.aggregate_id = text_at(fcinfo, 6);
+	event.routing_key = text_at(fcinfo, 7);
+	event.partition_key = text_at(fcinfo, 8);
+	event.payload = PG_ARGISNULL(9) ? NULL : PG_GETARG_JSONB_P(9);
 	check_values_to_insert(&event);
 	PG_RETURN_BOOL(true);
 }

@@ -294,7 +294,7 @@ worker_deliver(Worker *worker, SagazBatch *batch, int at_once)
 	worker_relax(worker, batch);
 	worker->errors = 0;
 	worker->count = batch->claim.picked;
-	worker->full = batch->claim.picked >= batch->claim.limit;
+	worker->full = sagaz_claim_is_full(&batch->claim);
 	worker->done = true;
 	adapt_worker_scale(worker, start);
 }

@@ -44,6 +44,7 @@ INSERT INTO expected_setting VALUES
 	('outbox_storage',			'superuser',	'native'),
 	('sqlite_directory',		'superuser',	'/nowhere'),
 	-- memory that an answer of a storage may take
+	('max_payload_size',			'superuser',	'4MB'),
 	('max_reply',				'superuser',	'4MB'),
 	-- time and memory of one's own session
 	('memory_limit',			'user',			'1MB'),
