@@ -346,10 +346,33 @@ read_postgres_results(PostgresConnection *connection, PostgresResult **results, 
 	}
 }
 
+/*
+ * Is it over on another connection, for which all is looked at anew?  So it may
+ * be where tables or functions have gone, or a primary has become a standby.
+ */
+static bool
+ends_with_postgres_connection(int sqlstate)
+{
+	switch (sqlstate)
+	{
+		case ERRCODE_UNDEFINED_TABLE:
+		case ERRCODE_UNDEFINED_COLUMN:
+		case ERRCODE_UNDEFINED_FUNCTION:
+		case ERRCODE_UNDEFINED_OBJECT:
+		case ERRCODE_UNDEFINED_SCHEMA:
+		case ERRCODE_READ_ONLY_SQL_TRANSACTION:
+			return true;
+		default:
+			return false;
+	}
+}
+
 /* Raise what the other server raised. */
 static void
 raise_postgres_error(PostgresStore *store, const RemoteError *error)
 {
+	if (ends_with_postgres_connection(error->sqlstate))
+		store->base.broken = true;
 	if (error->is_lost)
 		postgres_lost(store, error->message ? error->message : "The server closed it.");
 	/* not canceled by anybody here */
