@@ -10,7 +10,7 @@ use SagazMutator::Redis;
 use SagazRedis;
 use Test::More;
 
-my $node = hostile_node();
+my $node = hostile_node('100ms');
 my $redis = SagazRedis->new->start;
 
 $node->safe_psql('postgres', "SELECT sagaz.create_storage('real', '" . $redis->url . "')");

@@ -7,7 +7,7 @@ use SagazHostile;
 use SagazMutator::Postgres;
 use Test::More;
 
-my $node = hostile_node();
+my $node = hostile_node('200ms');
 my $socket = $node->host . '/.s.PGSQL.' . $node->port;
 
 $node->safe_psql('postgres', $_) for 'CREATE DATABASE far', 'CREATE DATABASE library';
@@ -23,7 +23,7 @@ sub answer
 {
 	my ($statement, $change) = @_;
 	my $peer = SagazMutator::Postgres->new($socket, 1, $change);
-	my ($status, $out, $err) = $node->psql('postgres', "SELECT sagaz.create_storage('y', '" . $peer->url('postgres', 'far') . "');\n$statement",
+	my ($status, $out, $err) = $node->psql('postgres', "SET sagaz.command_timeout = '1 min'; SELECT sagaz.create_storage('y', '" . $peer->url('postgres', 'far') . "');\n$statement",
 		extra_params => [ '-v', 'VERBOSITY=default' ], on_error_stop => 0);
 
 	$node->psql('postgres', "SELECT sagaz.drop_storage('y')");
@@ -76,7 +76,7 @@ stands($node, 'single answers');
 
 # Rows without end stop at sagaz.max_reply, however long they take to come.
 my $flood = of_numbers(sub { ('D', pack 'n N/a*', 1, 'x' x 1_000_000) x 60 });
-my $err = answer("SET sagaz.command_timeout = '2 min'; SET sagaz.max_reply = '16MB'; $count", $flood);
+my $err = answer("SET sagaz.max_reply = '16MB'; $count", $flood);
 like($err, qr/lost the connection.*\n.*larger than sagaz\.max_reply/, 'an answer without end is cut');
 stands($node, 'a flood');
 

@@ -6,7 +6,7 @@ use PostgreSQL::Test::Utils;
 use SagazHostile;
 use Test::More;
 
-my $node = hostile_node();
+my $node = hostile_node('200ms');
 my $file = PostgreSQL::Test::Utils::tempdir_short() . '/flipped.db';
 my $seed = hostile_seed();
 
