@@ -1688,6 +1688,8 @@ CREATE TABLE sagaz.transfer (
 	record_type text NOT NULL CHECK (record_type IN ('saga', 'outbox', 'both')),
 	batch_size integer NOT NULL,
 	on_error text NOT NULL,
+	max_tries integer NOT NULL DEFAULT 10,
+	delay interval NOT NULL DEFAULT '200ms',
 	validate boolean NOT NULL,
 	switch boolean NOT NULL,
 	state text NOT NULL CHECK (state IN ('running', 'completed', 'failed', 'cancelled')),
@@ -1802,17 +1804,19 @@ COMMENT ON VIEW sagaz.transfers IS
 CREATE PROCEDURE sagaz.transfer(source text, target text,
 		type text DEFAULT 'both', batch_size integer DEFAULT 500,
 		on_error text DEFAULT 'fail', validate boolean DEFAULT true,
+		max_tries integer DEFAULT 10, delay interval DEFAULT '200ms',
 		INOUT transfer_id bigint DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'sagaz_transfer' LANGUAGE C;
-COMMENT ON PROCEDURE sagaz.transfer(text, text, text, integer, text, boolean, bigint) IS
+COMMENT ON PROCEDURE sagaz.transfer(text, text, text, integer, text, boolean, integer, interval, bigint) IS
 	'copy all sagas, events or both from one storage to another, so that running it again does no harm; commits after each batch';
 
 CREATE PROCEDURE sagaz.migrate(source text, target text,
 		switch boolean DEFAULT false, batch_size integer DEFAULT 500,
 		on_error text DEFAULT 'fail', accept_removals boolean DEFAULT false,
+		max_tries integer DEFAULT 10, delay interval DEFAULT '200ms',
 		INOUT transfer_id bigint DEFAULT NULL)
 	AS 'MODULE_PATHNAME', 'sagaz_migrate' LANGUAGE C;
-COMMENT ON PROCEDURE sagaz.migrate(text, text, boolean, integer, text, boolean, bigint) IS
+COMMENT ON PROCEDURE sagaz.migrate(text, text, boolean, integer, text, boolean, integer, interval, bigint) IS
 	'move sagas and events to another storage while the first is in use: copy, follow what changes until nothing does, compare and, with switch, make the target the default';
 
 CREATE PROCEDURE sagaz.resume_transfer(transfer_id bigint,

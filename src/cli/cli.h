@@ -96,6 +96,9 @@ typedef struct CliOptions
 	char	   *type;
 	char	   *batch_size;
 	char	   *on_error;
+	char	   *max_tries;
+	char	   *delay;
+	bool		accept_removals;
 	bool		no_validate;
 	bool		dry_run;
 	bool		switch_over;

@@ -18,27 +18,39 @@ prepare_transfer_call(CliCall *call, const char *source, const char *target)
 {
 	const char *batch_size = cli.batch_size ? cli.batch_size : "500";
 	const char *on_error = cli.on_error ? cli.on_error : "fail";
+	const char *max_tries = cli.max_tries ? cli.max_tries : "10";
+	const char *delay = cli.delay ? cli.delay : "200ms";
+	const char *removals = cli.accept_removals ? "true" : "false";
 
-	if (cli.resume || cli.retry_errors)
+	if (cli.resume)
 		*call = (CliCall) {
-			.sql = cli.resume ? "CALL sagaz.resume_transfer($1::bigint, $2::text, $3::text)"
-				: "CALL sagaz.retry_transfer_errors($1::bigint, $2::text, $3::text)",
+			.sql = "CALL sagaz.resume_transfer($1::bigint, $2::text, $3::text, $4::boolean)",
+			.nvalues = 4,
+			.values = {cli.resume, source, target, removals},
+			.transfer_id = cli.resume
+		};
+	else if (cli.retry_errors)
+		*call = (CliCall) {
+			.sql = "CALL sagaz.retry_transfer_errors($1::bigint, $2::text, $3::text)",
 			.nvalues = 3,
-			.values = {cli.resume ? cli.resume : cli.retry_errors, source, target},
-			.transfer_id = cli.resume ? cli.resume : cli.retry_errors
+			.values = {cli.retry_errors, source, target},
+			.transfer_id = cli.retry_errors
 		};
 	else if (cli.command->bit == CLI_MIGRATE)
 		*call = (CliCall) {
-			.sql = "CALL sagaz.migrate($1::text, $2::text, $3::boolean, $4::integer, $5::text, false, NULL)",
-			.nvalues = 5,
-			.values = {source, target, cli.switch_over ? "true" : "false", batch_size, on_error}
+			.sql = "CALL sagaz.migrate($1::text, $2::text, $3::boolean, $4::integer, $5::text,"
+			" $6::boolean, $7::integer, $8::interval, NULL)",
+			.nvalues = 8,
+			.values = {source, target, cli.switch_over ? "true" : "false", batch_size, on_error,
+			removals, max_tries, delay}
 		};
 	else
 		*call = (CliCall) {
-			.sql = "CALL sagaz.transfer($1::text, $2::text, $3::text, $4::integer, $5::text, $6::boolean, NULL)",
-			.nvalues = 6,
+			.sql = "CALL sagaz.transfer($1::text, $2::text, $3::text, $4::integer, $5::text, $6::boolean,"
+			" $7::integer, $8::interval, NULL)",
+			.nvalues = 8,
 			.values = {source, target, cli.type ? cli.type : "both", batch_size,
-			on_error, cli.no_validate ? "false" : "true"}
+			on_error, cli.no_validate ? "false" : "true", max_tries, delay}
 		};
 }
 
@@ -49,9 +61,11 @@ check_transfer_usage(const char *source, const char *target)
 
 	if (cli.resume && cli.retry_errors)
 		cli_usage_error("--resume and --retry-errors exclude each other");
-	if (again && (cli.type || cli.batch_size || cli.on_error || cli.no_validate ||
+	if (again && (cli.type || cli.batch_size || cli.on_error || cli.max_tries || cli.delay || cli.no_validate ||
 				  cli.switch_over || cli.dry_run))
-		cli_usage_error("a transfer goes on as it was begun: only --source and --target can be given again");
+		cli_usage_error("a transfer goes on as it was begun: only --source, --target and --accept-removals can be given again");
+	if (cli.accept_removals && (cli.retry_errors || (!again && cli.command->bit == CLI_TRANSFER)))
+		cli_usage_error("--accept-removals goes with migrate, and with --resume");
 	if (!again && (source == NULL || target == NULL))
 		cli_usage_error("--source and --target are needed");
 }

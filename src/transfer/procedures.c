@@ -24,6 +24,7 @@
 #include "transfer/transfer.h"
 
 #define MAX_BATCH_SIZE 100000
+#define LONGEST_DELAY USECS_PER_HOUR
 
 /* ---------------------------------------------------------------------- */
 /* Arguments */
@@ -65,6 +66,30 @@ transfer_bool_argument(FunctionCallInfo fcinfo, int argno, const char *field)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("%s must not be null", field)));
 	return PG_GETARG_BOOL(argno);
+}
+
+static int
+transfer_tries_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int			tries = PG_ARGISNULL(argno) ? 0 : PG_GETARG_INT32(argno);
+
+	if (tries < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("max_tries must be at least 1")));
+	return tries;
+}
+
+static int64
+transfer_delay_argument(FunctionCallInfo fcinfo, int argno)
+{
+	int64		delay = sagaz_interval_argument(fcinfo, argno, "delay");
+
+	if (delay > LONGEST_DELAY)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_INPUT),
+				 errmsg("delay must not be longer than an hour")));
+	return delay;
 }
 
 static int64
@@ -163,7 +188,10 @@ start_transfer(FunctionCallInfo fcinfo, SagazTransfer *transfer)
 	return make_transfer_result(fcinfo, id);
 }
 
-/* transfer(source, target, type, batch_size, on_error, validate, INOUT transfer_id) */
+/*
+ * transfer(source, target, type, batch_size, on_error, validate, max_tries, delay,
+ * INOUT transfer_id)
+ */
 static Datum
 transfer_records(FunctionCallInfo fcinfo)
 {
@@ -174,6 +202,8 @@ transfer_records(FunctionCallInfo fcinfo)
 	transfer->batch_size = transfer_batch_size_argument(fcinfo, 3);
 	transfer->on_error = transfer_policy_argument(fcinfo, 4);
 	transfer->validate = transfer_bool_argument(fcinfo, 5, "validate");
+	transfer->max_tries = transfer_tries_argument(fcinfo, 6);
+	transfer->first_delay = transfer_delay_argument(fcinfo, 7);
 	MemoryContextSwitchTo(outer);
 	return start_transfer(fcinfo, transfer);
 }
@@ -202,8 +232,8 @@ check_transfer_switch(const SagazTransfer *transfer)
 }
 
 /*
- * migrate(source, target, switch, batch_size, on_error, accept_removals, INOUT
- * transfer_id)
+ * migrate(source, target, switch, batch_size, on_error, accept_removals, max_tries,
+ * delay, INOUT transfer_id)
  */
 static Datum
 transfer_and_migrate(FunctionCallInfo fcinfo)
@@ -216,6 +246,8 @@ transfer_and_migrate(FunctionCallInfo fcinfo)
 	transfer->batch_size = transfer_batch_size_argument(fcinfo, 3);
 	transfer->on_error = transfer_policy_argument(fcinfo, 4);
 	transfer->accepts_removals = transfer_bool_argument(fcinfo, 5, "accept_removals");
+	transfer->max_tries = transfer_tries_argument(fcinfo, 6);
+	transfer->first_delay = transfer_delay_argument(fcinfo, 7);
 	transfer->validate = true;
 	check_transfer_switch(transfer);
 	return start_transfer(fcinfo, transfer);

@@ -98,6 +98,8 @@ typedef struct SagazTransfer
 	char	   *type;			/* saga, outbox or both */
 	int			batch_size;
 	SagazOnError on_error;
+	int			max_tries;		/* of one step, where that is to try again */
+	int64		first_delay;	/* before the second of them, in us */
 	bool		validate;
 	bool		switches;
 	bool		accepts_removals;	/* though most is gone from the source */

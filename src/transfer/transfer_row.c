@@ -116,6 +116,15 @@ transfer_backend_start(void)
 	return MyBEEntry ? MyBEEntry->st_proc_start_timestamp : MyStartTimestamp;
 }
 
+static Datum
+row_interval(int64 microseconds)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = microseconds;
+	return IntervalPGetDatum(interval);
+}
+
 /* Write the row of a transfer that begins; it has its number from then on. */
 void
 sagaz_transfer_insert(SagazTransfer *transfer)
@@ -137,11 +146,13 @@ sagaz_transfer_insert(SagazTransfer *transfer)
 	add_row_text(&p, transfer->source.layout);
 	add_row_text(&p, transfer->target.layout);
 	add_row_text(&p, transfer->origin);
+	add_row_int(&p, transfer->max_tries);
+	add_row_value(&p, INTERVALOID, row_interval(transfer->first_delay), false);
 	execute_on_row("INSERT INTO sagaz.transfer (operation, source, target, record_type,"
 				   " batch_size, on_error, validate, switch, state, phase, started_by, pid,"
-				   " backend_start, source_layout, target_layout, origin, started_at, updated_at)"
+				   " backend_start, source_layout, target_layout, origin, max_tries, delay, started_at, updated_at)"
 				   " VALUES ($1, $2, $3, $4, $5::pg_catalog.int4, $6, $7, $8, 'running', 'prepare',"
-				   " $9, $10::pg_catalog.int4, $11, $12, $13, $14, pg_catalog.clock_timestamp(),"
+				   " $9, $10::pg_catalog.int4, $11, $12, $13, $14, $15::pg_catalog.int4, $16, pg_catalog.clock_timestamp(),"
 				   " pg_catalog.clock_timestamp()) RETURNING transfer_id",
 				   &p, SPI_OK_INSERT_RETURNING);
 	transfer->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
@@ -160,15 +171,6 @@ row_done_types(const SagazTransfer *transfer)
 		if (transfer->done[kind])
 			words[count++] = sagaz_type_words[kind];
 	return sagaz_text_array(words, count);
-}
-
-static Datum
-transfer_elapsed(const SagazTransfer *transfer)
-{
-	Interval   *interval = palloc0(sizeof(Interval));
-
-	interval->time = transfer->elapsed_us + GetCurrentTimestamp() - transfer->began_at;
-	return IntervalPGetDatum(interval);
 }
 
 /*
@@ -199,7 +201,8 @@ sagaz_transfer_save(SagazTransfer *transfer)
 	add_row_text(&p, transfer->verification);
 	add_row_text(&p, transfer->complaint);
 	add_row_value(&p, TEXTARRAYOID, row_done_types(transfer), false);
-	add_row_value(&p, INTERVALOID, transfer_elapsed(transfer), false);
+	add_row_value(&p, INTERVALOID, row_interval(transfer->elapsed_us + GetCurrentTimestamp() -
+												 transfer->began_at), false);
 	execute_on_row("UPDATE sagaz.transfer SET phase = $2, current_type = $3,"
 				   " pass = $4::pg_catalog.int4, total = $5, processed = $6, transferred = $7,"
 				   " unchanged = $8, kept = $9, failed = $10, skipped = $11,"
@@ -301,6 +304,8 @@ read_transfer_row(SagazTransfer *transfer)
 	transfer->type = row_text("record_type");
 	transfer->batch_size = (int) row_int("batch_size");
 	transfer->on_error = row_word("on_error", on_error_words, lengthof(on_error_words));
+	transfer->max_tries = (int) row_int("max_tries");
+	transfer->first_delay = row_int("delay_us");
 	transfer->validate = row_bool("validate");
 	transfer->switches = row_bool("switch");
 	transfer->phase = row_word("phase", sagaz_phase_words, PHASE_DONE + 1);
@@ -357,6 +362,7 @@ sagaz_transfer_load(int64 id, MemoryContext context)
 				   " 'outbox' OPERATOR(pg_catalog.=) ANY (done_types) AS outbox_done,"
 				   " current_type OPERATOR(pg_catalog.=) 'outbox' AS in_outbox,"
 				   " (EXTRACT(epoch FROM elapsed) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS elapsed_us,"
+				   " (EXTRACT(epoch FROM delay) OPERATOR(pg_catalog.*) 1000000)::pg_catalog.int8 AS delay_us,"
 				   " sagaz_internal.transfer_is_alive(pid, backend_start) AS alive"
 				   " FROM sagaz.transfer AS t"
 				   " WHERE transfer_id OPERATOR(pg_catalog.=) $1 FOR UPDATE",

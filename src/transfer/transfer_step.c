@@ -21,11 +21,10 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
+#include "lib/times.h"
 #include "transfer/transfer.h"
 
-/* A peer that is unwell is asked so often, and after so long, in ms. */
-#define MAX_ATTEMPTS 10
-#define FIRST_DELAY 200
+/* The waits for a peer that is unwell double up to this, in ms. */
 #define LAST_DELAY 30000
 #define LONGEST_NAP 1000
 /* The log hears of a transfer so often, in ms. */
@@ -109,16 +108,26 @@ sagaz_transfer_is_about_record(const ErrorData *error)
 		error->sqlerrcode == ERRCODE_SAGAZ_INPUT;
 }
 
-/* Might it work if the peer is asked again? */
+/*
+ * Might it work if the peer is asked again?  SZ000 is what it answered: that it
+ * is loading, read only, or that a right is missing.  A PostgreSQL says it with
+ * its own codes: recovery, too few resources, somebody's intervention, a system
+ * error.
+ */
 static bool
 is_unwell(const ErrorData *error)
 {
-	return error->sqlerrcode == ERRCODE_SAGAZ_CONNECTION ||
+	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	return class == ERRCODE_INSUFFICIENT_RESOURCES ||
+		(class == ERRCODE_OPERATOR_INTERVENTION && !is_cancel(error)) ||
+		class == ERRCODE_SYSTEM_ERROR || class == ERRCODE_TRANSACTION_ROLLBACK ||
+		error->sqlerrcode == ERRCODE_READ_ONLY_SQL_TRANSACTION ||
+		error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE ||
+		error->sqlerrcode == ERRCODE_SAGAZ_CONNECTION ||
 		error->sqlerrcode == ERRCODE_SAGAZ_CONCURRENCY ||
 		error->sqlerrcode == ERRCODE_SAGAZ_CAPACITY ||
 		error->sqlerrcode == ERRCODE_SAGAZ_STORAGE ||
-		error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED ||
-		error->sqlerrcode == ERRCODE_T_R_SERIALIZATION_FAILURE ||
 		error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE;
 }
 
@@ -242,10 +251,11 @@ check_step_cancelled(SagazTransfer *transfer)
 
 /* How long to wait after so many failures, give or take a quarter. */
 static int
-delay_after(int attempts)
+delay_after(const SagazTransfer *transfer)
 {
-	int			delay = attempts > 8 ? LAST_DELAY :
-		Min(FIRST_DELAY << (attempts - 1), LAST_DELAY);
+	int			first = (int) (transfer->first_delay / 1000);
+	int			delay = (int) (sagaz_backoff(first, Max(first, LAST_DELAY),
+											 transfer->attempts - 1) / 1000);
 
 	return delay - delay / 4 + (int) (random() % (delay / 2 + 1));
 }
@@ -283,12 +293,12 @@ sagaz_transfer_wait(SagazTransfer *transfer, ErrorData *error)
 	ErrorData  *end;
 
 	if (transfer->on_error != ON_ERROR_RETRY || !is_unwell(error) ||
-		transfer->attempts >= MAX_ATTEMPTS)
+		transfer->attempts >= transfer->max_tries)
 		sagaz_transfer_give_up(transfer, error);
 	transfer->attempts++;
 	transfer->complaint = psprintf("attempt %d of %d: %s", transfer->attempts,
-								   MAX_ATTEMPTS, sagaz_error_text(error));
-	transfer->delay = delay_after(transfer->attempts);
+								   transfer->max_tries, sagaz_error_text(error));
+	transfer->delay = delay_after(transfer);
 	while (transfer->delay > 0)
 	{
 		end = sagaz_transfer_attempt(transfer, save_step);

@@ -137,6 +137,28 @@ isnt(newest('state'), 'completed', 'restarted: nor completed');
 is(sql('SELECT count(*) FROM sagaz.sagas'), 20, 'restarted: nothing is taken from the target');
 
 # ----------------------------------------------------------------------
+# A peer that is unwell is asked again, so often and after so long
+
+clear();
+$redis->cli('FLUSHALL');
+fill('red', 20);
+$redis->cli('DEL', 'sagaz:outbox:meta:no uuid');
+my $again = q{CALL sagaz.transfer('red', 'native', on_error => 'retry', delay => '%s', max_tries => %d)};
+my @break = qw(ACL SETUSER default resetkeys ~other:*);
+my @mend = qw(ACL SETUSER default ~*);
+
+$redis->cli(@break);
+is(state_of(sprintf $again, '1ms', 3), 'SZ004', 'unwell: a right is missing, it ends after some tries');
+like(newest('error'), qr/NOPERM/, 'unwell: and says why');
+$session->ask(sprintf($again, '100ms', 1000) . ';');
+ok($node->poll_query_until('postgres', q{SELECT error LIKE 'attempt % of 1000: %' AND state = 'running' FROM sagaz.transfers ORDER BY transfer_id DESC LIMIT 1}), 'unwell: it waits for the right');
+$redis->cli(@mend);
+is($session->answer =~ /^ERROR/m, '', 'unwell: and goes on');
+is(newest('state, transferred'), 'completed|40', 'unwell: to the end');
+is(state_of(sprintf $again, '1ms', 0), 'SZ009', 'unwell: no tries are too few');
+is(state_of(sprintf $again, '2 hours', 3), 'SZ009', 'unwell: a wait that nobody means');
+
+# ----------------------------------------------------------------------
 # A switch closes every group of the source
 
 clear();

@@ -124,6 +124,11 @@ is(sagaz_json(1, 'storage', 'transfer', '--source=native', '--target=native')->{
 ($status, $out, $err) = transfer('--resume=999');
 is("$status$out", '1', 'no such transfer to resume');
 is(status_of('--resume=1'), 1, 'one that is completed');
+is(status_of('--resume=1', '--accept-removals'), 1, 'nor with removals');
+is(status_of('--resume=1', '--max-tries=3'), 2, 'a transfer goes on as it was begun');
+is(status_of(@from_file, '--accept-removals'), 2, 'nothing is removed by a transfer');
+is(status_of(@from_file, '--on-error=retry', '--max-tries=3', '--delay=1ms', '--type=saga'), 0, 'tries and delay');
+is(sql('SELECT max_tries, delay FROM sagaz.transfer ORDER BY transfer_id DESC LIMIT 1'), '3|00:00:00.001', 'are those of the transfer');
 
 # Records that are refused.
 run_log([ 'cp', 'test/data/sqlite-hostile.db', "$file.hostile" ]);
