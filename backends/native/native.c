@@ -71,7 +71,7 @@ native_merge(SagazStore *store, SagazRecord *records, int count,
 			 bool over_claims, SagazMerged *merged)
 {
 	NativePut	put = {.store = store,.mode = SAGAZ_PUT_ALWAYS,
-	.over_claims = over_claims};
+	.over_claims = over_claims,.is_merge = true};
 
 	if (count == 0)
 		return;

@@ -11,11 +11,13 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "upkeep/adopt.h"
 #include "status/event_change.h"
 #include "backends/native/native_store.h"
+#include "outbox/group.h"
 #include "outbox/outbox.h"
 #include "backends/record/record.h"
 #include "outbox/retry.h"
@@ -215,10 +217,64 @@ replace_native_event(SagazEventChange *change, const SagazEvent *event, bool is_
 					   true, set_native_replacement, &replacement);
 }
 
+static void
+set_native_sent(const SagazEventChange *change, SagazWriter *row, void *arg)
+{
+	sagaz_retry_sent(row, change->now);
+}
+
+static List *
+native_group_numbers(void)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	SagazScan  *scan = sagaz_scan_begin("consumer_group", "consumer_group_pkey",
+										snapshot, NULL, 0, ForwardScanDirection);
+	List	   *numbers = NIL;
+
+	while (sagaz_scan_next(scan))
+		numbers = lappend_int(numbers, DatumGetInt16(sagaz_column(scan->slot, group_group_no)));
+	sagaz_scan_end(scan);
+	UnregisterSnapshot(snapshot);
+	return numbers;
+}
+
+/*
+ * Let an event of the log count as sent from now on, for all groups but one.
+ * Locks as native_change_event() does, a group after the other.
+ */
+static void
+finish_native_in_groups(Datum event_id, int but_for)
+{
+	ListCell   *cell;
+
+	foreach(cell, native_group_numbers())
+	{
+		SagazEventChange change = {.event_id = event_id};
+
+		if (lfirst_int(cell) == but_for)
+			continue;
+		sagaz_group_by_no((int16) lfirst_int(cell), &change.group);
+		if (sagaz_event_change_look(&change) && sagaz_event_change_lock(&change) &&
+			change.state.status != EVENT_SENT && change.state.status != EVENT_NONE)
+			sagaz_event_change(&change, EVENT_IS_SENT, false, set_native_sent, NULL);
+		sagaz_event_change_end(&change);
+	}
+}
+
+/* The same for all groups, the store's too, which is made if it is not there. */
+void
+native_finish_event(SagazStore *store, Datum event_id)
+{
+	SagazGroup	group;
+
+	sagaz_group_use(store->consumer_group, &group);
+	finish_native_in_groups(event_id, 0);
+}
+
 /*
  * Make an event of the log like the record.  Takes the locks of
  * event_change.c and keeps them until the transaction ends; makes the group
- * if it is not there.
+ * if it is not there.  What another storage has sent is sent for all groups.
  */
 NativeOutcome
 native_change_event(NativePut *put, const SagazRecord *record, Datum event_id)
@@ -242,30 +298,9 @@ native_change_event(NativePut *put, const SagazRecord *record, Datum event_id)
 	else
 		replace_native_event(&change, &record->event, is_its);
 	sagaz_event_change_end(&change);
+	if (put->is_merge && sagaz_event_status(record->event.status) == EVENT_SENT)
+		finish_native_in_groups(event_id, change.group.no);
 	return outcome;
-}
-
-static void
-set_native_sent(const SagazEventChange *change, SagazWriter *row, void *arg)
-{
-	sagaz_retry_sent(row, change->now);
-}
-
-/*
- * Let an event of the log count as sent from now on; false if it is gone.
- * Locks as native_change_event() does.
- */
-bool
-native_finish_event(SagazStore *store, Datum event_id)
-{
-	SagazEventChange change = {.event_id = event_id};
-
-	if (!lock_native_event(store, &change))
-		return false;
-	if (change.state.status != EVENT_SENT && change.state.status != EVENT_NONE)
-		sagaz_event_change(&change, EVENT_IS_SENT, false, set_native_sent, NULL);
-	sagaz_event_change_end(&change);
-	return true;
 }
 
 /*

@@ -378,7 +378,7 @@ native_remove_events(SagazStore *store, const char *const *keys, int nkeys)
 			simple_table_tuple_delete(put.archive->rel, &found.slot->tts_tid,
 									  put.snapshot);
 		else
-			(void) native_finish_event(store, event_id);
+			native_finish_event(store, event_id);
 		removed++;
 	}
 	CommandCounterIncrement();

@@ -24,6 +24,7 @@ typedef struct NativePut
 	SagazStore *store;
 	SagazPutMode mode;
 	bool		over_claims;
+	bool		is_merge;		/* the records are another storage's */
 	SagazMerged merged;
 } NativePut;
 
@@ -91,7 +92,7 @@ typedef enum NativeOutcome
 extern NativeOutcome native_change_event(NativePut *put,
 										 const SagazRecord *record,
 										 Datum event_id);
-extern bool native_finish_event(SagazStore *store, Datum event_id);
+extern void native_finish_event(SagazStore *store, Datum event_id);
 extern bool native_is_plain(const SagazEvent *event);
 extern void native_set_time(SagazWriter *row, int attnum, TimestampTz time);
 extern void native_set_text(SagazWriter *row, int attnum, const char *text);

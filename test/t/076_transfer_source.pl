@@ -114,6 +114,26 @@ $session->query(q{DELETE FROM f.outbox_events WHERE event_type <> 'E' OR payload
 is(state_of("CALL sagaz.resume_transfer($id)"), '', 'removed: some were');
 is(held(), '48|49|1', 'removed: they go from the target');
 
+# What has ended at the source has ended for every group
+clear();
+remove('file.db');
+$session->query(q{SELECT sagaz.create_consumer_group('others')});
+fill('file', 4);
+is(state_of(q{CALL sagaz.migrate('file', 'native', batch_size => 1)}), 'SZ004', 'ended: it fails at one');
+$id = newest('transfer_id');
+is(sql(q{SELECT count(*) FROM sagaz.outbox AS e, sagaz.explain_event(e.event_id) AS x WHERE x.status = 'pending' AND x.consumer_group IN ('others', 'sagaz-workers')}), 8, 'ended: two groups have all');
+$session->query(q{DELETE FROM f.outbox_events WHERE event_type <> 'E' OR payload = '1'});
+$session->query(q{UPDATE f.outbox_events SET status = 'sent', sent_at = now() WHERE payload = '2'});
+is(state_of("CALL sagaz.resume_transfer($id)"), '', 'ended: one is removed, one is sent');
+for my $group (qw(others sagaz-workers))
+{
+	is(sql(qq{SELECT string_agg(format('%s %s', e.payload, x.status), ', ' ORDER BY e.payload) FROM sagaz.outbox AS e, sagaz.explain_event(e.event_id) AS x WHERE x.consumer_group = '$group'}),
+		'1 sent, 2 sent, 3 pending, 4 pending', "ended: so it is for the group $group");
+	is(sql(qq{SELECT count(*) FROM sagaz.claim_batch('w', consumer_group => '$group')}), 2, "ended: which gets the others");
+}
+clear();
+sql(q{SELECT sagaz.drop_consumer_group('others')});
+
 # ----------------------------------------------------------------------
 # A Redis that expires, and one that restarts without its data
 
