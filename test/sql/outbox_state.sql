@@ -299,7 +299,7 @@ SELECT estimated, pending - :pending_before AS pending,
 -- bad input
 \set VERBOSITY sqlstate
 SELECT sagaz.get_event(NULL);
-SELECT sagaz.get_event(:'id', NULL);
+SELECT count(*) FROM sagaz.get_event(:'id', NULL);
 SELECT sagaz.get_event(:'id', 'nobody');
 SELECT sagaz.get_event(:'id', storage => 'redis');
 SELECT sagaz.get_events_by_saga('');
