@@ -90,6 +90,7 @@ sub nothing_is_left
 		"$what: no temporary object");
 }
 
+query_is($node, 'postgres', q{SELECT pid IS NOT NULL FROM sagaz.stat_delivery}, 't', 'the worker is there');
 my $pid = worker_pid($node, 'postgres', 'd');
 emit(5, 'role');
 nothing_is_left('calls that share a transaction');
