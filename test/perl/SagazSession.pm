@@ -66,7 +66,15 @@ sub outcome
 	return $self->answer;
 }
 
-# The same in two halves.
+# outcome() in one line: the values, or the SQLSTATE of what failed.
+sub value_or_state
+{
+	my ($self, $statement) = @_;
+	my $result = $self->outcome("$statement;");
+	return $result =~ /^ERROR (\w+)/m ? $1 : $result =~ s/\n+$//r =~ s/\n/ /gr;
+}
+
+# outcome() in two halves.
 sub ask
 {
 	my ($self, $sql) = @_;

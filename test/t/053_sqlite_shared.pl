@@ -29,8 +29,7 @@ sub sqlite
 sub outcome
 {
 	my ($statement) = @_;
-	my $result = $session->outcome("$statement;");
-	return $result =~ /^ERROR (\w+)/m ? $1 : $result =~ s/\n+$//r =~ s/\n/ /gr;
+	return $session->value_or_state($statement);
 }
 
 sub error_of
