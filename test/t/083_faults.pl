@@ -278,6 +278,8 @@ sub file_fault
 		my $kept = $begin->();
 		my $outcome = outcome($s, $operation, before => "SET sagaz.command_timeout = '200ms';\n");
 		$end->($kept);
+		# what SQLite makes beside a file gets the file's mode, and keeps it
+		chmod 0644, glob "$dir/f.db*";
 		return $outcome;
 	} ];
 }
