@@ -416,6 +416,7 @@ extern TimestampTz sagaz_wait_deadline(int ms);
 extern void sagaz_do_while_waiting(void (*work) (void *arg), void *arg);
 extern int	sagaz_wait_for_socket(int socket, int events, TimestampTz deadline);
 
+/* Fills the record in the present memory context; false at the end. */
 static inline bool
 sagaz_store_read_next(SagazReader *reader, SagazRecord *record)
 {
@@ -424,6 +425,7 @@ sagaz_store_read_next(SagazReader *reader, SagazRecord *record)
 	return reader->store->backend->read_next(reader, record);
 }
 
+/* All of a kind, and none with a problem; none at all asks nobody. */
 static inline int64
 sagaz_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
@@ -432,12 +434,14 @@ sagaz_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
 	return count == 0 ? 0 : store->backend->put(store, records, count, mode);
 }
 
+/* May be a round trip, the first time; see store_can. */
 static inline bool
 sagaz_store_can(SagazStore *store, int capability)
 {
 	return (store->backend->store_can(store) & capability) != 0;
 }
 
+/* Only of a store that takes edits; create needs a key. */
 static inline int64
 sagaz_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 		   bool create, SagazEdit edit, void *arg)

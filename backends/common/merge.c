@@ -157,6 +157,7 @@ sagaz_remove_matching(SagazStore *store, SagazKind kind, const SagazFilter *filt
 	return sagaz_edit(store, kind, filter, false, remove_found, NULL);
 }
 
+/* For remove of a backend: all or nothing, as an edit is. */
 int64
 sagaz_remove_by_edit(SagazStore *store, SagazKind kind,
 					 const char *const *keys, int nkeys)

@@ -125,6 +125,7 @@ sagaz_store_option(const SagazStore *store, const char *name)
 	return sagaz_store_find_option(store->options, name);
 }
 
+/* Of storages that are one place or have nothing in common. */
 bool
 sagaz_store_no_overlap(List *options, List *others)
 {
@@ -150,12 +151,14 @@ sagaz_store_fits_utf8(SagazStore *store, const SagazRecord *record)
 	return sagaz_unfit_for_encoding(record, PG_UTF8);
 }
 
+/* Of a backend all of whose stores can the same; nobody is asked. */
 int
 sagaz_store_can_all(SagazStore *store)
 {
 	return store->backend->capabilities;
 }
 
+/* Nobody gets here who has asked store_can() before. */
 int64
 sagaz_store_no_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 					bool create, SagazEdit edit, void *arg)
@@ -164,6 +167,7 @@ sagaz_store_no_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter
 	return 0;
 }
 
+/* Where nothing else can come to its place unnoticed, or nothing tells it. */
 char *
 sagaz_store_origin_by_identity(SagazStore *store)
 {
@@ -190,6 +194,10 @@ refuse_store_stream(SagazStore *store)
 			 errmsg("storage \"%s\" has no streams", store->name)));
 }
 
+/*
+ * An error, here and in what follows; create_delivery() looks for
+ * SAGAZ_HAS_STREAMS first.
+ */
 void
 sagaz_store_no_publish(SagazStore *store, SagazRecord *records, int count)
 {

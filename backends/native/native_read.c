@@ -446,6 +446,7 @@ native_read_next(SagazReader *base, SagazRecord *record)
 	return false;
 }
 
+/* Before the first record it is where the reader was told to go on. */
 char *
 native_read_position(SagazReader *base)
 {

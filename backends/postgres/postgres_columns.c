@@ -36,6 +36,10 @@ postgres_columns(const Oid *elements, int count)
 	return columns;
 }
 
+/*
+ * For the next page of rows: the memory of the last one is kept and used
+ * again.
+ */
 void
 postgres_clear_columns(PostgresColumn *columns, int count)
 {
@@ -56,6 +60,9 @@ add_null_to_column(PostgresColumn *column)
 	column->count++;
 }
 
+/*
+ * In the binary format of the column's type; text in UTF-8.  They are copied.
+ */
 void
 postgres_add_bytes(PostgresColumn *column, const char *bytes, int length)
 {
@@ -120,6 +127,7 @@ add_container_to_column(PostgresColumn *column, JsonbContainer *json, int length
 	end_column_json(column, start);
 }
 
+/* NULL: null. */
 void
 postgres_add_json(PostgresColumn *column, const Jsonb *json)
 {
@@ -158,6 +166,7 @@ postgres_add_time(PostgresColumn *column, TimestampTz time)
 	column->count++;
 }
 
+/* As int8 or int4, whichever the column is of. */
 void
 postgres_add_number(PostgresColumn *column, int64 number)
 {
@@ -171,6 +180,7 @@ postgres_add_number(PostgresColumn *column, int64 number)
 	column->count++;
 }
 
+/* For fields of records in which 0 means none. */
 void
 postgres_add_number_or_null(PostgresColumn *column, int64 number)
 {

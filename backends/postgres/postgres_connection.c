@@ -158,6 +158,10 @@ postgres_queue_bytes(PostgresStore *store, const char *sql, int nparams,
 												   nparams, types, values, NULL, NULL, 0));
 }
 
+/*
+ * The same for values in the encoding of the database, which need not outlive
+ * the call.
+ */
 void
 postgres_queue(PostgresStore *store, const char *sql, int nparams,
 			   const Oid *types, const char *const *values)

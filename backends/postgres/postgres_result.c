@@ -74,6 +74,7 @@ read_number(const PostgresResult *result, const char *text)
 	return number;
 }
 
+/* A null is an error, as in postgres_text(). */
 int64
 postgres_number(const PostgresResult *result, int row, int column)
 {
@@ -89,6 +90,7 @@ postgres_number_or_zero(const PostgresResult *result, int row, int column)
 	return value ? read_number(result, value) : 0;
 }
 
+/* Anything but "t" is false; a null is an error. */
 bool
 postgres_flag(const PostgresResult *result, int row, int column)
 {

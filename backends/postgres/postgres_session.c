@@ -78,6 +78,10 @@ pinning_query(void)
 	return sql.data;
 }
 
+/*
+ * A round trip: for a new session, and anew where sagaz.command_timeout has
+ * changed.
+ */
 void
 postgres_pin_settings(PostgresStore *store)
 {

@@ -24,6 +24,7 @@
 /* Bytes that one of a string takes at most, as \u0001. */
 #define ESCAPED			6
 
+/* Why a key of so many bytes is too long for the index; NULL if it is not. */
 char *
 sagaz_bounds_of_text(const char *field, size_t bytes)
 {

@@ -48,6 +48,7 @@ sagaz_digest_add(SagazDigest *sum, const SagazDigest *digest)
 	}
 }
 
+/* In hexadecimal, as validate() shows it. */
 char *
 sagaz_digest_text(const SagazDigest *digest)
 {

@@ -74,6 +74,7 @@ sagaz_json_value_of(Jsonb *json, JsonbValue *value)
 	value->val.binary.len = VARSIZE_ANY_EXHDR(json);
 }
 
+/* NULL: null. */
 void
 sagaz_push_json(JsonbParseState **state, const char *key, Jsonb *json)
 {

@@ -95,6 +95,7 @@ typedef struct SagazRecord
 	SagazEvent	event;
 } SagazRecord;
 
+/* What it is found by; set even where the record has a problem. */
 static inline const char *
 sagaz_record_key(const SagazRecord *record)
 {

@@ -144,6 +144,9 @@ redis_claim(SagazStore *base, const SagazClaimOrder *order)
 	return claimed;
 }
 
+/*
+ * One script, so all or nothing; a batch that another worker has is an error.
+ */
 int
 redis_finish(SagazStore *base, int64 batch_id, const char *worker_id,
 			 TimestampTz now)

@@ -22,6 +22,7 @@ redis_utf8(const char *text)
 	return sagaz_to_utf8(text);
 }
 
+/* Lies in the present memory context; the name is UTF-8, and not copied. */
 RedisCommand *
 redis_command(const char *name)
 {
@@ -48,6 +49,7 @@ redis_add_bytes(RedisCommand *command, const char *bytes, size_t length)
 	command->lengths[command->count++] = length;
 }
 
+/* The word is UTF-8, and must last as long as the command. */
 void
 redis_add(RedisCommand *command, const char *utf8)
 {
@@ -200,6 +202,7 @@ redis_refuse_reply(RedisStore *store)
 			 errhint("See the options host and port of the storage.")));
 }
 
+/* A reply of another type leaves the store broken. */
 void
 redis_expect(RedisStore *store, const RedisReply *reply, RedisType type)
 {

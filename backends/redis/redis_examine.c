@@ -181,6 +181,7 @@ examine_rights(RedisStore *store, SagazKind kind, List **faults)
 /* ---------------------------------------------------------------------- */
 /* The outbox */
 
+/* An entry is in the stream until all its groups are done with it. */
 int64
 redis_room(SagazStore *base, int64 *waiting)
 {

@@ -67,6 +67,7 @@ redis_append_json_string(StringInfo out, const char *text)
 	pfree(quoted.data);
 }
 
+/* Null where there is none. */
 void
 redis_append_json_time(StringInfo out, TimestampTz time)
 {

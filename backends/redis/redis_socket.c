@@ -58,6 +58,7 @@ redis_socket_refused(const SagazStore *store, const char *why)
 /* ---------------------------------------------------------------------- */
 /* Opening and closing */
 
+/* What is unsent will lie in the context; nothing is opened. */
 void
 redis_socket_init(RedisSocket *socket, MemoryContext context)
 {

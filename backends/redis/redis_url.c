@@ -12,6 +12,7 @@
 #include "backends/common/url.h"
 #include "backends/redis/redis_tls.h"
 
+/* A whole number between the two, and nothing behind it. */
 bool
 redis_url_is_number(const char *value, int64 min, int64 max)
 {

@@ -130,12 +130,14 @@ sqlite_complain(SqliteStore *store, sqlite3 *db, int code)
 			 hint ? errhint("%s", hint) : 0));
 }
 
+/* Raise what SQLite has just complained of by the store's own handle. */
 void
 sqlite_complain_of(SqliteStore *store, int code)
 {
 	sqlite_complain(store, store->db, code);
 }
 
+/* To be called at once: what it raises is the handle's last error. */
 void
 sqlite_check(SqliteStore *store, int code)
 {

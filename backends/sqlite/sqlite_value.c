@@ -23,6 +23,7 @@
 /* ---------------------------------------------------------------------- */
 /* Bound to a statement */
 
+/* Copied, in UTF-8; NULL: null. */
 void
 sqlite_bind_text(sqlite3_stmt *statement, int position, const char *text)
 {
@@ -37,6 +38,7 @@ sqlite_bind_text(sqlite3_stmt *statement, int position, const char *text)
 	sqlite3_bind_text(statement, position, utf8, strlen(utf8), SQLITE_TRANSIENT);
 }
 
+/* NULL: null. */
 void
 sqlite_bind_json(sqlite3_stmt *statement, int position, Jsonb *json)
 {
@@ -44,6 +46,7 @@ sqlite_bind_json(sqlite3_stmt *statement, int position, Jsonb *json)
 					 json ? JsonbToCString(NULL, &json->root, VARSIZE(json)) : NULL);
 }
 
+/* As the text that the library writes; 0: null. */
 void
 sqlite_bind_time(sqlite3_stmt *statement, int position, TimestampTz time)
 {
@@ -54,6 +57,7 @@ sqlite_bind_time(sqlite3_stmt *statement, int position, TimestampTz time)
 	sqlite_bind_text(statement, position, time != 0 ? text : NULL);
 }
 
+/* For fields of records in which 0 means none: null. */
 void
 sqlite_bind_int(sqlite3_stmt *statement, int position, int64 value)
 {
@@ -94,6 +98,7 @@ sqlite_column_json(sqlite3_stmt *row, int column, const char *field,
 	return sagaz_field_json(text_of_column(row, column, field, record), field, record);
 }
 
+/* What is no time is the record's problem, not an error. */
 TimestampTz
 sqlite_column_time(sqlite3_stmt *row, int column, const char *field,
 				   SagazRecord *record)

@@ -62,6 +62,10 @@ typedef struct CliCommand
 	const char *arguments;		/* as the usage line shows them */
 	int			min_arguments;
 	int			max_arguments;	/* -1: any number */
+	/*
+	 * Given the arguments behind the command's name, as many as it takes, when
+	 * the options are in cli; returns the exit status.
+	 */
 	int			(*run) (int argc, char **argv);
 	const char *summary;
 } CliCommand;

@@ -10,6 +10,10 @@
 static const CliCommand *this_command;
 static const char *this_group;
 
+/*
+ * To the standard error; the command goes on.  The format's arguments may be
+ * the server's text.
+ */
 void
 cli_warn(const char *format,...)
 {

@@ -47,6 +47,7 @@ find_secret(char *url, size_t *length)
 	return NULL;
 }
 
+/* Of a URL, or of a name, which has none. */
 bool
 cli_place_has_secret(const char *url)
 {

@@ -19,6 +19,7 @@ static bool on_terminal;
 static bool drawn;				/* is there a bar to be wiped away? */
 static char last_line[512];
 
+/* Before the first look: finds out whether there is a terminal to draw on. */
 void
 cli_progress_begin(void)
 {

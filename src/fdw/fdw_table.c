@@ -69,6 +69,7 @@ sagaz_table_fields(SagazKind kind)
 	return kind == SAGAZ_SAGA ? saga_fields : event_fields;
 }
 
+/* What the field is of before the column's own type is made of it. */
 Oid
 sagaz_table_field_type(const SagazField *field)
 {

@@ -51,6 +51,7 @@ sagaz_key_uuid(ScanKey key, int attnum, Datum value)
 	ScanKeyInit(key, attnum, BTEqualStrategyNumber, F_UUID_EQ, value);
 }
 
+/* Our indexes of text are of the default collation. */
 void
 sagaz_key_text(ScanKey key, int attnum, Datum value)
 {

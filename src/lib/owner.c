@@ -62,6 +62,7 @@ sagaz_become_owner(SagazUser *before)
 						   SECURITY_RESTRICTED_OPERATION);
 }
 
+/* Not needed after an error, which puts the user back by itself. */
 void
 sagaz_owner_restore(const SagazUser *user)
 {

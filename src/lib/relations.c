@@ -75,6 +75,7 @@ sagaz_schema_find(void)
 	return schema;
 }
 
+/* An error where sagaz_schema_find() finds none. */
 Oid
 sagaz_schema_id(void)
 {

@@ -9,6 +9,10 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+/*
+ * An array of text, in the present memory context; none of the strings may be
+ * NULL.
+ */
 Datum
 sagaz_text_array(const char *const *texts, int count)
 {

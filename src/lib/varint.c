@@ -9,6 +9,7 @@
 
 #include "lib/varint.h"
 
+/* Seven bits a byte, the lowest first; the high bit says that more follow. */
 void
 sagaz_varint_put(StringInfo buffer, uint64 value)
 {
@@ -67,6 +68,9 @@ sagaz_varint_put_signed(StringInfo buffer, int64 value)
 	sagaz_varint_put(buffer, ((uint64) value << 1) ^ (uint64) (value >> 63));
 }
 
+/*
+ * The sign is the lowest bit, so that small negative numbers are short, too.
+ */
 int64
 sagaz_varint_get_signed(SagazBytes *bytes)
 {

@@ -90,6 +90,7 @@ sagaz_writer_set(SagazWriter *writer, int attnum, Datum value)
 	writer->slot->tts_isnull[attnum - 1] = false;
 }
 
+/* Null in the row that is being made. */
 void
 sagaz_writer_clear(SagazWriter *writer, int attnum)
 {

@@ -37,6 +37,7 @@ sagaz_stream_places_init(SagazStreamPlaces *places)
 	sagaz_stream_places_reset(places);
 }
 
+/* For the claim's next row; the memory is used again. */
 void
 sagaz_stream_places_reset(SagazStreamPlaces *places)
 {
@@ -46,6 +47,7 @@ sagaz_stream_places_reset(SagazStreamPlaces *places)
 	sagaz_varint_begin(&places->bytes, PLACES_VERSION);
 }
 
+/* In the order of the entries: the ids are counted from the first. */
 void
 sagaz_stream_places_add(SagazStreamPlaces *places, int64 seq)
 {

@@ -234,6 +234,7 @@ sagaz_handed_out_next(SagazHandedOutWalk *walk, SagazEventState *state)
 	}
 }
 
+/* At any row; the states stay open, they are the caller's. */
 void
 sagaz_handed_out_end(SagazHandedOutWalk *walk)
 {

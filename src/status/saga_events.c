@@ -242,6 +242,7 @@ sagaz_saga_events_next(SagazSagaWalk *walk)
 	return walk->slot;
 }
 
+/* At any row; the lock on the table goes with it. */
 void
 sagaz_saga_events_end(SagazSagaWalk *walk)
 {

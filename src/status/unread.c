@@ -234,6 +234,7 @@ sagaz_unread_next(SagazUnreadWalk *walk)
 	return event;
 }
 
+/* At any row; the states stay open, they are the caller's. */
 void
 sagaz_unread_end(SagazUnreadWalk *walk)
 {

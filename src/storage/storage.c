@@ -71,6 +71,7 @@ sagaz_storage_wrapper(const SagazBackend *backend)
 	return psprintf(WRAPPER_PREFIX "%s", backend->name);
 }
 
+/* Secret ones go to the user mapping, the others to the server. */
 bool
 sagaz_storage_option_is_secret(const SagazBackend *backend, const char *name)
 {

@@ -159,6 +159,7 @@ typedef struct SagazTransfer
 extern const char *const sagaz_phase_words[];
 extern const char *const sagaz_type_words[];
 
+/* Is the transfer about records of that kind? */
 static inline bool
 sagaz_transfer_has(const SagazTransfer *transfer, SagazKind kind)
 {

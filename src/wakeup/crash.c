@@ -72,6 +72,7 @@ mark_at(int i)
 	return crashes_at(nall) + i * sizeof(SagazCrashMark);
 }
 
+/* Asked before shared memory is there, by the hook that requests it. */
 Size
 sagaz_crashes_size(int nslots)
 {

@@ -12,6 +12,10 @@
 SagazWorkers *sagaz_workers = NULL;
 LWLock	   *sagaz_workers_lock = NULL;
 
+/*
+ * Asked before shared memory is there, by the hook that requests it; the
+ * setting is final by then.
+ */
 Size
 sagaz_shared_size(void)
 {

@@ -192,6 +192,7 @@ sagaz_delivery_rename(SagazDelivery *delivery)
 	UnregisterSnapshot(snapshot);
 }
 
+/* The strings lie in the present memory context; the row is not locked. */
 bool
 sagaz_delivery_find(const char *name, Snapshot snapshot,
 					SagazDelivery *delivery)

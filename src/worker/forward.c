@@ -78,6 +78,9 @@ forget_claim_to_forward(SagazEvent *event)
 	event->worker_id = NULL;
 }
 
+/*
+ * The record and its strings lie in the present memory context, the batch's.
+ */
 void
 sagaz_forward_read(TupleTableSlot *slot, SagazHanded *event)
 {
@@ -88,6 +91,7 @@ sagaz_forward_read(TupleTableSlot *slot, SagazHanded *event)
 	forget_claim_to_forward(&event->record->event);
 }
 
+/* The storage is found here, as deliver() has no transaction to do it in. */
 void
 sagaz_forward_bind(SagazBatch *batch)
 {
