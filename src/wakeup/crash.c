@@ -36,7 +36,8 @@
 #include "wakeup/crash.h"
 
 #define FILE_NAME PG_STAT_TMP_DIR "/sagaz_crashes"
-#define MAGIC 0x53475a01		/* with the version of the layout */
+#define MAGIC 0x53475a43		/* "SGZC" */
+#define VERSION 1
 
 /* Crashes count together for so long. */
 #define WINDOW_US (600 * USECS_PER_SEC)
@@ -44,12 +45,35 @@
 #define FIRST_WAIT_S 4
 #define MAX_WAIT_S 300
 
-/* The file: this, then the crashes, then the marks, one each a slot. */
+/*
+ * The file: a head, for each slot what a delivery has on its account, and for
+ * each slot a mark.  Numbers are in the server's byte order.  In bytes:
+ *
+ * head			0 MAGIC, 4 VERSION, 8 how many slots, 12 zero
+ * account		0 confirmed_at, 8 last, 16 ten times, 96 database, 100 count,
+ *				104 delivery, 64 bytes
+ * mark			0 confirmed_at, 8 database, 12 delivery, 64 bytes, 76 busy
+ *
+ * Times are timestamps of 64 bits, all else has 32.  The structs are laid out
+ * so that no compiler puts anything between.  The file belongs to one server:
+ * one of another version, or with another number of slots, is made anew.
+ */
 typedef struct Head
 {
 	uint32		magic;
-	int			nslots;
+	uint32		version;
+	int32		nslots;
+	int32		zero;
 } Head;
+
+StaticAssertDecl(sizeof(Head) == 16 &&
+				 offsetof(SagazCrashes, database) == 96 &&
+				 offsetof(SagazCrashes, delivery) == 104 &&
+				 sizeof(SagazCrashes) == 104 + NAMEDATALEN &&
+				 offsetof(SagazCrashMark, delivery) == 12 &&
+				 offsetof(SagazCrashMark, busy) == 12 + NAMEDATALEN &&
+				 sizeof(SagazCrashMark) == 16 + NAMEDATALEN,
+				 "the file of crashes has another layout");
 
 /* In shared memory; whoever changes it writes it to the file, too. */
 static SagazCrashes *all = NULL;
@@ -63,7 +87,7 @@ static bool is_busy = false;
 static off_t
 crashes_at(int i)
 {
-	return MAXALIGN(sizeof(Head)) + i * sizeof(SagazCrashes);
+	return sizeof(Head) + i * sizeof(SagazCrashes);
 }
 
 static off_t
@@ -105,7 +129,7 @@ write_crashes(int fd, int i)
 static void
 write_crash_file(void)
 {
-	Head		head = {MAGIC, nall};
+	Head		head = {MAGIC, VERSION, nall, 0};
 	int			fd = open_crash_file(O_CREAT | O_TRUNC);
 
 	if (fd < 0)
@@ -207,7 +231,7 @@ read_crash_file(void)
 	if (fd < 0)
 		return;
 	if (pg_pread(fd, &head, sizeof(head), 0) == sizeof(head) &&
-		head.magic == MAGIC && head.nslots == nall)
+		head.magic == MAGIC && head.version == VERSION && head.nslots == nall)
 	{
 		for (int i = 0; i < nall; i++)
 			if (pg_pread(fd, &all[i], sizeof(SagazCrashes), crashes_at(i)) !=
@@ -292,7 +316,7 @@ sagaz_crashes_are_too_many(const SagazCrashes *crashes)
 
 /* Can be called by a signal handler; a mark that cannot be made is none. */
 static void
-write_busy(bool busy)
+write_busy(int32 busy)
 {
 	int			save_errno = errno;
 

@@ -10,24 +10,24 @@
 /* So many are remembered of one delivery. */
 #define SAGAZ_CRASHES 10
 
-/* What a delivery has on its account; all zero: nothing. */
+/* What a delivery has on its account; all zero: nothing.  Stored like this. */
 typedef struct SagazCrashes
 {
-	Oid			database;
-	NameData	delivery;
 	TimestampTz confirmed_at;	/* of the delivery as it was then */
-	int			count;			/* within ten minutes */
 	TimestampTz last;
 	TimestampTz times[SAGAZ_CRASHES];	/* the oldest first */
+	Oid			database;
+	int32		count;			/* within ten minutes */
+	NameData	delivery;
 } SagazCrashes;
 
 /* What the process of a slot is at, in the file. */
 typedef struct SagazCrashMark
 {
-	bool		busy;
+	TimestampTz confirmed_at;
 	Oid			database;
 	NameData	delivery;
-	TimestampTz confirmed_at;
+	int32		busy;			/* 1, or 0 */
 } SagazCrashMark;
 
 extern Size sagaz_crashes_size(int nslots);

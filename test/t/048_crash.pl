@@ -24,6 +24,37 @@ sub sql
 	return $node->safe_psql('postgres', $_[0]);
 }
 
+# The file, as doc/internals.md has it: byte by byte, and of one version.
+sub crash_file { return $node->data_dir . '/pg_stat_tmp/sagaz_crashes' }
+
+sub crash_accounts
+{
+	my $bytes = slurp_file(crash_file()) . "\0" x (1 << 16);
+	my ($magic, $version, $slots, $zero) = unpack 'L4', $bytes;
+	my (%counts, %busy);
+
+	is("$magic $version $zero", 0x53475a43 . ' 1 0', 'it begins as it should');
+	for my $slot (0 .. $slots - 1)
+	{
+		my ($since, $last, @rest) = unpack 'q12 L l Z64', substr $bytes, 16 + $slot * 168;
+		my ($database, $count, $name) = @rest[ 10 .. 12 ];
+		$counts{$name} = $count if $database && $since && $last == $rest[ $count - 1 ];
+		($since, $database, $name, my $busy) = unpack 'q L Z64 l', substr $bytes, 16 + $slots * 168 + $slot * 80;
+		$busy{$name} = $busy if $database && $since;
+	}
+	return (\%counts, \%busy);
+}
+sub start_with
+{
+	my ($bytes) = @_;
+
+	$node->stop('fast');
+	open my $out, '>:raw', crash_file() or die $!;
+	print $out $bytes;
+	close $out;
+	return $node->start;
+}
+
 # Once the server lets one in again.
 sub patient_sql
 {
@@ -172,6 +203,16 @@ $node->_update_pid(0);
 $node->start;
 wait_for(state_of('busy'), 'halted', 'started again, it knows');
 set('restart_after_crash', 'on');
+my $bytes = slurp_file(crash_file());
+my ($counts, $busy) = crash_accounts();
+is_deeply($counts, { busy => 2 }, 'the file has its crashes');
+start_with(substr($bytes, 0, 4) . pack('L', 2) . substr($bytes, 8));
+wait_for(state_of('busy'), 'delivering', 'what another version wrote is not believed');
+($counts, $busy) = crash_accounts();
+is_deeply($counts, {}, 'but made anew');
+is($busy->{busy}, 1, 'and it is at work');
+start_with($bytes);
+wait_for(state_of('busy'), 'halted', 'with its own file it knows again');
 
 # Another delivery of that name has nothing on its account.
 sql(q{SELECT sagaz.drop_delivery('busy'), sagaz.create_delivery('busy', 'public.handle(sagaz.outbox_event[])', 'busy', timeout => '10 min')});
@@ -203,6 +244,6 @@ cmp_ok(time - $start, '<', 30, 'and at once');
 $node->stop('immediate');
 
 # A copy of the data directory is another server.
-ok(-e $node->data_dir . '/pg_stat_tmp/sagaz_crashes', 'it is kept where a base backup does not look');
+ok(-e crash_file(), 'it is kept where a base backup does not look');
 
 done_testing();
