@@ -45,6 +45,9 @@ def consume(db):
 
 
 if __name__ == "__main__":
-    with psycopg.connect(autocommit=True, row_factory=namedtuple_row) as connection:
+    # a pooler that hands out connections by the transaction keeps no statements
+    with psycopg.connect(
+        autocommit=True, prepare_threshold=None, row_factory=namedtuple_row
+    ) as connection:
         while True:
             consume(connection)

@@ -18,5 +18,6 @@ def place_order(db, order_id, total):
 
 
 if __name__ == "__main__":
-    with psycopg.connect(autocommit=True) as connection:
+    # a pooler that hands out connections by the transaction keeps no statements
+    with psycopg.connect(autocommit=True, prepare_threshold=None) as connection:
         print(place_order(connection, sys.argv[1], Decimal(sys.argv[2])))
