@@ -15,6 +15,7 @@ my $redis = SagazRedis->new->start;
 
 $node->safe_psql('postgres', "SELECT sagaz.create_storage('real', '" . $redis->url . "')");
 $node->safe_psql('postgres', <<'SQL');
+SET sagaz.command_timeout = '1 min';
 SELECT sagaz.save_saga_state('order-' || i, 'Order', 'executing', '[{"name": "a"}]', '{}', storage => 'real') FROM generate_series(1, 20) AS i;
 SELECT sagaz.insert_event('order-1', 'E', '{}', event_id => ('00000000-0000-4000-8000-0000000000' || i)::uuid, storage => 'real') FROM generate_series(10, 30) AS i;
 SELECT sagaz.save_saga_state('here', 'Order', 'executing'), sagaz.insert_event('here', 'E', '{}');

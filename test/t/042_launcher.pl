@@ -242,8 +242,8 @@ SQL
 	my $launcher = $node->safe_psql('postgres',
 		q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'sagaz launcher'));
 	$node->safe_psql('come', 'ALTER ROLE app RENAME TO application');
-	my $worker = worker_pid($node, 'come', 'owned');
-	$node->safe_psql('postgres', "SELECT pg_terminate_backend($worker)");
+	# it may have gone by itself
+	$node->safe_psql('postgres', q(SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'sagaz delivery owned'));
 	$node->reload;
 	log_says($node, qr/role "app", does not exist/, $offset, 'the log says why it does not run');
 	has_no_worker($node, 'come', 'owned', 'it has no worker');
