@@ -215,9 +215,10 @@ typedef struct SagazBackend
 	/*
 	 * Text that stays the same as long as the store is the one that it was, over
 	 * restarts too, and differs where another has come to its place, as far as
-	 * that can be told.
+	 * that can be told.  known is what it was before; where it is NULL, something
+	 * may be left in the store to know it by.
 	 */
-	char	   *(*origin) (SagazStore *store);
+	char	   *(*origin) (SagazStore *store, const char *known);
 
 	/* Why the store cannot hold a record; NULL if it is known of no reason. */
 	char	   *(*unfit) (SagazStore *store, const SagazRecord *record);
@@ -358,7 +359,7 @@ extern int	sagaz_store_can_all(SagazStore *store);
 extern int64 sagaz_store_no_edit(SagazStore *store, SagazKind kind,
 								 const SagazFilter *filter, bool create,
 								 SagazEdit edit, void *arg);
-extern char *sagaz_store_origin_by_identity(SagazStore *store);
+extern char *sagaz_store_origin_by_identity(SagazStore *store, const char *known);
 extern char *sagaz_store_no_position(SagazReader *reader);
 extern bool sagaz_store_no_call(SagazStore *store, const SagazCall *call);
 extern void sagaz_store_no_publish(SagazStore *store, SagazRecord *records, int count);

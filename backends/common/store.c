@@ -169,7 +169,7 @@ sagaz_store_no_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter
 
 /* Where nothing else can come to its place unnoticed, or nothing tells it. */
 char *
-sagaz_store_origin_by_identity(SagazStore *store)
+sagaz_store_origin_by_identity(SagazStore *store, const char *known)
 {
 	return store->backend->identity(store, SAGAZ_SAGA);
 }

@@ -254,16 +254,25 @@ redis_address(const SagazStore *base)
 		psprintf("%s:%s", host ? host : "localhost", port ? port : "6379");
 }
 
-/* A server that was restarted with its data is the same one. */
+/*
+ * A server that was restarted with its data is the same one; an empty one is
+ * not.  One that was known without a mark is known by its address.
+ */
 static char *
-redis_origin(SagazStore *base)
+redis_origin(SagazStore *base, const char *known)
 {
 	RedisStore *store = (RedisStore *) base;
 	const char *database = sagaz_store_option(base, "database");
+	char	   *place = psprintf("redis:%s:%d:%s:%s", redis_address(base),
+								 database ? atoi(database) : 0,
+								 store->saga_prefix, store->outbox_prefix);
+	char	   *mark;
 
-	return psprintf("redis:%s:%d:%s:%s", redis_address(base),
-					database ? atoi(database) : 0, store->saga_prefix,
-					store->outbox_prefix);
+	if (known && strcmp(known, place) == 0)
+		return place;
+	redis_ready(store);
+	mark = redis_mark(store, known == NULL);
+	return mark ? psprintf("%s:%s", place, mark) : place;
 }
 
 static char *

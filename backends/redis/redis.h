@@ -194,6 +194,9 @@ extern void redis_read_end(SagazReader *reader);
 
 extern int64 redis_max_entries(const RedisStore *store);
 
+/* redis_mark.c */
+extern char *redis_mark(RedisStore *store, bool make);
+
 /* redis_examine.c */
 extern List *redis_examine(SagazStore *store, SagazKind kind);
 extern int64 redis_room(SagazStore *base, int64 *waiting);

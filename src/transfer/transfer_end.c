@@ -115,14 +115,14 @@ sagaz_ends_are_same(SagazTransfer *transfer)
 /* ---------------------------------------------------------------------- */
 /* Is the source what it was? */
 
-/* Opens the source and may ask it; in the present memory context. */
+/* Opens the source and may ask it, or leave a mark there; in the present memory context. */
 char *
 sagaz_end_origin(SagazTransfer *transfer)
 {
 	SagazKind	kind = sagaz_transfer_has(transfer, SAGAZ_SAGA) ? SAGAZ_SAGA : SAGAZ_EVENT;
 	SagazStore *store = sagaz_end_open(&transfer->source, kind);
 
-	return store->backend->origin(store);
+	return store->backend->origin(store, transfer->origin);
 }
 
 /*

@@ -156,6 +156,39 @@ is(state_of("CALL sagaz.resume_transfer($id)"), 'SZ004', 'restarted: without its
 isnt(newest('state'), 'completed', 'restarted: nor completed');
 is(sql('SELECT count(*) FROM sagaz.sagas'), 20, 'restarted: nothing is taken from the target');
 
+clear();
+$redis->cli('FLUSHALL');
+fill('red', 20);
+$redis->cli('DEL', 'sagaz:outbox:meta:no uuid');
+is(state_of("CALL sagaz.resume_transfer($id)"), 'SZ004', 'restarted: nor with as many others');
+is(held(), '0|0|0', 'restarted: which are not moved');
+
+my $kept = SagazRedis->new(appendonly => 'yes', appendfsync => 'always')->start;
+$session->query(q{SELECT sagaz.create_storage('kept', '} . $kept->url . q{')});
+fill('kept', 20);
+is(state_of(q{CALL sagaz.transfer('kept', 'native', batch_size => 5)}), 'SZ004', 'restarted with its data: it fails at one');
+$id = newest('transfer_id');
+$kept->stop;
+$kept->start;
+$kept->cli('DEL', 'sagaz:outbox:meta:no uuid');
+is(state_of("CALL sagaz.resume_transfer($id)"), '', 'restarted with its data: it goes on');
+is(newest('state'), 'completed', 'restarted with its data: to the end');
+is(sql(q{SELECT sagaz.count_records('saga', 'kept'), sagaz.count_records('outbox', 'kept')}), '20|20', 'the mark is no record');
+
+# Who may not write leaves no mark, and goes on where another has left one.
+clear();
+$kept->cli('FLUSHALL');
+fill('kept', 20);
+$kept->cli('ACL', 'SETUSER', 'reader', 'on', '>pw', '~*', '+@all', '-@write');
+$session->query(q{SELECT sagaz.create_storage('reader', '} . $kept->url(user => 'reader', password => 'pw') . q{')});
+is(state_of(q{CALL sagaz.transfer('reader', 'native', batch_size => 5)}), 'SZ004', 'a reader: it fails at one');
+$id = newest('transfer_id');
+is($kept->cli('EXISTS', 'sagaz:outbox:sagaz:mark'), 0, 'a reader leaves no mark');
+$kept->cli('DEL', 'sagaz:outbox:meta:no uuid');
+is(state_of(q{CALL sagaz.transfer('kept', 'memory://elsewhere')}), '', 'a writer leaves one');
+is($kept->cli('EXISTS', 'sagaz:outbox:sagaz:mark'), 1, 'which is there');
+is(state_of("CALL sagaz.resume_transfer($id)"), '', 'a reader: it goes on all the same');
+
 # ----------------------------------------------------------------------
 # A peer that is unwell is asked again, so often and after so long
 
