@@ -307,12 +307,10 @@ watch_sagas(RedisStore *store, RedisCommand *keys)
 
 /* The same for the sets of the names that sagas get. */
 static void
-check_name_sets(RedisStore *store, List *saves)
+queue_name_checks(RedisStore *store, List *saves)
 {
 	const char *last = NULL;
-	bool		any = false;
 	ListCell   *cell;
-	int			ignored;
 
 	foreach(cell, saves)
 	{
@@ -324,18 +322,28 @@ check_name_sets(RedisStore *store, List *saves)
 			continue;
 		last = name;
 		redis_queue(store, make_set_check(saga_name_index(store, name)));
-		any = true;
 	}
-	if (any)
-		(void) redis_exchange(store, &ignored);
 }
 
 /*
- * Write all in one transaction of the server; false if a key that was watched
- * has changed.  Those that are repeated are written one after the other.
+ * From here on the server keeps what it is told, until EXEC.  It has said so
+ * before it is told anything: who is refused MULTI would have each command
+ * done at once.
  */
+static void
+begin_saga_transaction(RedisStore *store, List *saves)
+{
+	int			ignored;
+
+	queue_name_checks(store, saves);
+	redis_queue_words(store, "MULTI", NULL);
+	(void) redis_exchange(store, &ignored);
+	store->base.broken = true;
+}
+
+/* False if a key that was watched has changed. */
 static bool
-write_redis_sagas(RedisStore *store, List *saves, bool repeated)
+execute_saga_transaction(RedisStore *store, List *saves, bool repeated)
 {
 	RedisIndexing indexing = {0};
 	RedisReply **replies;
@@ -343,8 +351,6 @@ write_redis_sagas(RedisStore *store, List *saves, bool repeated)
 	ListCell   *cell;
 	int			count;
 
-	check_name_sets(store, saves);
-	redis_queue_words(store, saves == NIL ? "UNWATCH" : "MULTI", NULL);
 	foreach(cell, saves)
 	{
 		RedisSave  *save = lfirst(cell);
@@ -360,16 +366,43 @@ write_redis_sagas(RedisStore *store, List *saves, bool repeated)
 			queue_saga_indexing(store, &indexing);
 	}
 	queue_saga_indexing(store, &indexing);
-	if (saves != NIL)
-		redis_queue_words(store, "EXEC", NULL);
+	redis_queue_words(store, "EXEC", NULL);
 	replies = redis_exchange(store, &count);
 	exec = replies[count - 1];
-	if (saves == NIL)
-		return true;
 	if (exec->type == REDIS_NIL)
 		return false;
 	redis_expect(store, exec, REDIS_ARRAY);
 	return true;
+}
+
+/*
+ * Write all in one transaction of the server, or let go of what was watched;
+ * false if that has changed.  Those that are repeated are written one after the
+ * other.  After an error the connection may be within the transaction, and is
+ * of no use.
+ */
+static bool
+write_redis_sagas(RedisStore *store, List *saves, bool repeated)
+{
+	volatile bool written = true;
+
+	if (saves == NIL)
+	{
+		(void) redis_call(store, redis_command("UNWATCH"));
+		return true;
+	}
+	PG_TRY();
+	{
+		begin_saga_transaction(store, saves);
+		written = execute_saga_transaction(store, saves, repeated);
+	}
+	PG_CATCH();
+	{
+		store->base.broken = true;
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	return written;
 }
 
 /* The index sets lie among the sagas; an id must not be the name of one. */

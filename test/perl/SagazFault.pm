@@ -15,6 +15,7 @@ package SagazFault;
 use strict;
 use warnings;
 
+use Fcntl qw(LOCK_EX LOCK_SH);
 use IO::Socket::UNIX;
 use POSIX ();
 use PostgreSQL::Test::Utils;
@@ -83,6 +84,36 @@ sub requests
 	return $most;
 }
 
+# Wait until the server is done with all connections that a fault has struck.
+sub settle
+{
+	my ($self) = @_;
+
+	open my $file, '>>', "$self->{dir}/struck" or die $!;
+	flock $file, LOCK_EX or die $!;
+}
+
+# What follows has met the fault; so it is until this process ends.
+my $struck;
+sub strike
+{
+	my ($self) = @_;
+
+	open $struck, '>>', "$self->{dir}/struck" or POSIX::_exit(0);
+	flock $struck, LOCK_SH or POSIX::_exit(0);
+}
+
+# End the connection, and go when the server has ended it, too.
+sub leave
+{
+	my ($client, $server) = @_;
+
+	shutdown $server, 1;
+	close $client;
+	1 while sysread $server, my $bytes, 1 << 16;
+	POSIX::_exit(0);
+}
+
 sub put
 {
 	my ($to, $bytes) = @_;
@@ -112,11 +143,11 @@ sub pass
 		if (vec($ready, fileno $server, 1))
 		{
 			sysread($server, my $bytes, 1 << 16) or POSIX::_exit(0);
-			POSIX::_exit(0) if $lost;
+			leave($client, $server) if $lost;
 			put($client, $bytes) unless $mute;
 		}
 		next unless vec($ready, fileno $client, 1);
-		sysread($client, $asked, 1 << 16, length $asked) or POSIX::_exit(0);
+		sysread($client, $asked, 1 << 16, length $asked) or leave($client, $server);
 		while (defined(my $request = $self->take(\$asked, $began)))
 		{
 			$began = 1;
@@ -127,10 +158,15 @@ sub pass
 			}
 			$self->note(++$step);
 			if ($fault eq 'none' || $fault eq 'other' || $step != $n) { put($server, $request) unless $mute }
-			elsif ($fault eq 'cut') { POSIX::_exit(0) }
-			elsif ($fault eq 'mute') { $mute = 1 }
 			elsif ($fault eq 'bad') { put($server, $self->worse($request)) }
-			else { $lost = 1; put($server, $request) }
+			else
+			{
+				$self->strike;
+				leave($client, $server) if $fault eq 'cut';
+				$mute = 1 if $fault eq 'mute';
+				$lost = 1 if $fault eq 'lost';
+				put($server, $request) if $lost;
+			}
 		}
 	}
 }

@@ -10,9 +10,10 @@ use Test::More;
 
 my $mark = 'end of statement';
 
+# A session that has not ended after so many seconds (600) is given up.
 sub new
 {
-	my ($class, $node, $database) = @_;
+	my ($class, $node, $database, $seconds) = @_;
 	my $self = bless { in => '', out => '', err => '' }, $class;
 
 	$self->{psql} = IPC::Run::start(
@@ -22,7 +23,7 @@ sub new
 			'--dbname' => $node->connstr($database)
 		],
 		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
-		IPC::Run::timeout(600));
+		IPC::Run::timeout($seconds // 600));
 	$self->{pid} = $self->query('SELECT pg_backend_pid()');
 	return $self;
 }
