@@ -1062,7 +1062,8 @@ COMMENT ON FUNCTION sagaz.release_stuck_events(interval, text, text) IS
 
 CREATE FUNCTION sagaz_internal.change_event_status(event_id uuid, status text,
 		error text, consumer_group text, storage text)
-	RETURNS void
+	RETURNS SETOF sagaz.outbox_event
+	ROWS 1
 	AS 'MODULE_PATHNAME', 'sagaz_any_change_event_status' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz_internal.change_event_status(uuid, text, text, text, text) IS
 	'part of update_event_status()';
@@ -1075,7 +1076,6 @@ CREATE FUNCTION sagaz.update_event_status(event_id uuid, status text,
 	BEGIN ATOMIC
 		SELECT sagaz_internal.change_event_status(event_id, status, error,
 			consumer_group, storage);
-		SELECT sagaz.get_event(event_id, consumer_group, storage);
 	END;
 COMMENT ON FUNCTION sagaz.update_event_status(uuid, text, text, text, text) IS
 	'say where an event stands: pending (try it now), sent, failed (try it again later) or dead_letter; returns the event as it is then';

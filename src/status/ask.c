@@ -76,6 +76,19 @@ put_asked_events(FunctionCallInfo fcinfo, SagazEventScan *scan, SagazStates *sta
 	sagaz_states_close(states);
 }
 
+/* Return the event as it is for a snapshot of now, in the rows that were begun. */
+void
+sagaz_ask_event_now(FunctionCallInfo fcinfo, char *group, Datum event_id)
+{
+	SagazStates *states;
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	states = sagaz_states_open(group, GetActiveSnapshot());
+	put_asked_events(fcinfo, sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1),
+					 states, 1, -1);
+	PopActiveSnapshot();
+}
+
 /* get_event(event_id, consumer_group, storage) */
 Datum
 sagaz_get_event(PG_FUNCTION_ARGS)

@@ -11,6 +11,8 @@
 #ifndef SAGAZ_EVENT_SCAN_H
 #define SAGAZ_EVENT_SCAN_H
 
+#include "fmgr.h"
+
 #include "outbox/state.h"
 
 /* One event; everything in it is valid until the next one is asked for. */
@@ -34,6 +36,9 @@ extern SagazEventScan *sagaz_scan_by_saga(SagazStates *states, int statuses,
 										  Datum saga_id);
 extern const SagazFoundEvent *sagaz_event_scan_next(SagazEventScan *scan);
 extern void sagaz_event_scan_end(SagazEventScan *scan);
+
+/* ask.c: for a function that returns rows of type outbox_event */
+extern void sagaz_ask_event_now(FunctionCallInfo fcinfo, char *group, Datum event_id);
 
 /* event_row.c */
 extern void sagaz_event_row(const SagazStates *states,

@@ -5,6 +5,7 @@
  */
 #include "lib/sagaz.h"
 
+#include "access/xact.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -12,8 +13,10 @@
 #include "utils/timestamp.h"
 #include "utils/uuid.h"
 
+#include "lib/rows.h"
 #include "lib/words.h"
 #include "status/event_change.h"
+#include "status/event_scan.h"
 #include "outbox/event.h"
 #include "outbox/outbox.h"
 #include "outbox/retry.h"
@@ -159,6 +162,7 @@ sagaz_change_event_status(PG_FUNCTION_ARGS)
 {
 	Change		change = {0};
 
+	sagaz_rows_begin(fcinfo);
 	read_update_arguments(fcinfo, &change);
 	if (!sagaz_event_change_look(&change.base) ||
 		!sagaz_event_change_lock(&change.base))
@@ -170,5 +174,8 @@ sagaz_change_event_status(PG_FUNCTION_ARGS)
 					   change.to == EVENT_DEAD_LETTER ? EVENT_IS_DEAD : EVENT_GOES_ON,
 					   false, update_status, &change);
 	sagaz_event_change_end(&change.base);
-	PG_RETURN_VOID();
+	CommandCounterIncrement();
+	sagaz_ask_event_now(fcinfo, sagaz_group_argument(fcinfo, 3, SAGAZ_DEFAULT_GROUP),
+						change.base.event_id);
+	return (Datum) 0;
 }

@@ -339,7 +339,7 @@ typedef struct ChangeCall
 	const char *status;
 	const char *error;
 	TimestampTz now;
-	bool		found;
+	SagazRecord *changed;		/* NULL: there is no such event */
 } ChangeCall;
 
 static SagazVerdict
@@ -348,7 +348,6 @@ change_edit(SagazRecord *record, bool exists, void *arg)
 	ChangeCall	   *change = arg;
 	SagazEvent *event = &record->event;
 
-	change->found = true;
 	if (!sagaz_event_status_may_follow(sagaz_event_status(event->status),
 									   sagaz_event_status(change->status)))
 		ereport(ERROR,
@@ -374,6 +373,8 @@ change_edit(SagazRecord *record, bool exists, void *arg)
 		if (change->error)
 			event->last_error = unconstify(char *, change->error);
 	}
+	change->changed = palloc(sizeof(SagazRecord));
+	sagaz_record_copy(record, change->changed);
 	return SAGAZ_CHANGE;
 }
 
@@ -385,6 +386,7 @@ sagaz_call_change_event_status(FunctionCallInfo fcinfo, SagazStore *store)
 	SagazFilter filter = {0};
 	char	   *event_id;
 
+	sagaz_rows_begin(fcinfo);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),
@@ -405,9 +407,10 @@ sagaz_call_change_event_status(FunctionCallInfo fcinfo, SagazStore *store)
 				 errmsg("error must be null for status \"sent\"")));
 	sagaz_storage_check_group(store, fcinfo, 3);
 	(void) sagaz_edit(store, SAGAZ_EVENT, &filter, false, change_edit, &change);
-	if (!change.found)
+	if (change.changed == NULL)
 		no_such_event(event_id);
-	PG_RETURN_VOID();
+	sagaz_put_asked_row(fcinfo, store, change.changed);
+	return (Datum) 0;
 }
 
 /* ---------------------------------------------------------------------- */
