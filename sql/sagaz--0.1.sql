@@ -280,6 +280,7 @@ CREATE TABLE sagaz.outbox_retry (
 	worker_id text,
 	last_error text,
 	reason text,
+	batch_limit integer,
 	PRIMARY KEY (group_no, seq)
 ) WITH (fillfactor = 80);
 CREATE INDEX outbox_retry_due ON sagaz.outbox_retry (group_no, lane, next_attempt_at, seq) WHERE state IN (1, 6);
@@ -288,7 +289,7 @@ CREATE INDEX outbox_retry_saga ON sagaz.outbox_retry (group_no, saga_id, seq) WH
 CREATE INDEX outbox_retry_dead ON sagaz.outbox_retry (group_no, failed_at) WHERE state = 4;
 CREATE INDEX outbox_retry_event ON sagaz.outbox_retry (event_id);
 COMMENT ON TABLE sagaz.outbox_retry IS
-	'events that left the straight path in one consumer group. state: 1 waiting for next_attempt_at (failed if it has failed_at, else pending), 2 held back behind an earlier event of its saga, 3 handed out in batch_id, 4 dead letter, 5 sent, 6 scheduled for next_attempt_at';
+	'events that left the straight path in one consumer group. state: 1 waiting for next_attempt_at (failed if it has failed_at, else pending), 2 held back behind an earlier event of its saga, 3 handed out in batch_id, 4 dead letter, 5 sent, 6 scheduled for next_attempt_at. batch_limit: the worker of its last batch was lost, the next has no more events than that';
 
 CREATE TABLE sagaz.outbox_archive (
 	event_id uuid NOT NULL,

@@ -75,18 +75,9 @@ sagaz_batch_is_older(TimestampTz claimed_at, int64 age, TimestampTz now)
 		batch_is_from_the_future(claimed_at, now);
 }
 
-static void
-check_batch_worker(TupleTableSlot *slot, int64 batch_id, const char *worker_id)
-{
-	char	   *owner = sagaz_column_text(slot, batch_worker_id);
-
-	if (owner == NULL || strcmp(owner, worker_id) != 0)
-		sagaz_batch_lost(batch_id, "It was claimed by another worker.");
-}
-
 /* Add up the batch's rows, one a lane. */
 static void
-read_batch(SagazLease *lease, const char *worker_id)
+add_up_batch(SagazLease *lease)
 {
 	bool		found = false;
 
@@ -102,8 +93,9 @@ read_batch(SagazLease *lease, const char *worker_id)
 				DatumGetInt32(sagaz_column(scan->slot, batch_events));
 
 			found = true;
-			if (worker_id && events > 0)
-				check_batch_worker(scan->slot, lease->batch_id, worker_id);
+			if (events > 0)
+				lease->worker_id = sagaz_column_text(scan->slot, batch_worker_id);
+			lease->in_stream |= !sagaz_column_is_null(scan->slot, batch_stream_ms);
 			lease->events += events;
 			lease->claimed_at =
 				DatumGetTimestampTz(sagaz_column(scan->slot, batch_claimed_at));
@@ -114,6 +106,22 @@ read_batch(SagazLease *lease, const char *worker_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("batch " INT64_FORMAT " does not exist", lease->batch_id)));
+}
+
+/*
+ * Read a batch, open or closed, as of the snapshot, which is the caller's; an
+ * error if there is none.  What it points to lies in the present memory
+ * context.
+ */
+void
+sagaz_batch_read(int64 batch_id, Snapshot snapshot, SagazLease *lease)
+{
+	memset(lease, 0, sizeof(SagazLease));
+	lease->batch_id = batch_id;
+	lease->snapshot = snapshot;
+	sagaz_group_by_no(sagaz_batch_group(batch_id), &lease->group);
+	add_up_batch(lease);
+	sagaz_receipts_read(batch_id, snapshot, &lease->receipts);
 }
 
 /*
@@ -169,18 +177,15 @@ check_batch_open(const SagazLease *lease)
 void
 sagaz_batch_lease_open(int64 batch_id, const char *worker_id, SagazLease *lease)
 {
-	memset(lease, 0, sizeof(SagazLease));
-	lease->batch_id = batch_id;
 	if (batch_id <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("batch " INT64_FORMAT " does not exist", batch_id)));
 	PreventCommandDuringRecovery("this function");
 	(void) sagaz_lock_batch(batch_id, true);
-	sagaz_group_by_no(sagaz_batch_group(batch_id), &lease->group);
-	lease->snapshot = RegisterSnapshot(GetLatestSnapshot());
-	read_batch(lease, worker_id);
-	sagaz_receipts_read(batch_id, lease->snapshot, &lease->receipts);
+	sagaz_batch_read(batch_id, RegisterSnapshot(GetLatestSnapshot()), lease);
+	if (worker_id && (lease->worker_id == NULL || strcmp(lease->worker_id, worker_id) != 0))
+		sagaz_batch_lost(batch_id, "It was claimed by another worker.");
 	check_batch_open(lease);
 }
 
@@ -192,8 +197,8 @@ sagaz_batch_lease_done(SagazLease *lease)
 }
 
 /* Events of the batch that are neither finished nor moved one by one. */
-static int
-batch_still_owed(const SagazLease *lease)
+int
+sagaz_batch_still_owed(const SagazLease *lease)
 {
 	return lease->events - lease->receipts.events;
 }
@@ -205,42 +210,11 @@ batch_still_owed(const SagazLease *lease)
 void
 sagaz_batch_close_if_done(SagazLease *lease, int events, TimestampTz at)
 {
-	if (batch_still_owed(lease) - events > 0)
+	if (sagaz_batch_still_owed(lease) - events > 0)
 		return;
 	sagaz_receipt_close(lease->batch_id, RECEIPT_SENT, at, 0, 0, NULL);
 	if (lease->group.ordered)
 		sagaz_wake_at_commit();
-}
-
-/*
- * End an expired lease for worker_id.  False if it is not expired after all,
- * or if somebody is saying something about the batch right now: the caller
- * holds a lane and must not wait for a batch.  After true the caller's
- * snapshot is too old to read receipts with.
- */
-bool
-sagaz_batch_take_over(int64 batch_id, TimestampTz claimed_at, TimestampTz now,
-					  const char *worker_id)
-{
-	Snapshot	snapshot;
-	SagazReceipts receipts;
-	bool		taken;
-
-	if (!sagaz_lock_batch(batch_id, false))
-		return false;
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	sagaz_receipts_read(batch_id, snapshot, &receipts);
-	taken = receipts.closed_by == 0 &&
-		sagaz_batch_lease_end(claimed_at, receipts.until, now) <= now;
-	if (taken)
-	{
-		sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0,
-							worker_id);
-		sagaz_retry_return_batch(batch_id, now, snapshot);
-		CommandCounterIncrement();
-	}
-	UnregisterSnapshot(snapshot);
-	return taken;
 }
 
 static int64
@@ -265,13 +239,13 @@ sagaz_batch_finish(int64 batch_id, const char *worker_id)
 
 	sagaz_batch_lease_open(batch_id, worker_id, &lease);
 	now = GetCurrentTimestamp();
-	sagaz_receipt_close(batch_id, RECEIPT_SENT, now, 0, batch_still_owed(&lease),
+	sagaz_receipt_close(batch_id, RECEIPT_SENT, now, 0, sagaz_batch_still_owed(&lease),
 						NULL);
 	sagaz_retry_finish_batch(&lease.group, batch_id, now, lease.snapshot);
 	if (lease.group.ordered)
 		sagaz_wake_at_commit();
 	sagaz_batch_lease_done(&lease);
-	return batch_still_owed(&lease);
+	return sagaz_batch_still_owed(&lease);
 }
 
 /* finish_batch(batch_id, worker_id, storage): how many events it finished */
@@ -300,10 +274,10 @@ sagaz_batch_release(int64 batch_id, const char *worker_id, const char *error,
 	now = GetCurrentTimestamp();
 	sagaz_wake_at_commit();
 	sagaz_receipt_close(batch_id, RECEIPT_RELEASED, now, now + delay,
-						batch_still_owed(&lease), error);
+						sagaz_batch_still_owed(&lease), error);
 	sagaz_retry_return_batch(batch_id, now + delay, lease.snapshot);
 	sagaz_batch_lease_done(&lease);
-	return batch_still_owed(&lease);
+	return sagaz_batch_still_owed(&lease);
 }
 
 /* release_batch(batch_id, worker_id, error, delay, storage): events released */

@@ -26,6 +26,8 @@ typedef struct SagazClaim
 	int64		batch_id;		/* 0 until a lane has something */
 	int			picked;			/* events so far, all lanes */
 	int64		bytes;			/* of their payloads and headers */
+	bool		among_lost;		/* retries of lost batches, and nothing else */
+	bool		alone;			/* what it has goes with nothing else */
 
 	Tuplestorestate *rows;
 	TupleDesc	row_type;

@@ -32,12 +32,13 @@ sagaz_claim_batch_id(SagazClaim *claim)
 /*
  * Has the claim all that it may have?  Its events must fit into one array, and
  * into the worker's memory, so their bytes are limited as well as their number;
- * the last event may exceed the limit.
+ * the last event may exceed the limit.  What was in a lost batch goes alone.
  */
 bool
 sagaz_claim_is_full(const SagazClaim *claim)
 {
-	return claim->picked >= claim->limit || claim->bytes >= MAX_BATCH_BYTES;
+	return claim->picked >= claim->limit || claim->bytes >= MAX_BATCH_BYTES ||
+		claim->alone;
 }
 
 /* Remember the transaction for the flush; neighbours often share it. */

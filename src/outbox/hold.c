@@ -158,7 +158,7 @@ sagaz_hold_back(SagazLease *lease, int16 lane, int64 seq, TimestampTz now)
 							 hold.seqs, hold.nseqs);
 	CommandCounterIncrement();
 	if (dead)
-		sagaz_retry_let_go(&lease->group, hold.saga_id);
+		sagaz_retry_let_go(&lease->group, hold.saga_id, now);
 	return hold.nseqs;
 }
 
@@ -177,7 +177,8 @@ sagaz_hold_let_go_of(const SagazGroup *group, int64 seq)
 	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	scan = sagaz_retry_row_of(group->no, seq, snapshot);
 	if (sagaz_scan_next(scan))
-		sagaz_retry_let_go(group, sagaz_column(scan->slot, retry_saga_id));
+		sagaz_retry_let_go(group, sagaz_column(scan->slot, retry_saga_id),
+						   GetCurrentTimestamp());
 	sagaz_scan_end(scan);
 	UnregisterSnapshot(snapshot);
 }

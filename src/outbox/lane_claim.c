@@ -19,6 +19,7 @@
 #include "outbox/claim.h"
 #include "outbox/event.h"
 #include "outbox/lane.h"
+#include "outbox/lost.h"
 #include "outbox/outbox.h"
 #include "outbox/place_number.h"
 #include "outbox/receipt.h"
@@ -175,7 +176,30 @@ claim_retry(LaneClaim *lane, TupleTableSlot *retry)
 	sagaz_writer_set(writer, retry_claimed_at, TimestampTzGetDatum(claim->now));
 	sagaz_writer_set(writer, retry_worker_id, claim->worker_datum);
 	sagaz_writer_clear(writer, retry_next_attempt_at);
+	sagaz_writer_clear(writer, retry_batch_limit);
 	sagaz_writer_update(writer, retry, lane->look.snapshot);
+}
+
+/*
+ * What was in a lost batch goes with nothing else: may a retry of that limit,
+ * 0 for none, go with what the claim has?  The first one decides.
+ */
+static bool
+may_go_with_claim(SagazClaim *claim, int limit, bool first)
+{
+	if (first && limit > 0)
+	{
+		claim->limit = Min(claim->limit, limit);
+		claim->among_lost = true;
+	}
+	return first || claim->among_lost == (limit > 0);
+}
+
+static int
+limit_of_retry(TupleTableSlot *retry)
+{
+	return sagaz_column_is_null(retry, retry_batch_limit) ? 0 :
+		DatumGetInt32(sagaz_column(retry, retry_batch_limit));
 }
 
 /* The held rows right behind a retry of an ordered group go with it. */
@@ -213,7 +237,9 @@ claim_in_order(LaneClaim *lane, SagazScan *due)
 	{
 		int64		seq = DatumGetInt64(sagaz_column(due->slot, retry_seq));
 
-		if (sagaz_lane_turn_of_retry(&lane->look, due->slot) != TURN_NOW)
+		if (sagaz_lane_turn_of_retry(&lane->look, due->slot) != TURN_NOW ||
+			!may_go_with_claim(claim, limit_of_retry(due->slot),
+							   claim->picked + nseqs == 0))
 			continue;
 		appendBinaryStringInfo(&buffer, (char *) &seq, sizeof(seq));
 		nseqs++;
@@ -228,7 +254,8 @@ claim_in_order(LaneClaim *lane, SagazScan *due)
 		if (sagaz_scan_next(scan))
 		{
 			claim_retry(lane, scan->slot);
-			claim_followers(lane, scan->slot);
+			if (!claim->among_lost)
+				claim_followers(lane, scan->slot);
 		}
 		sagaz_scan_end(scan);
 	}
@@ -247,8 +274,10 @@ claim_due_retries(LaneClaim *lane)
 		claim_in_order(lane, due);
 	else
 		while (!sagaz_claim_is_full(claim) && sagaz_scan_next(due))
-			claim_retry(lane, due->slot);
+			if (may_go_with_claim(claim, limit_of_retry(due->slot), claim->picked == 0))
+				claim_retry(lane, due->slot);
 	sagaz_scan_end(due);
+	claim->alone |= claim->among_lost && claim->picked > 0;
 }
 
 /* Note a range that this claim's batch holds from now on. */
@@ -275,6 +304,15 @@ owe_lane_range(LaneClaim *lane, int64 root, int64 window_batch, int64 lo, int64 
 	lane->owed = lappend(lane->owed, owed);
 }
 
+/* Make ready to walk what is left of the entry's range. */
+static void
+open_owed_range(LaneClaim *lane, SagazOwed *owed, SagazWindow *window)
+{
+	if (!sagaz_cursor_open_range(owed, lane->claim->group.no, lane->look.no,
+								 lane->look.snapshot, window))
+		elog(ERROR, "batch " INT64_FORMAT " went away", owed->window_batch);
+}
+
 /*
  * Hand out again what an ended lease left; what does not fit stays owed.  It
  * keeps its place at the head of the list.
@@ -287,9 +325,7 @@ claim_again(LaneClaim *lane, SagazOwed *again)
 	int			before = lane->picked;
 	int64		last;
 
-	if (!sagaz_cursor_open_range(again, lane->claim->group.no, lane->look.no,
-								 lane->look.snapshot, &window))
-		elog(ERROR, "batch " INT64_FORMAT " went away", again->window_batch);
+	open_owed_range(lane, again, &window);
 	last = claim_range(lane, &window, again->lo, again->hi, again);
 	lane->moved |= last > again->lo;
 	lane->owed = NIL;
@@ -342,17 +378,15 @@ find_owed_turn(LaneClaim *lane, const SagazOwed *owed, bool may_take,
 
 	if (turn != TURN_EXPIRED)
 		return turn;
-	if (!may_take ||
-		!sagaz_batch_take_over(owed->holder, owed->claimed_at, claim->now,
-							   claim->worker_id))
+	if (!may_take || !sagaz_lost_take_over(owed, claim->now, claim->worker_id))
 		return TURN_OUT;
 	*taken_over = true;
 	return owed->range ? TURN_NOW : TURN_NEVER;
 }
 
 /*
- * Go through what the lane owes.  Sets the new row's list to what stays owed
- * as it is and returns the entry to hand out again, if any.  In an ordered
+ * Go through what the lane owes, lane->owed.  Leaves there what stays owed as
+ * it is and returns the entry to hand out again, if any.  In an ordered
  * group only the first entry counts; *busy says that the lane must wait for
  * it.
  */
@@ -360,12 +394,14 @@ static SagazOwed *
 settle_lane(LaneClaim *lane, bool *busy)
 {
 	SagazOwed  *again = NULL;
+	List	   *all = lane->owed;
 	bool		taken_over = false;
 	bool		ordered = lane->claim->group.ordered;
 	ListCell   *cell;
 
 	*busy = false;
-	foreach(cell, lane->cursor.owed)
+	lane->owed = NIL;
+	foreach(cell, all)
 	{
 		SagazOwed  *owed = lfirst(cell);
 		SagazTurn	turn = find_owed_turn(lane, owed, again == NULL && !*busy,
@@ -387,25 +423,80 @@ settle_lane(LaneClaim *lane, bool *busy)
 	return again;
 }
 
+/* A worker was lost with one event alone: it has failed. */
+static void
+fail_lost_event(LaneClaim *lane, SagazOwed *owed, const char *worker_id)
+{
+	SagazWriter *writer = lane_retry_writer(lane);
+	SagazWindow window;
+	SagazWindowScan *scan;
+	TupleTableSlot *event;
+
+	open_owed_range(lane, owed, &window);
+	scan = sagaz_lane_scan(&lane->look, &window, owed->lo, owed->hi, 1);
+	while ((event = sagaz_window_scan_next(scan)) != NULL)
+	{
+		if (!sagaz_group_gets(lane->look.group, event) ||
+			sagaz_owed_acked(owed, sagaz_window_scan_last(scan)))
+			continue;
+		sagaz_lost_retry_row(writer, lane->claim->group.no, event, owed, worker_id,
+							 lane->claim->now);
+		sagaz_writer_insert(writer);
+		lane->diverted++;
+	}
+	sagaz_window_scan_end(scan);
+	CommandCounterIncrement();
+	sagaz_lane_look(&lane->look);
+}
+
 /*
- * Hand out the entry that settle_lane() found.  Where an ordered group finds
- * nothing left in it, the next entry's turn has come.
+ * Go through what the lane owes.  Returns the entry to hand out again, if any,
+ * with its limit; those that were alone in a batch that was lost are dealt
+ * with.
+ */
+static SagazOwed *
+find_owed(LaneClaim *lane, bool *busy)
+{
+	SagazOwed  *again;
+
+	while ((again = settle_lane(lane, busy)) != NULL)
+	{
+		char	   *alone;
+
+		sagaz_lost_set_limit(again, lane->look.snapshot, &alone);
+		if (alone == NULL)
+			break;
+		fail_lost_event(lane, again, alone);
+	}
+	return again;
+}
+
+/*
+ * Hand out the entry that find_owed() found; of a lost batch, if the claim has
+ * nothing else.  Where an ordered group finds nothing left in it, the next
+ * entry's turn has come.
  */
 static void
 claim_owed(LaneClaim *lane, SagazOwed *again)
 {
-	while (again && !sagaz_claim_is_full(lane->claim))
+	SagazClaim *claim = lane->claim;
+
+	while (again && !sagaz_claim_is_full(claim) &&
+		   (again->limit == 0 || claim->picked == 0))
 	{
+		int			limit = claim->limit;
+		bool		lost = again->limit > 0;
 		bool		busy;
 
+		if (lost)
+			claim->limit = Min(limit, again->limit);
 		claim_again(lane, again);
+		claim->alone = lost && claim->picked > 0;
+		if (claim->picked == 0)
+			claim->limit = limit;
 		again = NULL;
-		if (lane->claim->group.ordered && lane->root == 0 && !lane->stopped)
-		{
-			lane->cursor.owed = lane->owed;
-			lane->owed = NIL;
-			again = settle_lane(lane, &busy);
-		}
+		if (claim->group.ordered && lane->root == 0 && !lane->stopped)
+			again = find_owed(lane, &busy);
 	}
 	if (again)
 		lane->owed = lcons(again, lane->owed);
@@ -469,29 +560,48 @@ owe_lane_retries(LaneClaim *lane)
 	lane->owed = lappend(lane->owed, owed);
 }
 
+/*
+ * Take what the claim still wants from a lane that waits for nobody.  What is
+ * handed out again goes before retries in an ordered group, and of a lost batch
+ * as it goes alone.
+ */
+static void
+serve_free_lane(LaneClaim *lane, SagazOwed *again, SagazCursor *row)
+{
+	SagazClaim *claim = lane->claim;
+	int			retries;
+
+	if (again == NULL ||
+		(!claim->group.ordered && (again->limit == 0 || claim->picked > 0)))
+		claim_due_retries(lane);
+	retries = lane->picked;
+	claim_owed(lane, again);
+	if (claim->group.ordered && again && lane->picked == 0 && lane->owed == NIL)
+	{
+		/* those that were handed out before wait for one that failed */
+		claim_due_retries(lane);
+		retries = lane->picked;
+	}
+	if (!sagaz_claim_is_full(claim) && !lane->stopped &&
+		!(claim->group.ordered && lane->owed != NIL))
+		claim_new(lane, row);
+	if (retries > 0 && retries == lane->picked)
+		owe_lane_retries(lane);
+}
+
 /* Take from the lane what the claim still wants. */
 static void
 serve_lane(LaneClaim *lane)
 {
-	SagazClaim *claim = lane->claim;
 	SagazCursor row;
 	SagazOwed  *again;
 	bool		busy;
-	int			retries;
 
-	again = settle_lane(lane, &busy);
-	if (busy)
-		return;
+	lane->owed = lane->cursor.owed;
+	again = find_owed(lane, &busy);
 	row = lane->cursor;
-	if (!claim->group.ordered || again == NULL)
-		claim_due_retries(lane);
-	retries = lane->picked;
-	claim_owed(lane, again);
-	if (!sagaz_claim_is_full(claim) && !lane->stopped &&
-		!(claim->group.ordered && lane->owed != NIL))
-		claim_new(lane, &row);
-	if (retries > 0 && retries == lane->picked)
-		owe_lane_retries(lane);
+	if (!busy)
+		serve_free_lane(lane, again, &row);
 	if (lane->picked > 0 || lane->diverted > 0 || lane->moved ||
 		lane_was_read_in_vain(lane))
 		write_lane_cursor(lane, &row);

@@ -93,7 +93,8 @@ enum retry_column
 	retry_worker_id,
 	retry_last_error,
 	retry_reason,
-	retry_columns = retry_reason
+	retry_batch_limit,
+	retry_columns = retry_batch_limit
 };
 
 enum retry_state_code

@@ -3,7 +3,7 @@
  *		The stored form of what a lane still owes, column "owed" of
  *		outbox_batch.
  *
- * Version 1, then entry by entry up to the end of the value, each of the
+ * Version 2, then entry by entry up to the end of the value, each of the
  * numbers of lib/varint.h:
  *
  *	holder		the row's batch_id - holder
@@ -18,6 +18,9 @@
  *	lo			hi - lo
  *	nacked		with OWED_ACKED; else 0
  *	acked		so often: the place - the one before, from lo on
+ *	limit		with OWED_LIMITED; else 0
+ *
+ * Version 1 has no limits, and is the same otherwise.
  *
  * In the usual case, one range that ends at the row's last place and is held
  * by the row's own batch, an entry takes four bytes.
@@ -29,13 +32,14 @@
 #include "outbox/owed.h"
 #include "lib/varint.h"
 
-#define OWED_VERSION		1
+#define OWED_VERSION		2
 
 #define OWED_NO_RANGE		1
 #define OWED_OTHER_ROOT		2
 #define OWED_OTHER_WINDOW	4
 #define OWED_OTHER_HI		8
 #define OWED_ACKED			16
+#define OWED_LIMITED		32
 
 static void
 encode_owed_entry(StringInfo buffer, const SagazOwed *owed,
@@ -53,6 +57,8 @@ encode_owed_entry(StringInfo buffer, const SagazOwed *owed,
 		flags |= OWED_OTHER_HI;
 	if (owed->nacked > 0)
 		flags |= OWED_ACKED;
+	if (owed->range && owed->limit > 0)
+		flags |= OWED_LIMITED;
 	sagaz_varint_put(buffer, base->batch_id - owed->holder);
 	sagaz_varint_put(buffer, flags);
 	sagaz_varint_put_signed(buffer, base->claimed_at - owed->claimed_at);
@@ -76,6 +82,8 @@ encode_owed_entry(StringInfo buffer, const SagazOwed *owed,
 			previous = owed->acked[i];
 		}
 	}
+	if (flags & OWED_LIMITED)
+		sagaz_varint_put(buffer, owed->limit);
 }
 
 static SagazOwed *
@@ -108,6 +116,8 @@ decode_owed_entry(SagazBytes *bytes, const SagazOwedBase *base)
 		for (int i = 0; i < owed->nacked; i++)
 			owed->acked[i] = previous += sagaz_varint_get(bytes);
 	}
+	if (flags & OWED_LIMITED)
+		owed->limit = (int) sagaz_varint_get(bytes);
 	return owed;
 }
 

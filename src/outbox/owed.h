@@ -17,6 +17,7 @@
  * whose receipt tells what became of them; root is the batch that handed them
  * out first; the row of window_batch holds the window.  A batch that handed
  * out nothing but retries owes no range: its rows in outbox_retry name it.
+ * A limit is on what is left over of a range whose batch was lost, see lost.c.
  */
 typedef struct SagazOwed
 {
@@ -27,6 +28,8 @@ typedef struct SagazOwed
 	int64		hi;
 	TimestampTz claimed_at;
 	bool		range;
+	int			limit;			/* the batch that has it next may have so many events,
+								 * 0: any number */
 	int			nacked;
 	int64	   *acked;			/* places in the range that are finished, sorted */
 } SagazOwed;

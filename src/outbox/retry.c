@@ -218,7 +218,8 @@ sagaz_retry_failed(SagazWriter *writer, TimestampTz at, const char *error, Sagaz
 	else
 	{
 		sagaz_writer_set(writer, retry_next_attempt_at,
-						 TimestampTzGetDatum(sagaz_retry_next_attempt(at, Max(count, 1))));
+						 TimestampTzGetDatum(failure == FAILURE_LOST ? at :
+											 sagaz_retry_next_attempt(at, Max(count, 1))));
 		sagaz_wake_at_commit();
 	}
 	if (error)
@@ -254,6 +255,14 @@ sagaz_retry_forget_claim(SagazWriter *writer)
 	sagaz_writer_clear(writer, retry_worker_id);
 }
 
+/* The writer's row, which the caller writes, was not tried: it waits until then. */
+void
+sagaz_retry_wait(SagazWriter *writer, TimestampTz at)
+{
+	set_retry_waiting(writer, at);
+	sagaz_retry_forget_claim(writer);
+}
+
 /*
  * An operator wants the writer's row tried again at that time: it counts as
  * pending until it fails again.  anew: its failures are forgotten.
@@ -270,12 +279,12 @@ sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew)
 
 /*
  * After a row of the saga was sent or given up: if nothing blocks before the
- * first held row, that one is due.  The caller holds the lock of the batch or
+ * first held row, that one is due at that time.  The caller holds the lock of the batch or
  * lane that the row belonged to.  Makes what was written before visible;
  * looks with a snapshot of its own.
  */
 void
-sagaz_retry_let_go(const SagazGroup *group, Datum saga_id)
+sagaz_retry_let_go(const SagazGroup *group, Datum saga_id, TimestampTz at)
 {
 	Snapshot	snapshot;
 	SagazScan  *scan;
@@ -291,7 +300,7 @@ sagaz_retry_let_go(const SagazGroup *group, Datum saga_id)
 		SagazWriter *writer = sagaz_writer_begin("outbox_retry");
 
 		sagaz_writer_copy(writer, scan->slot);
-		set_retry_waiting(writer, GetCurrentTimestamp());
+		set_retry_waiting(writer, at);
 		sagaz_writer_update(writer, scan->slot, snapshot);
 		sagaz_writer_end(writer);
 		sagaz_wake_at_commit();
@@ -319,7 +328,7 @@ sagaz_retry_finish_batch(const SagazGroup *group, int64 batch_id,
 		sagaz_writer_copy(writer, scan->slot);
 		sagaz_retry_sent(writer, at);
 		sagaz_writer_update(writer, scan->slot, snapshot);
-		sagaz_retry_let_go(group, sagaz_column(scan->slot, retry_saga_id));
+		sagaz_retry_let_go(group, sagaz_column(scan->slot, retry_saga_id), at);
 	}
 	sagaz_scan_end(scan);
 	if (writer)
@@ -343,9 +352,8 @@ sagaz_retry_return_batch(int64 batch_id, TimestampTz next_attempt,
 		if (writer == NULL)
 			writer = sagaz_writer_begin("outbox_retry");
 		sagaz_writer_copy(writer, scan->slot);
-		set_retry_waiting(writer, next_attempt);
+		sagaz_retry_wait(writer, next_attempt);
 		sagaz_writer_clear(writer, retry_batch_id);
-		sagaz_retry_forget_claim(writer);
 		sagaz_writer_update(writer, scan->slot, snapshot);
 	}
 	sagaz_scan_end(scan);

@@ -23,6 +23,7 @@ typedef struct SagazRetryPlaces
 typedef enum SagazFailure
 {
 	FAILURE_COUNTS,				/* one more of those that it may have */
+	FAILURE_LOST,				/* likewise, and it has waited long enough already */
 	FAILURE_FOR_GOOD,			/* a dead letter at once */
 	FAILURE_ASIDE				/* it may have none: it is only put aside */
 } SagazFailure;
@@ -52,8 +53,9 @@ extern void sagaz_retry_sent(SagazWriter *writer, TimestampTz at);
 extern TimestampTz sagaz_retry_next_attempt(TimestampTz now, int retry_count);
 extern void sagaz_retry_failed(SagazWriter *writer, TimestampTz at,
 							   const char *error, SagazFailure failure);
+extern void sagaz_retry_wait(SagazWriter *writer, TimestampTz at);
 extern void sagaz_retry_forget_claim(SagazWriter *writer);
 extern void sagaz_retry_again(SagazWriter *writer, TimestampTz at, bool anew);
-extern void sagaz_retry_let_go(const SagazGroup *group, Datum saga_id);
+extern void sagaz_retry_let_go(const SagazGroup *group, Datum saga_id, TimestampTz at);
 
 #endif							/* SAGAZ_RETRY_H */

@@ -106,6 +106,7 @@ state_by_holder(const SagazChainLink *holder, int64 seq, SagazEventState *state)
 	state->status = EVENT_PENDING;
 	state->where = WHERE_RETURNED;
 	state->closed_by = receipts->closed_by;
+	state->lost += receipts->closed_by == RECEIPT_TAKEN_OVER;
 	state->next_attempt_at = receipts->until;
 	if (receipts->error)
 		state->last_error = receipts->error;
@@ -192,6 +193,8 @@ sagaz_state_of_retry(TupleTableSlot *retry, SagazEventState *state)
 	state->retry_state = DatumGetInt16(sagaz_column(retry, retry_state));
 	state->retry_count = DatumGetInt32(sagaz_column(retry, retry_retry_count));
 	state->last_error = sagaz_column_text(retry, retry_last_error);
+	if (!sagaz_column_is_null(retry, retry_batch_limit))
+		state->batch_limit = DatumGetInt32(sagaz_column(retry, retry_batch_limit));
 	state->next_attempt_at = time_column(retry, retry_next_attempt_at);
 	state->failed_at = record_time_column(retry, retry_failed_at);
 	state->status = state_status_of_retry(retry);

@@ -43,6 +43,9 @@ typedef struct SagazEventState
 	SagazWhere	where;
 	int			retry_state;	/* of WHERE_RETRY */
 	int			closed_by;		/* of WHERE_RETURNED: the receipt's kind */
+	int			lost;			/* batches with it whose workers were lost, as far as
+								 * it stayed on the straight path */
+	int			batch_limit;	/* of WHERE_RETRY: its next batch has no more, or 0 */
 	int			retry_count;
 	int64		batch_id;		/* this and what follows: 0 or NULL for none */
 	TimestampTz claimed_at;		/* this, sent_at and failed_at as records have

@@ -11,6 +11,7 @@
 #include "utils/timestamp.h"
 
 #include "outbox/batch.h"
+#include "outbox/lost.h"
 #include "outbox/outbox.h"
 #include "outbox/outstanding.h"
 #include "outbox/retry.h"
@@ -23,15 +24,11 @@ static int
 end_stuck_lease(int64 batch_id, TimestampTz now)
 {
 	SagazLease	lease;
-	int			events;
 
 	sagaz_batch_lease_open(batch_id, NULL, &lease);
-	events = lease.events - lease.receipts.events;
-	sagaz_receipt_close(batch_id, RECEIPT_TAKEN_OVER, now, 0, 0, NULL);
-	sagaz_retry_return_batch(batch_id, now, lease.snapshot);
+	sagaz_lost_close(&lease, now, NULL);
 	sagaz_batch_lease_done(&lease);
-	CommandCounterIncrement();
-	return events;
+	return sagaz_batch_still_owed(&lease);
 }
 
 /*

@@ -175,11 +175,25 @@ explain_out(Explanation *e)
 						 explain_time(lease_end));
 }
 
+/* Batches with it whose workers were lost, and that it goes out in smaller ones. */
+static void
+explain_losses(Explanation *e)
+{
+	if (e->state.lost > 0)
+		appendStringInfo(&e->reason, "; lost with it so far: %d %s", e->state.lost,
+						 e->state.lost == 1 ? "worker" : "workers");
+	if (e->state.batch_limit == 1)
+		appendStringInfoString(&e->reason, "; it goes out alone");
+	else if (e->state.batch_limit > 1)
+		appendStringInfo(&e->reason, "; a worker was lost with it, so it goes out with at most %d others",
+						 e->state.batch_limit - 1);
+}
+
 static void
 explain_returned(Explanation *e)
 {
 	if (e->state.closed_by == RECEIPT_TAKEN_OVER)
-		appendStringInfo(&e->reason, "the lease of batch " INT64_FORMAT " ended",
+		appendStringInfo(&e->reason, "the worker of batch " INT64_FORMAT " was lost",
 						 e->state.batch_id);
 	else
 		appendStringInfo(&e->reason, "released with batch " INT64_FORMAT "%s%s",
@@ -191,6 +205,7 @@ explain_returned(Explanation *e)
 	else
 		appendStringInfoString(&e->reason,
 							   "; the next claim hands it out again");
+	explain_losses(e);
 }
 
 static void
@@ -220,6 +235,7 @@ explain_waiting(Explanation *e)
 	if (e->state.last_error)
 		appendStringInfo(&e->reason, "%s%s", failed ? ": " : "; last error: ",
 						 e->state.last_error);
+	explain_losses(e);
 }
 
 static void

@@ -13,9 +13,11 @@
 #include "access/xact.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 
 #include "outbox/batch.h"
 #include "outbox/group.h"
+#include "outbox/lost.h"
 #include "outbox/outstanding.h"
 #include "outbox/event.h"
 #include "storage/storage.h"
@@ -29,8 +31,19 @@ forward_serves(const SagazDelivery *delivery)
 	return delivery->target != NULL;
 }
 
+/* Its lock is held. */
 static void
-release_left_over(const SagazRun *run, const char *consumer_group)
+lose_left_over(const SagazRun *run, int64 batch_id)
+{
+	SagazLease	lease;
+
+	sagaz_batch_lease_open(batch_id, run->worker_id, &lease);
+	sagaz_lost_close(&lease, GetCurrentTimestamp(), run->worker_id);
+	sagaz_batch_lease_done(&lease);
+}
+
+static void
+end_left_over(const SagazRun *run, const char *consumer_group)
 {
 	SagazGroup	group;
 	ListCell   *cell;
@@ -44,15 +57,14 @@ release_left_over(const SagazRun *run, const char *consumer_group)
 		if (!sagaz_batch_is_of(batch->batch_id, run->worker_id) ||
 			!sagaz_outstanding_lock(batch))
 			continue;
-		(void) sagaz_batch_release(batch->batch_id, run->worker_id,
-								   "the worker ended", 0);
-		CommandCounterIncrement();
+		lose_left_over(run, batch->batch_id);
 	}
 }
 
 /*
- * Once: give back what an earlier process of this delivery held when it ended,
- * so that nobody waits for the leases to run out.
+ * Once: end the leases of what an earlier process of this delivery held when it
+ * ended, so that nobody waits until they run out.  An event of these may be why
+ * it did.
  */
 static bool
 forward_catch_up(SagazRun *run, const SagazDelivery *delivery)
@@ -60,7 +72,7 @@ forward_catch_up(SagazRun *run, const SagazDelivery *delivery)
 	if (run->once)
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	release_left_over(run, delivery->consumer_group);
+	end_left_over(run, delivery->consumer_group);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	run->once = true;

@@ -28,7 +28,7 @@ BEGIN;
 SELECT pg_temp.tries('ends = set_byte(ends, 0, 2)');
 ROLLBACK;
 BEGIN;
-SELECT pg_temp.tries('owed = set_byte(owed, 0, 2)');
+SELECT pg_temp.tries('owed = set_byte(owed, 0, 3)');
 ROLLBACK;
 BEGIN;
 SELECT pg_temp.tries('ends = set_byte(ends, 0, 0)');
@@ -36,8 +36,12 @@ ROLLBACK;
 BEGIN;
 SELECT pg_temp.tries('owed = ''''');
 ROLLBACK;
+-- of an older one: without limits
+BEGIN;
+SELECT pg_temp.tries('owed = set_byte(owed, 0, 1)');
+ROLLBACK;
 -- a count beyond the end of the value
 BEGIN;
-SELECT pg_temp.tries('owed = ''\x0100100005ffffffff7f''');
+SELECT pg_temp.tries('owed = ''\x0200100005ffffffff7f''');
 ROLLBACK;
 SELECT count(*) FROM sagaz.outbox_events WHERE status = 'claimed';

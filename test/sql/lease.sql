@@ -45,7 +45,7 @@ SELECT sagaz.extend_batch(:b, 'w', '1 hour') - now() > '59 minutes' AS longer;
 SELECT sagaz.extend_batch(:b, 'w', '0') - now() > '59 minutes' AS not_shorter;
 SELECT sagaz.finish_batch(:b, 'w');
 
--- a lease that has run out is taken over, all of it
+-- a lease that has run out is taken over, in halves
 SELECT pg_temp.insert('{d1,d2}');
 SELECT max(batch_id) AS b FROM sagaz.claim_batch('w') \gset
 SELECT count(*) FROM sagaz.claim_batch('thief');
@@ -55,6 +55,7 @@ SELECT kind, note FROM sagaz.outbox_receipt WHERE batch_id = :b;
 SELECT pg_temp.try(format('SELECT sagaz.finish_batch(%s, %L)', :b, 'w'));
 SELECT root = :b AS again FROM sagaz.outbox_batch ORDER BY batch_id DESC LIMIT 1;
 SELECT sagaz.finish_batch(max(batch_id), 'thief') FROM sagaz.outbox_batch;
+SELECT sagaz.finish_batch(max(batch_id), 'thief') FROM sagaz.claim_batch('thief');
 
 -- mark_sent: single events; with the last of them the batch is finished
 SELECT pg_temp.insert('{e1,e2,e3}');

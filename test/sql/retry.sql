@@ -31,6 +31,7 @@ SELECT sagaz.release_batch(max(batch_id), 'w', 'down') FROM sagaz.outbox_batch;
 SELECT event_type, retry_count, last_error FROM sagaz.claim_batch('w');
 UPDATE sagaz.outbox_batch SET claimed_at = claimed_at - interval '1 hour' WHERE batch_id = (SELECT max(batch_id) FROM sagaz.outbox_batch);
 SELECT event_type, retry_count, worker_id FROM sagaz.claim_batch('v');
+SELECT event_type, retry_count, worker_id FROM sagaz.claim_batch('v');
 SELECT count(*) FROM sagaz.claim_batch('w');
 SELECT sagaz.mark_sent(pg_temp.ids('{m1}'), 'v');
 SELECT sagaz.mark_failed(pg_temp.ids('{m2}'), 'v', 'again');

@@ -237,6 +237,23 @@ sub exact_scenarios
 		is($session->query(claim()), join(' ', 31 .. 80), 'and the rest');
 	};
 
+	scenario 'an event that kills its worker', 1, sub {
+		my ($session) = @_;
+		my $claims = 0;
+		warm_up($session);
+		$session->query('SELECT sagaz.finish_batch(max(batch_id), \'worker\') FROM sagaz.outbox_batch');
+		$session->query(emit($_ == 6 ? 'kill' : $_)) for 1 .. 8;
+		while ($claims < 40 && (my $events = $session->query(claim())) ne '')
+		{
+			$claims++;
+			$session->query($events =~ /kill/ ? q{SELECT sagaz.release_stuck_events('0')} :
+				  q{SELECT sagaz.finish_batch(max(batch_id), 'worker') FROM sagaz.outbox_batch});
+		}
+		cmp_ok($claims, '<', 20, 'it stands alone soon, and not for ever');
+		is($session->query(q{SELECT payload #>> '{}' || ' ' || retry_count FROM sagaz.outbox_events WHERE status <> 'sent'}),
+			'kill 11', 'a dead letter, and no other');
+	};
+
 	scenario 'claims undone', 1, sub {
 		my ($session) = @_;
 		warm_up($session);
