@@ -24,6 +24,7 @@
 
 #include "status/event_scan.h"
 #include "admin/health.h"
+#include "admin/lane_holder.h"
 #include "outbox/outbox.h"
 #include "lib/owner.h"
 
@@ -31,6 +32,8 @@
 #define MAX_COUNTED 10000
 /* A transaction open for so long keeps old rows from being removed. */
 #define LONG_TRANSACTION_S 3600
+/* A client that holds a lane and has sent nothing for so long may be gone. */
+#define IDLE_HOLDER_MS 10000
 
 PG_FUNCTION_INFO_V1(sagaz_health_check);
 
@@ -202,6 +205,27 @@ check_health_of_server(SagazHealth *health)
 	sagaz_owner_restore(&user);
 }
 
+/* A lane that somebody keeps for long stops the group, and nothing else tells. */
+static void
+check_health_of_lanes(SagazHealth *health)
+{
+	ListCell   *cell;
+
+	foreach(cell, sagaz_lane_holders())
+	{
+		const SagazLaneHolder *holder = lfirst(cell);
+		SagazGroup	group;
+
+		if (!holder->is_client ||
+			holder->seconds * 1000 < (holder->is_idle ? IDLE_HOLDER_MS : sagaz_claim_timeout))
+			continue;
+		sagaz_group_by_no(holder->group_no, &group);
+		sagaz_health_complain(health, &health->degraded,
+							  psprintf("lane %d of consumer group \"%s\" is held by %s",
+									   holder->lane, group.name, holder->text));
+	}
+}
+
 static void
 check_health_of_all(SagazHealth *health)
 {
@@ -209,6 +233,7 @@ check_health_of_all(SagazHealth *health)
 	check_health_active(health);
 	check_health_of_server(health);
 	check_health_of_groups(health);
+	check_health_of_lanes(health);
 	sagaz_health_workers(health);
 	appendStringInfoChar(&health->details, '}');
 }

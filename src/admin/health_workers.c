@@ -9,8 +9,8 @@
 #include "utils/json.h"
 
 #include "worker/delivery.h"
-#include "worker/obstacle.h"
 #include "worker/shares.h"
+#include "worker/trouble.h"
 #include "admin/health.h"
 #include "wakeup/shared.h"
 
@@ -18,26 +18,9 @@
 static const char *
 worker_complaint(const SagazDelivery *delivery, const SagazWorkerSlot *slot)
 {
-	const char *obstacle;
-	const char *reason;
+	const char *trouble = sagaz_delivery_trouble(delivery, slot, false);
 
-	if (delivery->paused)
-		return psprintf("delivery \"%s\" is paused", delivery->name);
-	obstacle = sagaz_delivery_obstacle(delivery);
-	if (obstacle)
-		return psprintf("delivery \"%s\" stands still: %s", delivery->name, obstacle);
-	if (sagaz_workers == NULL)
-		return NULL;
-	reason = sagaz_shares_reason(slot);
-	if (slot->pid == 0 && reason)
-		return psprintf("delivery \"%s\" waits for a process: %s", delivery->name, reason);
-	if (slot->state == WORKER_BACKING_OFF)
-		return psprintf("delivery \"%s\" fails, see sagaz.stat_delivery",
-						delivery->name);
-	if (slot->pid == 0)
-		return psprintf("delivery \"%s\" has no worker%s", delivery->name,
-						slot->wanted ? "" : " and gets none");
-	return NULL;
+	return trouble ? psprintf("delivery \"%s\" %s", delivery->name, trouble) : NULL;
 }
 
 /* Look at each delivery; returns how many there are. */

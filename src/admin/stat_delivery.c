@@ -106,7 +106,7 @@ put_delivery(ReturnSetInfo *result, const SagazDelivery *delivery,
 	values[worker_inbox_removed] = Int64GetDatum(done->inbox_removed);
 	set_delivery_time(values, nulls, worker_last_housekeeping, done->last_housekeeping);
 	values[worker_last_error] = CStringGetTextDatum(reason ? reason : done->last_error);
-	nulls[worker_last_error] = reason == NULL && done->last_error_at == 0;
+	nulls[worker_last_error] = reason == NULL && done->last_error[0] == '\0';
 	set_delivery_time(values, nulls, worker_last_error_at, done->last_error_at);
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
@@ -134,7 +134,7 @@ sagaz_worker_statistics(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* group_lag(consumer_group): how many events are pending, since when */
+/* group_lag(consumer_group): how many events are pending or out, since when */
 Datum
 sagaz_group_lag(PG_FUNCTION_ARGS)
 {
@@ -143,7 +143,8 @@ sagaz_group_lag(PG_FUNCTION_ARGS)
 	TimestampTz oldest = now;
 	int64		count = 0;
 	SagazStates *states = sagaz_states_open(group, GetActiveSnapshot());
-	SagazEventScan *scan = sagaz_scan_by_status(states, status_bit(EVENT_PENDING));
+	SagazEventScan *scan = sagaz_scan_by_status(states, status_bit(EVENT_PENDING) |
+												status_bit(EVENT_CLAIMED));
 	const SagazFoundEvent *event;
 	TupleDesc	row_type;
 	Datum		values[2];

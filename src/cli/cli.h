@@ -52,7 +52,8 @@
 #define CLI_LIST_DELIVERIES	0x010000
 #define CLI_PAUSE			0x020000
 #define CLI_RESUME			0x040000
-#define CLI_ALL				0x07FFFF
+#define CLI_SHOW_DELIVERY	0x080000
+#define CLI_ALL				0x0FFFFF
 
 typedef struct CliCommand
 {
@@ -218,6 +219,7 @@ extern int	cli_outbox_dead_letters(int argc, char **argv);
 extern int	cli_outbox_requeue(int argc, char **argv);
 extern int	cli_outbox_explain(int argc, char **argv);
 extern int	cli_delivery_list(int argc, char **argv);
+extern int	cli_delivery_show(int argc, char **argv);
 extern int	cli_delivery_pause(int argc, char **argv);
 extern int	cli_delivery_resume(int argc, char **argv);
 

@@ -39,6 +39,8 @@ const CliCommand cli_commands[] = {
 	"tell where an event stands, and why"},
 	{CLI_LIST_DELIVERIES, "delivery", "list", "", 0, 0, cli_delivery_list,
 	"list deliveries and what their workers do"},
+	{CLI_SHOW_DELIVERY, "delivery", "show", " NAME", 1, 1, cli_delivery_show,
+	"show one delivery with what its worker does and its last error"},
 	{CLI_PAUSE, "delivery", "pause", " NAME...", 1, -1, cli_delivery_pause,
 	"pause deliveries"},
 	{CLI_RESUME, "delivery", "resume", " NAME...", 1, -1, cli_delivery_resume,

@@ -6,15 +6,13 @@
 
 #include "fe_utils/string_utils.h"
 
-#define DEFAULT_GROUP "sagaz-workers"
-
 /* Is the storage, $2, this database? */
 #define IS_HERE \
 	"coalesce($2::text, pg_catalog.current_setting('sagaz.outbox_storage')) = 'native'"
 
 /*
- * All groups of this database, among them the default one even before it has
- * come into being; of another storage, or where --group says so, one.
+ * All groups of this database; of another storage, or where --group says so,
+ * one.
  */
 int
 cli_outbox_status(int argc, char **argv)
@@ -26,8 +24,7 @@ cli_outbox_status(int argc, char **argv)
 			 " archived, oldest_pending, open_batches, paused, estimated"
 			 " FROM (SELECT consumer_group FROM sagaz.consumer_group"
 			 "   WHERE $1::text IS NULL AND " IS_HERE
-			 "  UNION SELECT coalesce($1, CASE WHEN " IS_HERE
-			 "   THEN '" DEFAULT_GROUP "' END)) AS g,"
+			 "  UNION SELECT $1 WHERE $1 IS NOT NULL OR NOT " IS_HERE ") AS g,"
 			 " sagaz.get_outbox_statistics(g.consumer_group, $2) AS s"
 			 " ORDER BY s.\"group\"", 2, values);
 	return CLI_OK;
@@ -42,7 +39,7 @@ cli_outbox_dead_letters(int argc, char **argv)
 	values[1] = cli.group;
 	values[2] = cli.storage;
 	cli_show(cli_connect(),
-			 "SELECT event_id, saga_id, event_type, created_at, retry_count, last_error"
+			 "SELECT event_id, consumer_group, saga_id, event_type, created_at, retry_count, last_error"
 			 " FROM sagaz.get_dead_letter_events($1::integer, $2, $3)", 3, values);
 	return CLI_OK;
 }

@@ -218,3 +218,15 @@ sagaz_backoff(int first_ms, int longest_ms, int doublings)
 		wait_ms *= 2;
 	return Min(wait_ms, longest_ms) * 1000;
 }
+
+/* The time for people, in the present memory context. */
+const char *
+sagaz_time_text(TimestampTz at)
+{
+	char	   *text = palloc(SAGAZ_TIME_SIZE);
+
+	if (!sagaz_time_in_range(at))
+		return "a time beyond the year 9999";
+	(void) sagaz_format_time(at, text);
+	return text;
+}

@@ -16,4 +16,6 @@ extern bool sagaz_time_in_range(TimestampTz time);
 extern int	sagaz_format_time(TimestampTz time, char *buffer);
 extern int64 sagaz_backoff(int first_ms, int longest_ms, int doublings);
 
+extern const char *sagaz_time_text(TimestampTz at);
+
 #endif							/* SAGAZ_TIMES_H */

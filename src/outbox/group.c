@@ -117,6 +117,20 @@ sagaz_group_by_no(int16 no, SagazGroup *group)
 	UnregisterSnapshot(snapshot);
 }
 
+/* The names of all groups as of the snapshot, the first that was made first. */
+List *
+sagaz_group_names(Snapshot snapshot)
+{
+	SagazScan  *scan = sagaz_scan_begin("consumer_group", "consumer_group_pkey",
+										snapshot, NULL, 0, ForwardScanDirection);
+	List	   *names = NIL;
+
+	while (sagaz_scan_next(scan))
+		names = lappend(names, sagaz_column_text(scan->slot, group_consumer_group));
+	sagaz_scan_end(scan);
+	return names;
+}
+
 /* The lowest number that no group has; the caller holds the groups' lock. */
 static int16
 free_group_number(Snapshot snapshot)

@@ -8,6 +8,7 @@
 #include "datatype/timestamp.h"
 #include "executor/tuptable.h"
 #include "fmgr.h"
+#include "nodes/pg_list.h"
 #include "utils/snapshot.h"
 
 enum group_column
@@ -41,6 +42,7 @@ sagaz_group_begins_by(const SagazGroup *group, TimestampTz created_at)
 extern char *sagaz_group_argument(FunctionCallInfo fcinfo, int argno, const char *own);
 extern void sagaz_no_such_group(const char *name);
 extern bool sagaz_group_gets(const SagazGroup *group, TupleTableSlot *event);
+extern List *sagaz_group_names(Snapshot snapshot);
 extern bool sagaz_group_find_in(const char *name, Snapshot snapshot,
 								SagazGroup *group);
 extern bool sagaz_group_find(const char *name, SagazGroup *group);

@@ -19,6 +19,7 @@
 #include "utils/timestamp.h"
 
 #include "lib/times.h"
+#include "outbox/place_number.h"
 #include "outbox/retry.h"
 #include "wakeup/wake.h"
 
@@ -26,6 +27,8 @@
 #define MAX_BACKOFF_MS (3600 * 1000)
 /* Rows of a walk over places that are passed before it jumps ahead. */
 #define STEPS_BEFORE_JUMP 4
+/* Among so many that wait in a lane is one that has failed, or there is none. */
+#define ENOUGH_TO_SEE 100
 
 static void
 next_retry_place(SagazRetryPlaces *places)
@@ -138,6 +141,41 @@ sagaz_retry_scan_due(int16 group_no, int16 lane, TimestampTz now,
 	sagaz_key_time(&keys[2], 3, BTLessEqualStrategyNumber, now);
 	return sagaz_scan_begin("outbox_retry", "outbox_retry_due", snapshot,
 							keys, 3, ForwardScanDirection);
+}
+
+static bool
+has_dead_letter(int16 group_no, Snapshot snapshot)
+{
+	ScanKeyData key;
+	SagazScan  *scan;
+	bool		found;
+
+	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, group_no);
+	scan = sagaz_scan_begin("outbox_retry", "outbox_retry_dead", snapshot, &key, 1,
+							ForwardScanDirection);
+	found = sagaz_scan_next(scan);
+	sagaz_scan_end(scan);
+	return found;
+}
+
+/*
+ * Has an event of the group failed, and waits or is a dead letter?  Looks at
+ * some of those that are due next.
+ */
+bool
+sagaz_retry_any_failed(int16 group_no, Snapshot snapshot)
+{
+	bool		found = has_dead_letter(group_no, snapshot);
+
+	for (int16 lane = 0; lane < SAGAZ_LANES && !found; lane++)
+	{
+		SagazScan  *scan = sagaz_retry_scan_due(group_no, lane, PG_INT64_MAX, snapshot);
+
+		for (int i = 0; i < ENOUGH_TO_SEE && !found && sagaz_scan_next(scan); i++)
+			found = !sagaz_column_is_null(scan->slot, retry_failed_at);
+		sagaz_scan_end(scan);
+	}
+	return found;
 }
 
 /* Rows that are out in a batch. */

@@ -33,6 +33,7 @@ extern void sagaz_retry_places_begin(SagazRetryPlaces *places, int16 group_no,
 extern bool sagaz_retry_places_have(SagazRetryPlaces *places, int64 seq);
 extern void sagaz_retry_places_end(SagazRetryPlaces *places);
 
+extern bool sagaz_retry_any_failed(int16 group_no, Snapshot snapshot);
 extern bool sagaz_retry_blocks_any(int16 group_no, Snapshot snapshot);
 extern bool sagaz_retry_blocks(int16 group_no, Datum saga_id, int64 before,
 							   Snapshot snapshot);

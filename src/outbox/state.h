@@ -90,6 +90,7 @@ typedef struct SagazStates
 	SagazGroup	group;			/* then all zero but for the name */
 	Snapshot	snapshot;		/* registered or active, the caller's */
 	SagazCluster *cluster;
+	bool		archive_tells;	/* the archive has the group's final states */
 	bool		cursor_read[SAGAZ_LANES];
 	SagazCursor cursor[SAGAZ_LANES];
 	SagazChain *chain;			/* the one used last */
@@ -103,6 +104,7 @@ typedef struct SagazStates
 
 /* states.c */
 extern SagazStates *sagaz_states_open(const char *group, Snapshot snapshot);
+extern SagazStates *sagaz_states_open_shown(const char *group, Snapshot snapshot);
 extern SagazStates *sagaz_states_of_group(const SagazGroup *group,
 										  Snapshot snapshot);
 extern void sagaz_states_close(SagazStates *states);

@@ -28,6 +28,7 @@ sagaz_states_of_group(const SagazGroup *group, Snapshot snapshot)
 	states->context = CurrentMemoryContext;
 	states->has_group = true;
 	states->group = *group;
+	states->archive_tells = strcmp(group->name, SAGAZ_DEFAULT_GROUP) == 0;
 	states->cluster = sagaz_cluster_read(snapshot);
 	states->chain_context = AllocSetContextCreate(CurrentMemoryContext,
 												  "sagaz chain",
@@ -55,6 +56,25 @@ sagaz_states_open(const char *name, Snapshot snapshot)
 		group.name = pstrdup(name);
 	states = sagaz_states_of_group(&group, snapshot);
 	states->has_group = found;
+	return states;
+}
+
+/*
+ * The same for those who look.  A group that nobody made is not shown: in place
+ * of the default one it is then the first that there is, whose states the
+ * archive keeps, too.
+ */
+SagazStates *
+sagaz_states_open_shown(const char *name, Snapshot snapshot)
+{
+	SagazStates *states = sagaz_states_open(name, snapshot);
+	List	   *names = states->has_group ? NIL : sagaz_group_names(snapshot);
+
+	if (names == NIL)
+		return states;
+	sagaz_states_close(states);
+	states = sagaz_states_open(linitial(names), snapshot);
+	states->archive_tells = true;
 	return states;
 }
 

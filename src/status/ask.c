@@ -32,7 +32,7 @@ open_states_to_ask(FunctionCallInfo fcinfo, int group_argument)
 {
 	char	   *group = sagaz_group_argument(fcinfo, group_argument, SAGAZ_DEFAULT_GROUP);
 
-	return sagaz_states_open(group, GetActiveSnapshot());
+	return sagaz_states_open_shown(group, GetActiveSnapshot());
 }
 
 /*
@@ -58,8 +58,8 @@ put_next_asked(FunctionCallInfo fcinfo, SagazEventScan *scan,
 	return true;
 }
 
-/* Return up to max_rows of the scan's events, and end it. */
-static void
+/* Return up to max_rows of the scan's events, and end it; returns how many not. */
+static int64
 put_asked_events(FunctionCallInfo fcinfo, SagazEventScan *scan, SagazStates *states,
 				 int64 max_rows, int64 claimed_age)
 {
@@ -68,12 +68,16 @@ put_asked_events(FunctionCallInfo fcinfo, SagazEventScan *scan, SagazStates *sta
 													  ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(row_context);
 
-	while (max_rows-- > 0 && put_next_asked(fcinfo, scan, states, claimed_age))
+	while (max_rows > 0 && put_next_asked(fcinfo, scan, states, claimed_age))
+	{
+		max_rows--;
 		MemoryContextReset(row_context);
+	}
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(row_context);
 	sagaz_event_scan_end(scan);
 	sagaz_states_close(states);
+	return max_rows;
 }
 
 /* Return the event as it is for a snapshot of now, in the rows that were begun. */
@@ -103,7 +107,7 @@ sagaz_get_event(PG_FUNCTION_ARGS)
 				 errmsg("event_id must not be null")));
 	event_id = PG_GETARG_DATUM(0);
 	states = open_states_to_ask(fcinfo, 1);
-	put_asked_events(fcinfo, sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1),
+	(void) put_asked_events(fcinfo, sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1),
 					 states, 1, -1);
 	return (Datum) 0;
 }
@@ -118,7 +122,7 @@ sagaz_get_events_by_saga(PG_FUNCTION_ARGS)
 	sagaz_rows_begin(fcinfo);
 	saga_id = CStringGetTextDatum(sagaz_text_argument(fcinfo, 0, "saga_id"));
 	states = open_states_to_ask(fcinfo, 1);
-	put_asked_events(fcinfo, sagaz_scan_by_saga(states, ALL_STATUSES, saga_id),
+	(void) put_asked_events(fcinfo, sagaz_scan_by_saga(states, ALL_STATUSES, saga_id),
 					 states, PG_INT64_MAX, -1);
 	return (Datum) 0;
 }
@@ -133,17 +137,19 @@ sagaz_get_stuck_events(PG_FUNCTION_ARGS)
 	sagaz_rows_begin(fcinfo);
 	age = sagaz_interval_argument(fcinfo, 0, "claimed_older_than");
 	states = open_states_to_ask(fcinfo, 1);
-	put_asked_events(fcinfo,
+	(void) put_asked_events(fcinfo,
 					 sagaz_scan_by_status(states, status_bit(EVENT_CLAIMED)),
 					 states, PG_INT64_MAX, age);
 	return (Datum) 0;
 }
 
-/* get_dead_letter_events(max_rows, consumer_group, storage) */
+/* get_dead_letter_events(max_rows, consumer_group, storage): of all groups, or one */
 Datum
 sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
 {
-	SagazStates *states;
+	List	   *names;
+	ListCell   *cell;
+	int64		left;
 
 	sagaz_rows_begin(fcinfo);
 	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 0)
@@ -151,9 +157,16 @@ sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("max_rows must not be %s",
 						PG_ARGISNULL(0) ? "null" : "negative")));
-	states = open_states_to_ask(fcinfo, 1);
-	put_asked_events(fcinfo, sagaz_scan_by_status(states, status_bit(EVENT_DEAD_LETTER)),
-					 states, PG_GETARG_INT32(0), -1);
+	left = PG_GETARG_INT32(0);
+	names = PG_ARGISNULL(1) ? sagaz_group_names(GetActiveSnapshot()) :
+		list_make1(sagaz_group_argument(fcinfo, 1, SAGAZ_DEFAULT_GROUP));
+	foreach(cell, names)
+	{
+		SagazStates *states = sagaz_states_open(lfirst(cell), GetActiveSnapshot());
+
+		left = put_asked_events(fcinfo, sagaz_scan_by_status(states, status_bit(EVENT_DEAD_LETTER)),
+								states, left, -1);
+	}
 	return (Datum) 0;
 }
 

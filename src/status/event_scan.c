@@ -142,11 +142,11 @@ sagaz_scan_by_saga(SagazStates *states, int statuses, Datum saga_id)
 	return scan;
 }
 
-/* The archive keeps the final state in the default group. */
+/* The archive keeps the final state in one group. */
 static bool
 scan_archive_tells(const SagazEventScan *scan)
 {
-	return strcmp(scan->states->group.name, SAGAZ_DEFAULT_GROUP) == 0;
+	return scan->states->archive_tells;
 }
 
 static bool

@@ -330,8 +330,8 @@ start_events(ForeignScanState *node, EventsScan *events)
 	MemoryContext outer = MemoryContextSwitchTo(events->context);
 	int			statuses;
 
-	events->states = sagaz_states_open(SAGAZ_DEFAULT_GROUP,
-									   node->ss.ps.state->es_snapshot);
+	events->states = sagaz_states_open_shown(SAGAZ_DEFAULT_GROUP,
+											 node->ss.ps.state->es_snapshot);
 	statuses = possible_events_statuses(node, events);
 	if (events->way == WAY_STATUS)
 		events->scan = statuses == 0 ? NULL :

@@ -217,12 +217,12 @@ sagaz_get_outbox_statistics(PG_FUNCTION_ARGS)
 
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	states = sagaz_states_open(group, GetActiveSnapshot());
+	states = sagaz_states_open_shown(group, GetActiveSnapshot());
 	gather_statistics(states, &statistics);
 	for (int status = 0; status < EVENT_STATUSES; status++)
 		total += statistics.count[status];
 
-	values[column++] = CStringGetTextDatum(group);
+	values[column++] = CStringGetTextDatum(states->group.name);
 	values[column++] = Int64GetDatum(total);
 	for (int status = 0; status < EVENT_STATUSES; status++)
 		values[column++] = Int64GetDatum(statistics.count[status]);

@@ -190,8 +190,39 @@ read_dead_arguments(FunctionCallInfo fcinfo, Requeue *requeue)
 	requeue->spread = sagaz_interval_argument(fcinfo, 4, "spread");
 	requeue->reason = sagaz_text_argument_or_null(fcinfo, 5);
 	PreventCommandIfReadOnly("requeue_dead_letters()");
-	sagaz_group_use(sagaz_group_argument(fcinfo, 6, SAGAZ_DEFAULT_GROUP),
-					&requeue->group);
+}
+
+/* Bring back those of one group that are wanted. */
+static void
+requeue_of_group(Requeue *requeue)
+{
+	requeue->nseqs = 0;
+	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
+		(void) sagaz_lock_lane(requeue->group.no, lane, true);
+	sagaz_group_check(&requeue->group);
+	requeue->snapshot = RegisterSnapshot(GetLatestSnapshot());
+	if (requeue->event_ids == NULL)
+		find_all_dead(requeue);
+	else
+		find_dead_by_ids(requeue);
+	if (requeue->nseqs > 0)
+		bring_back_dead(requeue);
+	UnregisterSnapshot(requeue->snapshot);
+}
+
+/* The group that is named, or all that there are; in the order of their locks. */
+static List *
+groups_to_requeue(FunctionCallInfo fcinfo)
+{
+	Snapshot	snapshot;
+	List	   *names;
+
+	if (!PG_ARGISNULL(6))
+		return list_make1(sagaz_text_argument(fcinfo, 6, "consumer_group"));
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	names = sagaz_group_names(snapshot);
+	UnregisterSnapshot(snapshot);
+	return names;
 }
 
 /*
@@ -202,22 +233,23 @@ Datum
 sagaz_requeue_dead_letters(PG_FUNCTION_ARGS)
 {
 	Requeue		requeue = {0};
+	int64		count = 0;
+	ListCell   *cell;
 
 	read_dead_arguments(fcinfo, &requeue);
-	for (int16 lane = 0; lane < SAGAZ_LANES; lane++)
-		(void) sagaz_lock_lane(requeue.group.no, lane, true);
-	sagaz_group_check(&requeue.group);
-	requeue.snapshot = RegisterSnapshot(GetLatestSnapshot());
-	if (PG_ARGISNULL(0))
-		find_all_dead(&requeue);
-	else
-		find_dead_by_ids(&requeue);
-	if (requeue.nseqs > 0)
+	foreach(cell, groups_to_requeue(fcinfo))
 	{
-		bring_back_dead(&requeue);
+		sagaz_group_use(lfirst(cell), &requeue.group);
+		requeue_of_group(&requeue);
+		count += requeue.nseqs;
+		requeue.max_rows -= requeue.nseqs;
+		if (requeue.max_rows <= 0)
+			break;
+	}
+	if (count > 0)
+	{
 		CommandCounterIncrement();
 		sagaz_wake_at_commit();
 	}
-	UnregisterSnapshot(requeue.snapshot);
-	PG_RETURN_INT64(requeue.nseqs);
+	PG_RETURN_INT64(count);
 }

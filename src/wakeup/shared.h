@@ -76,6 +76,8 @@ typedef struct SagazWorkerSlot
 	bool		yield;			/* another database needs its process */
 	bool		is_awaited;		/* somebody waits for its batch to end */
 	SagazWorkerState state;
+	TimestampTz state_since;	/* this and the next: while a worker runs */
+	TimestampTz resting_until;	/* after an error */
 	int			pid;			/* 0 while no worker runs */
 	Latch	   *latch;			/* the worker's, NULL while none runs */
 	pg_atomic_uint32 nudged;	/* no lock: look at the delivery again */

@@ -471,6 +471,21 @@ settle_verdict(SagazBatch *batch, int failed)
 	MemoryContextSwitchTo(context);
 }
 
+/*
+ * The detail of an error of a function may show the values that it was about,
+ * or whole queries.
+ */
+static bool
+may_quote_a_row(const ErrorData *error)
+{
+	int			class = ERRCODE_TO_CATEGORY(error->sqlerrcode);
+
+	return class == ERRCODE_DATA_EXCEPTION ||
+		class == ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION ||
+		class == ERRCODE_WITH_CHECK_OPTION_VIOLATION ||
+		strchr(error->detail, '\n') != NULL;
+}
+
 /* The target failed on one event that stood alone. */
 static void
 judge_event(SagazBatch *batch, int failed, const ErrorData *error, const Blame *blame)
@@ -487,7 +502,7 @@ judge_event(SagazBatch *batch, int failed, const ErrorData *error, const Blame *
 		event->reason = psprintf("the %s did not end within %d ms",
 								 batch->run->target->undoes ? "handler" : "target",
 								 batch->delivery->timeout_ms);
-	else if (!batch->run->target->undoes && error->detail)
+	else if (error->detail && !(batch->run->target->undoes && may_quote_a_row(error)))
 		event->reason = psprintf("%s: %s", error->message, error->detail);
 	else
 		event->reason = pstrdup(error->message);

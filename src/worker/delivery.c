@@ -84,6 +84,8 @@ sagaz_delivery_read(TupleTableSlot *slot, SagazDelivery *delivery)
 		delivery_has_form(DatumGetJsonbP(sagaz_column(slot, delivery_options)),
 						  "stream");
 	delivery->paused = !sagaz_column_is_null(slot, delivery_paused_at);
+	if (delivery->paused)
+		delivery->paused_at = DatumGetTimestampTz(sagaz_column(slot, delivery_paused_at));
 	delivery->object_id =
 		DatumGetObjectId(sagaz_column(slot, delivery_object_id));
 	delivery->object_owner_id =

@@ -42,6 +42,7 @@ typedef struct SagazDelivery
 	int			timeout_ms;
 	bool		to_stream;		/* entries of the target's stream, not events */
 	bool		paused;
+	TimestampTz paused_at;		/* if it is */
 	TimestampTz created_at;
 	TimestampTz confirmed_at;	/* made, or resumed for the last time */
 } SagazDelivery;

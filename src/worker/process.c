@@ -104,6 +104,8 @@ void
 sagaz_process_state(SagazWorkerSlot *slot, SagazWorkerState state)
 {
 	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	if (slot->state != state || state == WORKER_DELIVERING)
+		slot->state_since = GetCurrentTimestamp();
 	slot->state = state;
 	slot->is_awaited = false;
 	LWLockRelease(sagaz_workers_lock);

@@ -34,6 +34,7 @@
 #include "upkeep/housekeeping.h"
 #include "outbox/locks.h"
 #include "outbox/peek.h"
+#include "outbox/retry.h"
 #include "worker/obstacle.h"
 #include "worker/process.h"
 #include "worker/target.h"
@@ -50,6 +51,8 @@
 #define MAX_BACKOFF_MS 60000
 /* Errors are logged at most that often. */
 #define LOG_INTERVAL_MS 60000
+/* One that is past can be seen for so long. */
+#define SHOW_ERROR_MS 60000
 /* Where others hold what there is to claim, look again after so long. */
 #define TAKEN_RETRY_MS 20
 /* While commits come fast, collect them for a tenth of a ms each. */
@@ -226,6 +229,33 @@ worker_note_error(Worker *worker, const char *error, const char *context)
 			 errdetail_internal("%s", context)));
 }
 
+/*
+ * There is nothing to deliver: if no event has failed that waits or is a dead
+ * letter, then all is well, and the last error is past; it stays to be seen
+ * for a minute.
+ */
+static void
+worker_forget_error(Worker *worker, const SagazDelivery *delivery)
+{
+	SagazDone  *done = &worker->slot->done;
+	SagazGroup	group;
+	Snapshot	snapshot;
+	bool		failed;
+
+	if (done->last_error[0] == '\0' ||
+		!TimestampDifferenceExceeds(done->last_error_at, GetCurrentTimestamp(), SHOW_ERROR_MS) ||
+		!sagaz_group_find(delivery->consumer_group, &group))
+		return;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	failed = sagaz_retry_any_failed(group.no, snapshot);
+	UnregisterSnapshot(snapshot);
+	if (failed)
+		return;
+	LWLockAcquire(sagaz_workers_lock, LW_EXCLUSIVE);
+	done->last_error[0] = '\0';
+	LWLockRelease(sagaz_workers_lock);
+}
+
 /* Keep the error of the first event that has a verdict. */
 static void
 worker_note_failures(Worker *worker, const SagazBatch *batch)
@@ -233,7 +263,10 @@ worker_note_failures(Worker *worker, const SagazBatch *batch)
 	for (int i = 0; i < batch->count; i++)
 		if (batch->events[i].verdict != TARGET_DONE)
 		{
-			worker_note_error(worker, batch->events[i].reason,
+			worker_note_error(worker, psprintf("event %s: %s",
+											   DatumGetCString(DirectFunctionCall1(uuid_out,
+																				   batch->events[i].event_id)),
+											   batch->events[i].reason),
 							  psprintf("The target failed on %d of %d events, first on event %s.",
 									   batch->failed + batch->dead, batch->count,
 									   DatumGetCString(DirectFunctionCall1(uuid_out,
@@ -365,7 +398,10 @@ worker_claim_and_deliver(Worker *worker, SagazBatch *batch)
 		return LOOKED;
 	if (!worker->expect &&
 		!sagaz_peek(delivery->consumer_group, GetCurrentTimestamp(), &worker->next))
+	{
+		worker_forget_error(worker, delivery);
 		return NOTHING;
+	}
 	PushActiveSnapshot(GetTransactionSnapshot());
 	at_once = delivery->batch_size > 0 ? delivery->batch_size : sagaz_batch_size;
 	batch->claim.worker_id = worker->run.worker_id;
@@ -390,6 +426,7 @@ worker_back_off(Worker *worker)
 {
 	worker->not_before = GetCurrentTimestamp() +
 		sagaz_backoff(Max(sagaz_retry_backoff, 100), MAX_BACKOFF_MS, worker->errors++);
+	worker->slot->resting_until = worker->not_before;
 	sagaz_process_state(worker->slot, WORKER_BACKING_OFF);
 }
 

@@ -109,7 +109,7 @@ SELECT sagaz.requeue_dead_letters('{}');
 -- the longest dead come first, evenly over the time; no other group's
 SELECT sagaz.create_consumer_group('spread');
 SELECT count(*) FROM generate_series(8, 1, -1) AS i, change('e' || i, 'dead_letter', NULL, 'spread');
-SELECT sagaz.requeue_dead_letters(event_type => 'e6');
+SELECT sagaz.requeue_dead_letters(event_type => 'e6', consumer_group => 'sagaz-workers');
 SELECT sagaz.requeue_dead_letters(max_rows => 4, spread => '4 hours', consumer_group => 'spread');
 SELECT event_type, next_attempt_at - min(next_attempt_at) OVER () AS after
 	FROM sagaz.outbox_retry JOIN sagaz.consumer_group USING (group_no)
@@ -147,7 +147,7 @@ SELECT sagaz.release_stuck_events('0', 'stuck');
 \set VERBOSITY sqlstate
 SELECT sagaz.finish_batch(:batch_id, 'w1');
 \set VERBOSITY terse
-SELECT event_type FROM sagaz.claim_batch('w2', 100, consumer_group => 'stuck') ORDER BY 1;
+SELECT count(*) IN (1, 2) AS half FROM sagaz.claim_batch('w2', 100, consumer_group => 'stuck');
 -- who extends is not stuck
 SELECT DISTINCT sagaz.extend_batch(batch_id, 'w2', '1 hour') > now() AS extended
 	FROM sagaz.outbox_batch WHERE worker_id = 'w2';

@@ -14,7 +14,7 @@ my @commands = (
 	map({ "storage $_" } qw(transfer migrate validate list add drop health stats)),
 	map({ "saga $_" } qw(list show stuck)),
 	map({ "outbox $_" } qw(status tail dead-letters requeue explain)),
-	map({ "delivery $_" } qw(list pause resume)));
+	map({ "delivery $_" } qw(list show pause resume)));
 my $file = "$ENV{WORK}/program.db";
 
 connect_to($node, 'postgres');
@@ -224,7 +224,7 @@ is($stats->{outbox}{total}, 0, 'with those of the outbox');
 is(sagaz_json(0, 'storage', 'stats', '--type', 'saga')->{outbox}, undef, 'or without');
 
 # The outbox.
-is(sagaz_json(0, 'outbox', 'status')->[0]{group}, 'sagaz-workers', 'the default group is there before it is');
+is_deeply(sagaz_json(0, 'outbox', 'status'), [], 'a group that nobody made is not there');
 sql(<<'SQL');
 SELECT sagaz.create_consumer_group('billing');
 SELECT sagaz.insert_event('s' || n, CASE WHEN n < 3 THEN 'paid' ELSE 'sent' END, to_jsonb(n)) FROM generate_series(1, 4) AS n;
@@ -294,6 +294,11 @@ is(sagaz_ok('delivery', 'pause', 'one', 'two'), qq(delivery "one" paused\ndelive
 is(paused(), 'one two', 'both are');
 is_deeply([ map { "$_->{name} $_->{state}" } @{ sagaz_json(0, 'delivery', 'list') } ],
 	[ 'one paused', 'two paused' ], 'delivery list');
+my ($longest) = sort { $b <=> $a } map { length } split /\n/, sagaz_ok('delivery', 'list');
+cmp_ok($longest, '<=', 80, 'it fits into a terminal');
+like(sagaz_ok('delivery', 'show', 'one'), qr/consumer_group +\| sagaz-workers *\n.*state +\| paused *\n.*last_error +\| *\n/s, 'delivery show');
+is(sagaz_json(0, 'delivery', 'show', 'two')->{state}, 'paused', 'as JSON');
+refused(1, qr/there is no delivery "nix"/, 'delivery', 'show', 'nix');
 is_deeply(sagaz_json(0, 'delivery', 'resume', 'two'), [ { delivery => 'two', result => 'resumed' } ], 'delivery resume');
 refused(1, qr/^ERROR:  delivery "nix" does not exist/, 'delivery', 'resume', 'one', 'nix');
 is(paused(), 'one', 'all that are named or none');

@@ -6,6 +6,7 @@
 #include "lib/sagaz.h"
 
 #include "access/stratnum.h"
+#include "access/xlog.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -22,6 +23,10 @@
 #include "outbox/retry.h"
 #include "lib/rows.h"
 #include "lib/times.h"
+#include "admin/lane_holder.h"
+#include "worker/delivery.h"
+#include "worker/shares.h"
+#include "worker/trouble.h"
 
 /* Events before one are counted up to so many. */
 #define MAX_COUNTED 10000
@@ -56,13 +61,7 @@ typedef struct Explanation
 static const char *
 explain_time(TimestampTz at)
 {
-	char	   *text = palloc(SAGAZ_TIME_SIZE);
-
-	at = sagaz_real_time(at);
-	if (!sagaz_time_in_range(at))
-		return "a time beyond the year 9999";
-	(void) sagaz_format_time(at, text);
-	return text;
+	return sagaz_time_text(sagaz_real_time(at));
 }
 
 static int64
@@ -283,6 +282,55 @@ explain_not_its(Explanation *e)
 		appendStringInfoString(&e->reason, "from before the group's start");
 }
 
+/* An open transaction that keeps claims out of the event's lane. */
+static void
+explain_lane_holders(Explanation *e)
+{
+	ListCell   *cell;
+
+	if (!e->states->has_group || e->state.status == EVENT_CLAIMED)
+		return;
+	foreach(cell, sagaz_lane_holders())
+	{
+		const SagazLaneHolder *holder = lfirst(cell);
+
+		if (holder->group_no == e->states->group.no && holder->is_client &&
+			holder->lane == DatumGetInt16(sagaz_column(e->event, outbox_lane)))
+			appendStringInfo(&e->reason, "; lane %d is held by %s",
+							 holder->lane, holder->text);
+	}
+}
+
+/* What the deliveries of the group do. */
+static void
+explain_deliveries(Explanation *e)
+{
+	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey", e->states->snapshot,
+										NULL, 0, ForwardScanDirection);
+
+	while (!RecoveryInProgress() && sagaz_scan_next(scan))
+	{
+		SagazDelivery delivery;
+		SagazWorkerSlot slot;
+		char	   *text;
+
+		sagaz_delivery_read(scan->slot, &delivery);
+		if (strcmp(delivery.consumer_group, e->states->group.name) != 0)
+			continue;
+		slot = sagaz_shares_read(delivery.name);
+		text = sagaz_delivery_trouble(&delivery, &slot, true);
+		if (text == NULL)
+			text = sagaz_workers == NULL ? "has no worker" :
+				sagaz_delivery_at_work(&delivery, &slot);
+		if (text)
+			appendStringInfo(&e->reason, "; delivery \"%s\" %s", delivery.name, text);
+		if (slot.done.last_error[0] && slot.state != WORKER_BACKING_OFF)
+			appendStringInfo(&e->reason, "; last error of delivery \"%s\": %s",
+							 delivery.name, slot.done.last_error);
+	}
+	sagaz_scan_end(scan);
+}
+
 /* What keeps a whole group from getting anything. */
 static void
 explain_obstacles(Explanation *e)
@@ -300,6 +348,8 @@ explain_obstacles(Explanation *e)
 		appendStringInfo(&e->reason,
 						 "; the outbox is not active in this database, see %s.activate()",
 						 SAGAZ_SCHEMA);
+	explain_lane_holders(e);
+	explain_deliveries(e);
 }
 
 static void
@@ -386,7 +436,7 @@ explain_for_group(ReturnSetInfo *result, const char *group,
 	sagaz_states_close(e.states);
 }
 
-/* One row for each group; the default one is there before its first claim. */
+/* One row for each group; where nobody made one, for the one that a claim makes. */
 static void
 explain_for_groups(ReturnSetInfo *result, TupleTableSlot *event,
 				   Snapshot snapshot)
@@ -394,17 +444,17 @@ explain_for_groups(ReturnSetInfo *result, TupleTableSlot *event,
 	SagazScan  *groups = sagaz_scan_begin("consumer_group",
 										  "consumer_group_pkey", snapshot,
 										  NULL, 0, ForwardScanDirection);
-	bool		has_default = false;
+	bool		any = false;
 
 	while (sagaz_scan_next(groups))
 	{
 		char	   *name = TextDatumGetCString(sagaz_column(groups->slot, 2));
 
-		has_default |= strcmp(name, SAGAZ_DEFAULT_GROUP) == 0;
+		any = true;
 		explain_for_group(result, name, event, snapshot);
 	}
 	sagaz_scan_end(groups);
-	if (!has_default)
+	if (!any)
 		explain_for_group(result, SAGAZ_DEFAULT_GROUP, event, snapshot);
 }
 
@@ -412,7 +462,7 @@ explain_for_groups(ReturnSetInfo *result, TupleTableSlot *event,
 static bool
 explain_archived(ReturnSetInfo *result, Datum event_id, Snapshot snapshot)
 {
-	SagazStates *states = sagaz_states_open(SAGAZ_DEFAULT_GROUP, snapshot);
+	SagazStates *states = sagaz_states_open_shown(SAGAZ_DEFAULT_GROUP, snapshot);
 	SagazEventScan *scan = sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1);
 	const SagazFoundEvent *event = sagaz_event_scan_next(scan);
 	bool		found = event != NULL && event->archived;
