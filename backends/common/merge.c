@@ -36,9 +36,10 @@ typedef struct Merge
 static bool
 merge_spares_claim(const SagazEvent *event)
 {
+	TimestampTz now = GetCurrentTimestamp();
+
 	return strcmp(event->status, "claimed") == 0 &&
-		Max(event->claimed_at + sagaz_claim_timeout * INT64CONST(1000),
-			event->lease_until) > GetCurrentTimestamp();
+		sagaz_filter_lease_end(event, sagaz_claim_timeout * INT64CONST(1000), now) > now;
 }
 
 /* Has what is there got further than ours, so that it must stay? */

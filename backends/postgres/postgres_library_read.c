@@ -7,6 +7,8 @@
 
 #include <limits.h>
 
+#include "utils/timestamp.h"
+
 #include "backends/record/record.h"
 #include "lib/encoding.h"
 #include "lib/times.h"
@@ -139,14 +141,16 @@ add_claimable(LibraryQuery *query, const SagazFilter *filter)
 {
 	int			now = add_value(query, psprintf(INT64_FORMAT, filter->claimable_at));
 	int			latest = add_value(query, library_time(filter->claimable_at - filter->lease_us));
+	int			ahead = add_value(query, library_time(filter->claimable_at + SAGAZ_CLOCK_SLACK));
 
 	appendStringInfo(&query->sql, " AND CASE m.status"
-					 " WHEN 'claimed' THEN coalesce(m.claimed_at, '-infinity') <= $%d::timestamptz"
+					 " WHEN 'claimed' THEN (coalesce(m.claimed_at, '-infinity') <= $%d::timestamptz"
+					 " OR m.claimed_at > $%d::timestamptz)"
 					 " AND coalesce(l.lease_until, 0) <= $%d::bigint"
 					 " WHEN 'pending' THEN coalesce(l.next_attempt_at, 0) <= $%d::bigint"
 					 " WHEN 'failed' THEN coalesce(l.next_attempt_at, 0) <= $%d::bigint"
 					 " ELSE false END AND m.status IN ('pending', 'failed', 'claimed')",
-					 latest, now, now, now);
+					 latest, ahead, now, now, now);
 }
 
 static void
@@ -160,8 +164,10 @@ add_event_conditions(LibraryQuery *query, const SagazFilter *filter)
 		add_condition(query, "l.batch_id = $%d::bigint AND s.batch_id = $%d::bigint",
 					  psprintf(INT64_FORMAT, filter->batch_id));
 	if (filter->claimed_before != 0)
-		add_condition(query, "m.claimed_at < $%d::timestamptz",
-					  library_time(filter->claimed_before));
+		appendStringInfo(&query->sql, " AND (m.claimed_at < $%d::timestamptz"
+						 " OR m.claimed_at > $%d::timestamptz)",
+						 add_value(query, library_time(filter->claimed_before)),
+						 add_value(query, library_time(GetCurrentTimestamp() + SAGAZ_CLOCK_SLACK)));
 	if (filter->sent_before != 0)
 		add_condition(query, "m.sent_at < $%d::timestamptz",
 					  library_time(filter->sent_before));

@@ -8,6 +8,9 @@
 
 #include "catalog/pg_collation.h"
 #include "utils/formatting.h"
+#include "utils/timestamp.h"
+
+#include "lib/times.h"
 
 static bool
 filter_has_word(const char *word, const char *const *words, int nwords)
@@ -67,6 +70,18 @@ sagaz_filter_is_own_uuid(const char *text)
 	return sagaz_filter_is_uuid(text) && strpbrk(text, "ABCDEF") == NULL;
 }
 
+/*
+ * When the lease of a claimed event runs out, where leases last that long.  A
+ * claim from before the clock was set back is over, unless it was extended.
+ */
+TimestampTz
+sagaz_filter_lease_end(const SagazEvent *event, int64 lease_us, TimestampTz now)
+{
+	if (sagaz_time_is_ahead(event->claimed_at, now))
+		return Max(now - SAGAZ_CLOCK_SLACK, event->lease_until);
+	return Max(event->claimed_at + lease_us, event->lease_until);
+}
+
 /* May a claim hand the event out at that time? */
 static bool
 is_claimable(const SagazFilter *filter, const SagazEvent *event)
@@ -74,8 +89,8 @@ is_claimable(const SagazFilter *filter, const SagazEvent *event)
 	if (!sagaz_filter_is_own_uuid(event->event_id))
 		return false;
 	if (strcmp(event->status, "claimed") == 0)
-		return Max(event->claimed_at + filter->lease_us,
-				   event->lease_until) <= filter->claimable_at;
+		return sagaz_filter_lease_end(event, filter->lease_us, filter->claimable_at) <=
+			filter->claimable_at;
 	return (strcmp(event->status, "pending") == 0 ||
 			strcmp(event->status, "failed") == 0) &&
 		event->next_attempt_at <= filter->claimable_at;
@@ -94,7 +109,8 @@ filter_takes_event(const SagazFilter *filter, const SagazEvent *event)
 	if (filter->batch_id != 0 && event->batch_id != filter->batch_id)
 		return false;
 	if (filter->claimed_before != 0 &&
-		(event->claimed_at == 0 || event->claimed_at >= filter->claimed_before))
+		(event->claimed_at == 0 || event->claimed_at >= filter->claimed_before) &&
+		!sagaz_time_is_ahead(event->claimed_at, GetCurrentTimestamp()))
 		return false;
 	if (filter->sent_before != 0 &&
 		(event->sent_at == 0 || event->sent_at >= filter->sent_before))

@@ -31,7 +31,8 @@ typedef struct SagazFilter
 	const char *event_type;		/* events */
 	int64		batch_id;		/* events */
 	TimestampTz updated_before; /* sagas */
-	TimestampTz claimed_before; /* events */
+	TimestampTz claimed_before; /* events: or in the future, by a clock that was
+								 * set back since */
 	TimestampTz sent_before;	/* events */
 	TimestampTz claimable_at;	/* events: may be claimed at that time, if
 								 * leases last for lease_us; their id is a
@@ -50,6 +51,8 @@ extern bool sagaz_filter_matches(const SagazFilter *filter,
 								 const SagazRecord *record);
 extern bool sagaz_filter_is_uuid(const char *text);
 extern bool sagaz_filter_is_own_uuid(const char *text);
+extern TimestampTz sagaz_filter_lease_end(const SagazEvent *event, int64 lease_us,
+										  TimestampTz now);
 extern int	sagaz_filter_compare(const SagazRecord *a, const SagazRecord *b,
 								 SagazOrder order);
 

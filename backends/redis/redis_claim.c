@@ -126,6 +126,7 @@ redis_claim(SagazStore *base, const SagazClaimOrder *order)
 	redis_add(arguments, order->created_before < order->now ?
 			  redis_claim_limit_text(order->created_before) : "");
 	redis_add(arguments, redis_claim_limit_text(order->now - order->lease_us));
+	redis_add(arguments, redis_claim_limit_text(order->now + SAGAZ_CLOCK_SLACK));
 	redis_ready(store);
 	reply = redis_run_script(store, &redis_claim_script, arguments);
 	redis_expect(store, reply, REDIS_ARRAY);

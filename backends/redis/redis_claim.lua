@@ -1,11 +1,12 @@
 -- Claim events.  ARGV: prefix, group, worker, how many, now, the same as
 -- text, number of the batch, milliseconds that a lease lasts, '' or the time,
--- as text without an offset, after which they must not be created, and that
--- before which a claim has run out.
+-- as text without an offset, after which they must not be created, that before
+-- which a claim has run out, and that after which it is from the future.
 -- Returns pairs of an id and its hash as it was.
 local worker, limit = ARGV[3], tonumber(ARGV[4])
 local now, now_text, batch = tonumber(ARGV[5]), ARGV[6], ARGV[7]
 local lease_ms, created_before, claimed_before = tonumber(ARGV[8]), ARGV[9], ARGV[10]
+local claimed_ahead = ARGV[11]
 local cursors = prefix .. ':sagaz:cursor'
 local claimed = {}
 -- How long a claim that found something waits before it looks for lost events.
@@ -112,7 +113,8 @@ end
 local function is_held(fields)
 	local lease = tonumber(fields['sagaz:lease'])
 	return fields.status == 'claimed' and ((lease and lease > now) or
-		is_after(fields.claimed_at or '', claimed_before))
+		(is_after(fields.claimed_at or '', claimed_before) and
+			not is_after(fields.claimed_at, claimed_ahead)))
 end
 
 -- Retries, what was scheduled, and claims that ran out.
@@ -190,12 +192,14 @@ local function look_for_lost()
 	local ids, cursor = scan_events(state[1] or '0')
 	local found = false
 	for _, id in ipairs(ids or {}) do
-		local fault = fault_of(id, now, claimed_before, true)
+		local fault = fault_of(id, now, claimed_before, claimed_ahead, true)
 		if fault == 'lost' then
 			put_in_queue(id, load(id))
 			found = true
 		elseif fault == 'unled' then
 			come_back(id, lease_ms)
+		elseif fault == 'ahead' then
+			come_back(id, 0)
 		end
 	end
 	if ids then

@@ -12,6 +12,7 @@
 #include "utils/timestamp.h"
 
 #include "backends/redis/redis_scripts.h"
+#include "lib/times.h"
 
 /* Less than so much of maxmemory or of the stream's length left is too little. */
 #define LITTLE 0.1
@@ -229,6 +230,7 @@ examine_events(RedisStore *store, List **faults)
 		redis_add(arguments, store->group);
 		redis_add_int(arguments, since);
 		redis_add(arguments, redis_claim_limit_text(since - sagaz_claim_timeout * INT64CONST(1000)));
+		redis_add(arguments, redis_claim_limit_text(since + SAGAZ_CLOCK_SLACK));
 		redis_add(arguments, cursor);
 		reply = redis_run_script(store, &redis_look_script, arguments);
 		redis_expect(store, reply, REDIS_ARRAY);

@@ -16,10 +16,11 @@ local function is_after(time, limit)
 end
 
 -- What is wrong with an event: 'lost'; 'unled', if it may be on its way, as its
--- entry is not known; 'unnamed', if its id is none that can be handed out; or
--- nothing.  Claims before that time have run out.  all_read: the group has read
--- all of the stream.
-local function fault_of(id, now, claimed_before, all_read)
+-- entry is not known; 'ahead', if it was claimed before the clock was set back;
+-- 'unnamed', if its id is none that can be handed out; or nothing.  Claims before
+-- the one time have run out, those after the other are from the future.  all_read:
+-- the group has read all of the stream.
+local function fault_of(id, now, claimed_before, claimed_ahead, all_read)
 	local fields = redis.call('HMGET', meta(id), 'status', 'saga_id', 'sagaz:entry',
 		'sagaz:lease', 'claimed_at', 'created_at')
 	local status, entry = fields[1], fields[3]
@@ -27,8 +28,11 @@ local function fault_of(id, now, claimed_before, all_read)
 		return nil
 	elseif not is_uuid(id) then
 		return 'unnamed'
-	elseif status == 'claimed' and ((tonumber(fields[4] or '') or 0) > now or
-			is_after(fields[5] or '', claimed_before)) then
+	elseif status == 'claimed' and (tonumber(fields[4] or '') or 0) > now then
+		return nil
+	elseif status == 'claimed' and is_after(fields[5] or '', claimed_ahead) then
+		return (tonumber(redis.call('ZSCORE', due, id) or '') or now + 1) > now and 'ahead' or nil
+	elseif status == 'claimed' and is_after(fields[5] or '', claimed_before) then
 		return nil
 	elseif status ~= 'claimed' and redis.call('ZSCORE', due, id) then
 		return nil

@@ -18,4 +18,17 @@ extern int64 sagaz_backoff(int first_ms, int longest_ms, int doublings);
 
 extern const char *sagaz_time_text(TimestampTz at);
 
+/*
+ * Has the time yet to come?  Then the clock was set back since, and nobody knows
+ * how long ago it was.  What is ahead by less than the slack is taken for a
+ * clock that is corrected a little.
+ */
+#define SAGAZ_CLOCK_SLACK	USECS_PER_SEC
+
+static inline bool
+sagaz_time_is_ahead(TimestampTz time, TimestampTz now)
+{
+	return time > now + SAGAZ_CLOCK_SLACK;
+}
+
 #endif							/* SAGAZ_TIMES_H */

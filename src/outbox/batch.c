@@ -21,6 +21,7 @@
 #include "outbox/outbox.h"
 #include "outbox/retry.h"
 #include "outbox/place_number.h"
+#include "lib/times.h"
 #include "lib/tuples.h"
 #include "wakeup/wake.h"
 
@@ -40,19 +41,6 @@ sagaz_batch_lost(int64 batch_id, const char *detail)
 }
 
 /*
- * Was the batch claimed at a time that has yet to come?  Then the clock was set
- * back since, and nobody knows how long ago that was.  What is ahead by less
- * than the slack is taken for a clock that is corrected a little.
- */
-#define CLOCK_SLACK	USECS_PER_SEC
-
-static bool
-batch_is_from_the_future(TimestampTz claimed_at, TimestampTz now)
-{
-	return claimed_at > now + CLOCK_SLACK;
-}
-
-/*
  * When a lease runs out that was last extended to "extended", 0 for never.
  * The setting counts as it is now, also for leases that began under another.
  * A claim from before the clock was set back is over, unless it was extended:
@@ -62,8 +50,8 @@ batch_is_from_the_future(TimestampTz claimed_at, TimestampTz now)
 TimestampTz
 sagaz_batch_lease_end(TimestampTz claimed_at, TimestampTz extended, TimestampTz now)
 {
-	if (batch_is_from_the_future(claimed_at, now))
-		return Max(now - CLOCK_SLACK, extended);
+	if (sagaz_time_is_ahead(claimed_at, now))
+		return Max(now - SAGAZ_CLOCK_SLACK, extended);
 	return Max(claimed_at + (int64) sagaz_claim_timeout * 1000, extended);
 }
 
@@ -72,7 +60,7 @@ bool
 sagaz_batch_is_older(TimestampTz claimed_at, int64 age, TimestampTz now)
 {
 	return age == 0 || claimed_at <= now - age ||
-		batch_is_from_the_future(claimed_at, now);
+		sagaz_time_is_ahead(claimed_at, now);
 }
 
 /* Add up the batch's rows, one a lane. */

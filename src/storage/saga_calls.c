@@ -378,26 +378,53 @@ put_summary(ReturnSetInfo *result, const SagazSaga *saga)
 	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 }
 
-static void
-put_summaries(FunctionCallInfo fcinfo, SagazStore *store,
-			  const SagazFilter *filter, int64 skip)
+/*
+ * Put what can be read of the sagas that the filter finds, but for the first so
+ * many; what cannot is returned.  read: how many there were.
+ */
+static List *
+put_summaries(ReturnSetInfo *result, SagazStore *store, const SagazFilter *filter,
+			  int64 skip, int64 *read)
 {
-	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
 	SagazReader *reader = sagaz_store_read_begin(store, SAGAZ_SAGA, filter);
+	List	   *refused = NIL;
 	SagazRecord record;
 
-	while (sagaz_store_read_next(reader, &record))
+	for (*read = 0; sagaz_store_read_next(reader, &record); (*read)++)
 	{
 		/* the library takes any word, a row does not */
 		if (record.problem == NULL && !is_saga_status(record.saga.status))
 			record.problem = psprintf("status \"%s\" is unknown",
 									  record.saga.status);
 		if (record.problem)
-			sagaz_records_warn(store, &record);
-		if (skip-- <= 0 && record.problem == NULL)
+			refused = lappend(refused, memcpy(palloc(sizeof(SagazRecord)), &record,
+											  sizeof(SagazRecord)));
+		else if (skip-- <= 0)
 			put_summary(result, &record.saga);
 	}
 	sagaz_store_read_end(reader);
+	return refused;
+}
+
+/* So many that can be read: where some cannot, more are asked for. */
+static void
+put_readable_summaries(FunctionCallInfo fcinfo, SagazStore *store, SagazFilter *filter,
+					   int64 skip)
+{
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	int64		wanted = filter->limit;
+	List	   *refused;
+	ListCell   *cell;
+	int64		read;
+
+	while ((refused = put_summaries(result, store, filter, skip, &read)) != NIL &&
+		   read == filter->limit && filter->limit < wanted + list_length(refused))
+	{
+		tuplestore_clear(result->setResult);
+		filter->limit = wanted + list_length(refused);
+	}
+	foreach(cell, refused)
+		sagaz_records_warn(store, lfirst(cell));
 }
 
 static int
@@ -430,7 +457,7 @@ sagaz_call_list_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 	filter.name_part = sagaz_text_argument_or_null(fcinfo, 1);
 	filter.limit = (int64) max_rows + skip_rows;
 	if (max_rows > 0)
-		put_summaries(fcinfo, store, &filter, skip_rows);
+		put_readable_summaries(fcinfo, store, &filter, skip_rows);
 	return (Datum) 0;
 }
 

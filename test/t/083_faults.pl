@@ -75,6 +75,7 @@ if ($far)
 		empty => sub { $far->safe_psql('postgres', 'DROP EXTENSION sagaz CASCADE; CREATE EXTENSION sagaz') } };
 	$stores{library} = { url => far_url('library'), peer => $peer, database => 'library',
 		empty => sub { $library->query('SET client_min_messages = error; DROP SCHEMA public CASCADE; CREATE SCHEMA public') } };
+	$stores{extension}{more} = sub { $extension->query('SELECT count(*) FROM sagaz.outbox_archive') };
 	$stores{extension}{clear} = sub { $extension->query('TRUNCATE sagaz.sagas, sagaz.saga_steps, sagaz.outbox, sagaz.outbox_batch, sagaz.outbox_receipt, sagaz.outbox_retry, sagaz.outbox_archive') };
 }
 for my $s (sort keys %stores)
@@ -196,6 +197,7 @@ sub state
 SELECT saga_id, saga_name, status, version, steps, context FROM $d.sagas ORDER BY saga_id;
 SELECT event_id, saga_id, status, retry_count, last_error, worker_id FROM $d.outbox_events ORDER BY event_id;
 SQL
+	$state .= "\n" . $stores{$s}{more}->() if $stores{$s}{more};
 	$state .= "\n" . of_redis('EVAL', <<'LUA', 0) if $s eq 'redis';
 local all = {}
 for _, key in ipairs(redis.call('KEYS', '*')) do
