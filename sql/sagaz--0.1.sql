@@ -1576,7 +1576,7 @@ CREATE FUNCTION sagaz.create_storage(name text, url text,
 	RETURNS void
 	AS 'MODULE_PATHNAME', 'sagaz_create_storage' LANGUAGE C VOLATILE PARALLEL UNSAFE;
 COMMENT ON FUNCTION sagaz.create_storage(text, text, text, jsonb, boolean) IS
-	'give a storage a name: a foreign server and a user mapping, owned by the caller, made of a URL';
+	'give a storage a name: a foreign server and a user mapping, owned by the caller, made of a URL. Workers of the Python library that share it take scheduled events at once';
 
 CREATE FUNCTION sagaz.create_outbox_storage(name text, url text,
 		options jsonb DEFAULT '{}', for_public boolean DEFAULT false)

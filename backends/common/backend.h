@@ -89,6 +89,7 @@ typedef struct SagazFault
 #define SAGAZ_TAKES_EDITS		0x40	/* see edit; else whose records they are
 										 * changes them itself */
 #define SAGAZ_RECORDS_EXPIRE	0x80	/* what is missing may have expired */
+#define SAGAZ_LIBRARY_READS		0x100	/* the Python library does, too */
 
 /* An option of a foreign server or, if it is secret, of a user mapping. */
 typedef struct SagazOption
@@ -354,7 +355,7 @@ extern bool sagaz_store_no_overlap(List *options, List *others);
 extern const char *sagaz_store_find_option(const List *options, const char *name);
 extern List *sagaz_store_no_faults(SagazStore *store, SagazKind kind);
 extern char *sagaz_store_fits_all(SagazStore *store, const SagazRecord *record);
-extern char *sagaz_store_fits_utf8(SagazStore *store, const SagazRecord *record);
+extern char *sagaz_store_fits_library(SagazStore *store, const SagazRecord *record);
 extern int	sagaz_store_can_all(SagazStore *store);
 extern int64 sagaz_store_no_edit(SagazStore *store, SagazKind kind,
 								 const SagazFilter *filter, bool create,
@@ -409,6 +410,9 @@ extern void sagaz_store_close(SagazStore *store);
 extern SagazReader *sagaz_store_read_begin(SagazStore *store, SagazKind kind,
 										   const SagazFilter *filter);
 extern void sagaz_store_read_end(SagazReader *reader);
+extern void sagaz_store_check_library(SagazStore *store, const SagazRecord *records, int count);
+extern int64 sagaz_store_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
+							  bool create, SagazEdit edit, void *arg);
 extern int64 sagaz_store_count_by_reading(SagazStore *store, SagazKind kind,
 										  const SagazFilter *filter);
 
@@ -426,20 +430,24 @@ sagaz_store_read_next(SagazReader *reader, SagazRecord *record)
 	return reader->store->backend->read_next(reader, record);
 }
 
+/* May be a round trip, the first time; see store_can. */
+static inline bool
+sagaz_store_can(SagazStore *store, int capability)
+{
+	return (store->backend->store_can(store) & capability) != 0;
+}
+
 /* All of a kind, and none with a problem; none at all asks nobody. */
 static inline int64
 sagaz_put(SagazStore *store, SagazRecord *records, int count, SagazPutMode mode)
 {
 	for (int i = 0; i < count; i++)
 		Assert(records[i].problem == NULL && records[i].kind == records[0].kind);
-	return count == 0 ? 0 : store->backend->put(store, records, count, mode);
-}
-
-/* May be a round trip, the first time; see store_can. */
-static inline bool
-sagaz_store_can(SagazStore *store, int capability)
-{
-	return (store->backend->store_can(store) & capability) != 0;
+	if (count == 0)
+		return 0;
+	if (sagaz_store_can(store, SAGAZ_LIBRARY_READS))
+		sagaz_store_check_library(store, records, count);
+	return store->backend->put(store, records, count, mode);
 }
 
 /* Only of a store that takes edits; create needs a key. */
@@ -448,7 +456,9 @@ sagaz_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
 		   bool create, SagazEdit edit, void *arg)
 {
 	Assert(!create || filter->key != NULL);
-	return store->backend->edit(store, kind, filter, create, edit, arg);
+	return sagaz_store_can(store, SAGAZ_LIBRARY_READS) ?
+		sagaz_store_edit(store, kind, filter, create, edit, arg) :
+		store->backend->edit(store, kind, filter, create, edit, arg);
 }
 
 static inline int64

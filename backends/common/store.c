@@ -8,6 +8,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 
+#include "backends/record/bounds.h"
 #include "backends/record/record.h"
 
 /*
@@ -144,11 +145,62 @@ sagaz_store_fits_all(SagazStore *store, const SagazRecord *record)
 	return NULL;
 }
 
-/* Of those that keep text as UTF-8 and have no other limits. */
+/* Of those that keep text as UTF-8, for the Python library too, and have no other limits. */
 char *
-sagaz_store_fits_utf8(SagazStore *store, const SagazRecord *record)
+sagaz_store_fits_library(SagazStore *store, const SagazRecord *record)
 {
-	return sagaz_unfit_for_encoding(record, PG_UTF8);
+	char	   *why = sagaz_bounds_for_library(record, NULL);
+
+	return why ? why : sagaz_unfit_for_encoding(record, PG_UTF8);
+}
+
+static void
+check_for_library(const SagazRecord *record, const SagazRecord *before)
+{
+	char	   *why = sagaz_bounds_for_library(record, before);
+
+	if (why)
+		ereport(ERROR,
+				(errcode(ERRCODE_SAGAZ_SERIALIZATION),
+				 errmsg("record \"%s\" is refused", sagaz_record_key(record)),
+				 errdetail_internal("%s.", why),
+				 errhint("Write such a number as a string, or keep the document in a storage of sagaz alone.")));
+}
+
+/* An error if the Python library could not read one of them. */
+void
+sagaz_store_check_library(SagazStore *store, const SagazRecord *records, int count)
+{
+	for (int i = 0; i < count; i++)
+		check_for_library(&records[i], NULL);
+}
+
+typedef struct LibraryEdit
+{
+	SagazEdit	edit;
+	void	   *arg;
+} LibraryEdit;
+
+static SagazVerdict
+edit_for_library(SagazRecord *record, bool exists, void *arg)
+{
+	const LibraryEdit *library = arg;
+	SagazRecord before = *record;
+	SagazVerdict verdict = library->edit(record, exists, library->arg);
+
+	if (verdict == SAGAZ_CHANGE)
+		check_for_library(record, &before);
+	return verdict;
+}
+
+/* An edit that brings in no document that the Python library could not read. */
+int64
+sagaz_store_edit(SagazStore *store, SagazKind kind, const SagazFilter *filter,
+				 bool create, SagazEdit edit, void *arg)
+{
+	LibraryEdit library = {edit, arg};
+
+	return store->backend->edit(store, kind, filter, create, edit_for_library, &library);
 }
 
 /* Of a backend all of whose stores can the same; nobody is asked. */

@@ -249,7 +249,8 @@ postgres_store_can(SagazStore *base)
 	bool		is_sagaz = postgres_operations_of((PostgresStore *) base) ==
 		&postgres_sagaz_operations;
 
-	return is_sagaz ? base->backend->capabilities & ~SAGAZ_TAKES_EDITS :
+	return is_sagaz ?
+		base->backend->capabilities & ~(SAGAZ_TAKES_EDITS | SAGAZ_LIBRARY_READS) :
 		base->backend->capabilities;
 }
 
@@ -449,7 +450,8 @@ postgres_read_end(SagazReader *base)
 const SagazBackend sagaz_postgresql_backend = {
 	.name = "postgresql",
 	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_TAKES_EDITS |
-		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER,
+		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER |
+		SAGAZ_LIBRARY_READS,
 	.store_size = sizeof(PostgresStore),
 	.reader_size = sizeof(PostgresReader),
 	.options = postgres_options,

@@ -14,6 +14,7 @@
 #include "utils/memutils.h"
 #include "utils/numeric.h"
 
+#include "backends/record/bounds.h"
 #include "backends/record/record.h"
 #include "lib/times.h"
 
@@ -247,7 +248,7 @@ library_unfit(PostgresStore *store, const SagazRecord *record)
 	if (why == NULL && record->kind == SAGAZ_EVENT &&
 		has_capitals(record->event.event_id))
 		return "event_id is not in lower case";
-	return why;
+	return why ? why : sagaz_bounds_for_library(record, NULL);
 }
 
 /*

@@ -125,3 +125,88 @@ sagaz_bounds_of_event(const SagazEvent *event)
 			why = sagaz_bounds_of_text(texts[i].field, strlen(texts[i].value));
 	return why;
 }
+
+/* ---------------------------------------------------------------------- */
+/* What the Python library can read */
+
+/*
+ * Python reads whole numbers of so many digits, and no more by default; its
+ * reader of JSON goes some thousand levels deep, of which a record takes a few.
+ */
+#define LIBRARY_DIGITS	4300
+#define LIBRARY_LEVELS	900
+
+static bool
+number_is_too_long(Numeric number)
+{
+	const char *text;
+	bool		is_large = false;
+
+	(void) numeric_int4_opt_error(number, &is_large);
+	if (!is_large)
+		return false;
+	text = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(number)));
+	return strchr(text, '.') == NULL &&
+		strlen(text) > LIBRARY_DIGITS + (text[0] == '-' ? 1 : 0);
+}
+
+/* Why the library could not read a document; NULL if it can. */
+static char *
+bounds_of_library_json(const char *field, const Jsonb *json)
+{
+	JsonbIterator *iterator;
+	JsonbValue	value;
+	JsonbIteratorToken token;
+	int			levels = 0;
+
+	if (json == NULL)
+		return NULL;
+	iterator = JsonbIteratorInit(unconstify(JsonbContainer *, &json->root));
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		if (token == WJB_BEGIN_ARRAY || token == WJB_BEGIN_OBJECT)
+			levels++;
+		else if (token == WJB_END_ARRAY || token == WJB_END_OBJECT)
+			levels--;
+		if (levels > LIBRARY_LEVELS)
+			return psprintf("%s has more than %d levels, which the Python library cannot read",
+							field, LIBRARY_LEVELS);
+		if ((token == WJB_VALUE || token == WJB_ELEM) && value.type == jbvNumeric &&
+			number_is_too_long(value.val.numeric))
+			return psprintf("%s has a number of more than %d digits, which the Python library cannot read",
+							field, LIBRARY_DIGITS);
+	}
+	return NULL;
+}
+
+/*
+ * The first document that the Python library could not read; those that were
+ * there before, if a record is given that was, are not looked at.
+ */
+char *
+sagaz_bounds_for_library(const SagazRecord *record, const SagazRecord *before)
+{
+	const SagazSaga *saga = &record->saga;
+	const SagazEvent *event = &record->event;
+	static const SagazRecord nothing = {0};
+	const SagazRecord *was = before ? before : &nothing;
+	const struct
+	{
+		SagazKind	kind;
+		const char *field;
+		const Jsonb *json;
+		const Jsonb *before;
+	}			documents[] = {
+		{SAGAZ_SAGA, "steps", saga->steps, was->saga.steps},
+		{SAGAZ_SAGA, "context", saga->context, was->saga.context},
+		{SAGAZ_SAGA, "metadata", saga->metadata, was->saga.metadata},
+		{SAGAZ_EVENT, "payload", event->payload, was->event.payload},
+		{SAGAZ_EVENT, "headers", event->headers, was->event.headers}
+	};
+	char	   *why = NULL;
+
+	for (int i = 0; why == NULL && i < (int) lengthof(documents); i++)
+		if (documents[i].kind == record->kind && documents[i].json != documents[i].before)
+			why = bounds_of_library_json(documents[i].field, documents[i].json);
+	return why;
+}

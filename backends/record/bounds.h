@@ -13,6 +13,7 @@
 extern char *sagaz_bounds_of_text(const char *field, size_t bytes);
 extern char *sagaz_bounds_of_time(const char *field, TimestampTz time);
 extern char *sagaz_bounds_of_json(const char *field, const Jsonb *json);
+extern char *sagaz_bounds_for_library(const SagazRecord *record, const SagazRecord *before);
 extern char *sagaz_bounds_of_event(const SagazEvent *event);
 
 #endif							/* SAGAZ_BOUNDS_H */

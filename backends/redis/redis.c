@@ -309,12 +309,12 @@ redis_unfit(SagazStore *base, const SagazRecord *record)
 	};
 
 	if (record->kind == SAGAZ_SAGA)
-		return sagaz_store_fits_utf8(base, record);
+		return sagaz_store_fits_library(base, record);
 	for (int i = 0; i < (int) lengthof(fields); i++)
 		if (fields[i].text && fields[i].text[0] == '\0')
 			return psprintf("%s is empty, which in Redis is the same as none",
 							fields[i].name);
-	return sagaz_store_fits_utf8(base, record);
+	return sagaz_store_fits_library(base, record);
 }
 
 static const RedisKind *
@@ -365,7 +365,7 @@ const SagazBackend sagaz_redis_backend = {
 	.name = "redis",
 	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_TAKES_EDITS |
 		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_HAS_STREAMS |
-		SAGAZ_RECORDS_EXPIRE,
+		SAGAZ_RECORDS_EXPIRE | SAGAZ_LIBRARY_READS,
 	.store_size = sizeof(RedisStore),
 	.reader_size = sizeof(RedisReader),
 	.options = redis_options,

@@ -433,7 +433,8 @@ static const SagazOption sqlite_options[] = {
 const SagazBackend sagaz_sqlite_backend = {
 	.name = "sqlite",
 	.capabilities = SAGAZ_KEEPS_SAGAS | SAGAZ_KEEPS_EVENTS | SAGAZ_TAKES_EDITS |
-		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER,
+		SAGAZ_KEEPS_VERSIONS | SAGAZ_OUTLIVES_SESSION | SAGAZ_KEY_ORDER |
+		SAGAZ_LIBRARY_READS,
 	.store_size = sizeof(SqliteStore),
 	.reader_size = sizeof(SqliteReader),
 	.options = sqlite_options,
@@ -448,7 +449,7 @@ const SagazBackend sagaz_sqlite_backend = {
 	.store_can = sagaz_store_can_all,
 	.identity = sqlite_identity,
 	.origin = sagaz_store_origin_by_identity,
-	.unfit = sagaz_store_fits_utf8,
+	.unfit = sagaz_store_fits_library,
 	.put = sqlite_put,
 	.edit = sqlite_edit,
 	SAGAZ_MERGES_BY_EDIT,
