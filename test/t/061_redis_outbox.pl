@@ -280,10 +280,16 @@ for my $case (
 	$node->safe_psql('postgres', "ALTER SYSTEM SET sagaz.claim_timeout = '100ms'; SELECT pg_reload_conf()");
 	until_is(sub { sql('SHOW sagaz.claim_timeout') }, '100ms', 'leases are short');
 	usleep(150_000);
-	is(claim('u'), '4 5 6', "$how: and come back when the lease has run out");
-	is(sql("SELECT sagaz.finish_batch($batch, 'u', 'r')"), 3, "$how: they can be finished");
-	is(claim('u'), $how eq 'trimmed' ? '1 2 3' : '', "$how: as do those of a worker that is gone");
-	sql("SELECT sagaz.finish_batch($batch, 'u', 'r')") if $how eq 'trimmed';
+	# those of the worker that is gone at once, or with the next claim
+	my $all = '';
+	my $finished = 0;
+	while ((my $got = claim('u')) ne '')
+	{
+		$all .= "$got ";
+		$finished += sql("SELECT sagaz.finish_batch($batch, 'u', 'r')");
+	}
+	is(join(' ', sort split ' ', $all), $how eq 'trimmed' ? '1 2 3 4 5 6' : '4 5 6', "$how: and come back when the lease has run out");
+	is($finished, $how eq 'trimmed' ? 6 : 3, "$how: they can be finished");
 	is(place() =~ s/ \d+$//r, '0 0 0 0', "$how: and then nothing is left");
 	$node->safe_psql('postgres', "ALTER SYSTEM RESET sagaz.claim_timeout; SELECT pg_reload_conf()");
 	until_is(sub { sql('SHOW sagaz.claim_timeout') }, '1h', 'leases are long');
