@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 #include "utils/json.h"
 
+#include "outbox/cluster.h"
 #include "worker/delivery.h"
 #include "worker/shares.h"
 #include "worker/trouble.h"
@@ -30,6 +31,7 @@ check_health_of_deliveries(SagazHealth *health)
 	SagazScan  *scan = sagaz_scan_begin("delivery", "delivery_pkey",
 										health->snapshot, NULL, 0,
 										ForwardScanDirection);
+	bool		may_run = !RecoveryInProgress() && sagaz_cluster_is_active(health->snapshot);
 	const char *comma = "";
 	int			count = 0;
 
@@ -43,7 +45,7 @@ check_health_of_deliveries(SagazHealth *health)
 		count++;
 		sagaz_delivery_read(scan->slot, &delivery);
 		slot = sagaz_shares_read(delivery.name);
-		complaint = RecoveryInProgress() ? NULL : worker_complaint(&delivery, &slot);
+		complaint = may_run ? worker_complaint(&delivery, &slot) : NULL;
 		if (complaint)
 			sagaz_health_complain(health, &health->degraded, complaint);
 		appendStringInfo(&health->details, "%s{\"name\": ", comma);

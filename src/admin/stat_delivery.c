@@ -16,6 +16,7 @@
 #include "worker/obstacle.h"
 #include "worker/shares.h"
 #include "status/event_scan.h"
+#include "outbox/cluster.h"
 #include "outbox/outbox.h"
 #include "lib/rows.h"
 #include "wakeup/shared.h"
@@ -79,12 +80,16 @@ set_delivery_time(Datum *values, bool *nulls, int column, TimestampTz time)
 	nulls[column] = time == 0;
 }
 
+/*
+ * active: is the outbox?  If not nothing is delivered, and what activate() binds
+ * anew is not missing.
+ */
 static void
 put_delivery(ReturnSetInfo *result, const SagazDelivery *delivery,
-			 const SagazWorkerSlot *slot)
+			 const SagazWorkerSlot *slot, bool active)
 {
 	const SagazDone *done = &slot->done;
-	char	   *obstacle = delivery->paused ? NULL :
+	char	   *obstacle = delivery->paused || !active ? NULL :
 		sagaz_delivery_obstacle(delivery);
 	char	   *reason = obstacle || delivery->paused ? obstacle :
 		sagaz_shares_reason(slot);
@@ -116,6 +121,7 @@ Datum
 sagaz_worker_statistics(PG_FUNCTION_ARGS)
 {
 	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	bool		active = sagaz_cluster_is_active(GetActiveSnapshot());
 	SagazScan  *scan;
 
 	sagaz_rows_begin(fcinfo);
@@ -128,7 +134,7 @@ sagaz_worker_statistics(PG_FUNCTION_ARGS)
 
 		sagaz_delivery_read(scan->slot, &delivery);
 		slot = sagaz_shares_read(delivery.name);
-		put_delivery(result, &delivery, &slot);
+		put_delivery(result, &delivery, &slot, active);
 	}
 	sagaz_scan_end(scan);
 	return (Datum) 0;

@@ -260,31 +260,34 @@ complain_of_processes(void)
 			 errhint("Increase max_worker_processes.")));
 }
 
-/* Has the look that is under way ended?  Then take it off the list. */
+/*
+ * Has the look that is under way ended?  Then take it off the list.  The
+ * database may have been named when it began, and not be any more.
+ */
 static void
 launcher_end_look(void)
 {
-	Look	   *look = linitial(looks);
+	Look	   *look;
+	List	   *databases;
 	pid_t		pid;
 
-	if (GetBackgroundWorkerPid(look_handle, &pid) != BGWH_STOPPED)
+	if (look_handle == NULL || GetBackgroundWorkerPid(look_handle, &pid) != BGWH_STOPPED)
 		return;
+	look = linitial(looks);
 	pfree(look_handle);
 	look_handle = NULL;
-	if (sagaz_workers->looked != look->database)
-	{
-		/* the database went away, or something else went wrong */
-		if (list_member_oid(launcher_read_databases(), look->database))
-		{
-			look->not_before = GetCurrentTimestamp() +
-				sagaz_backoff(LOOK_RETRY_MS, MAX_LOOK_RETRY_MS, look->tries++);
-			looks = list_delete_first(looks);
-			launcher_append_look(look);
-			return;
-		}
-	}
 	looks = list_delete_first(looks);
-	pfree(look);
+	databases = launcher_read_databases();
+	stop_workers_elsewhere(databases);
+	if (sagaz_workers->looked == look->database ||
+		!list_member_oid(databases, look->database))
+	{
+		pfree(look);
+		return;
+	}
+	look->not_before = GetCurrentTimestamp() +
+		sagaz_backoff(LOOK_RETRY_MS, MAX_LOOK_RETRY_MS, look->tries++);
+	launcher_append_look(look);
 }
 
 /* Start to look into the next database. */
@@ -317,15 +320,6 @@ launcher_begin_look(void)
 		if (!closed)
 			launcher_append_look(look);
 	}
-}
-
-static void
-launcher_look_into_databases(void)
-{
-	if (look_handle)
-		launcher_end_look();
-	if (look_handle == NULL && looks != NIL)
-		launcher_begin_look();
 }
 
 /* A worker that was registered, and may have failed to come up. */
@@ -482,8 +476,10 @@ sagaz_launcher_main(Datum main_arg)
 		MemoryContextSwitchTo(work);
 		next_action = PG_INT64_MAX;
 		launcher_note_changes();
+		launcher_end_look();
 		launcher_tend_workers();
-		launcher_look_into_databases();
+		if (look_handle == NULL)
+			launcher_begin_look();
 		MemoryContextReset(work);
 		pgstat_report_activity(STATE_IDLE, NULL);
 		sagaz_process_sleep(next_action, true);

@@ -118,6 +118,13 @@ for my $db ('unused', 'copy')
 			q(SELECT details->>'active' FROM sagaz.health_check())),
 		$db eq 'unused' ? 'true' : 'false', "is the outbox active in $db?");
 }
+# in a restored one the function is another, until activate() binds it
+$source->safe_psql('postgres', 'CREATE DATABASE restored');
+$source->command_ok([ 'pg_dump', "--file=$dump", $source->connstr('unused') ], 'a dump of it');
+$source->command_ok([ 'psql', '-Xq', "--file=$dump", $source->connstr('restored') ], 'restored');
+is($source->safe_psql('restored', 'SELECT state FROM sagaz.stat_delivery'), 'stopped', 'its delivery is stopped');
+unlike($source->safe_psql('restored', 'SELECT h::text FROM sagaz.health_check() h'), qr/stands still/,
+	'and nothing is missing');
 $_->stop for $source, $target;
 
 done_testing();

@@ -191,6 +191,24 @@ subtest 'twenty databases' => sub {
 	is(count_effects($node, 'many11'), 3, 'nothing in one that is not');
 	setting($node, 'sagaz.databases', '*');
 	exactly_once($node, 'many11', 'named again');
+
+	# what a look finds that began when the database was named
+	for my $round (1 .. 5)
+	{
+		$node->safe_psql('come', <<'SQL');
+SELECT sagaz.pause_delivery('e');
+SELECT sagaz.resume_delivery('e');
+ALTER SYSTEM SET sagaz.databases = 'many9';
+SELECT pg_reload_conf();
+SQL
+		query_is($node, 'come', <<'SQL', 'stopped', "round $round: none works in a database that is not named any more");
+SELECT state FROM sagaz.stat_delivery WHERE name = 'e' AND pid IS NULL
+	AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'sagaz look')
+SQL
+		$node->safe_psql('come', 'ALTER SYSTEM RESET sagaz.databases');
+		$node->reload;
+		has_worker($node, 'come', 'e', "round $round: named again");
+	}
 	timed(10, 'to drop them', sub {
 		$node->safe_psql('postgres', "DROP DATABASE many$_") for 9 .. 20;
 	});
