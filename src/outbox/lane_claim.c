@@ -29,6 +29,8 @@
 #define MANY_ROWS 1000
 /* … but not more often than this. */
 #define EMPTY_ROW_INTERVAL_US USECS_PER_SEC
+/* So many events with which alone a worker was lost are failed by one claim. */
+#define MAX_LOST_AT_ONCE 1000
 
 typedef struct LaneClaim
 {
@@ -182,17 +184,21 @@ claim_retry(LaneClaim *lane, TupleTableSlot *retry)
 
 /*
  * What was in a lost batch goes with nothing else: may a retry of that limit,
- * 0 for none, go with what the claim has?  The first one decides.
+ * 0 for none, go with the so many that the claim has?  The first one decides,
+ * and the lowest limit counts.
  */
 static bool
-may_go_with_claim(SagazClaim *claim, int limit, bool first)
+may_go_with_claim(SagazClaim *claim, int limit, int picked)
 {
-	if (first && limit > 0)
-	{
+	bool		lost = limit > 0;
+
+	if (picked == 0)
+		claim->among_lost = lost;
+	if (lost != claim->among_lost || (lost && limit <= picked))
+		return false;
+	if (lost)
 		claim->limit = Min(claim->limit, limit);
-		claim->among_lost = true;
-	}
-	return first || claim->among_lost == (limit > 0);
+	return true;
 }
 
 static int
@@ -239,7 +245,7 @@ claim_in_order(LaneClaim *lane, SagazScan *due)
 
 		if (sagaz_lane_turn_of_retry(&lane->look, due->slot) != TURN_NOW ||
 			!may_go_with_claim(claim, limit_of_retry(due->slot),
-							   claim->picked + nseqs == 0))
+							   claim->picked + nseqs))
 			continue;
 		appendBinaryStringInfo(&buffer, (char *) &seq, sizeof(seq));
 		nseqs++;
@@ -274,7 +280,7 @@ claim_due_retries(LaneClaim *lane)
 		claim_in_order(lane, due);
 	else
 		while (!sagaz_claim_is_full(claim) && sagaz_scan_next(due))
-			if (may_go_with_claim(claim, limit_of_retry(due->slot), claim->picked == 0))
+			if (may_go_with_claim(claim, limit_of_retry(due->slot), claim->picked))
 				claim_retry(lane, due->slot);
 	sagaz_scan_end(due);
 	claim->alone |= claim->among_lost && claim->picked > 0;
@@ -384,47 +390,30 @@ find_owed_turn(LaneClaim *lane, const SagazOwed *owed, bool may_take,
 	return owed->range ? TURN_NOW : TURN_NEVER;
 }
 
-/*
- * Go through what the lane owes, lane->owed.  Leaves there what stays owed as
- * it is and returns the entry to hand out again, if any.  In an ordered
- * group only the first entry counts; *busy says that the lane must wait for
- * it.
- */
-static SagazOwed *
-settle_lane(LaneClaim *lane, bool *busy)
+/* How many events of the entry's range are still to be handed out; 2 for more. */
+static int
+count_owed_events(LaneClaim *lane, SagazOwed *owed)
 {
-	SagazOwed  *again = NULL;
-	List	   *all = lane->owed;
-	bool		taken_over = false;
-	bool		ordered = lane->claim->group.ordered;
-	ListCell   *cell;
+	SagazWindow window;
+	SagazWindowScan *scan;
+	TupleTableSlot *event;
+	int			count = 0;
 
-	*busy = false;
-	lane->owed = NIL;
-	foreach(cell, all)
-	{
-		SagazOwed  *owed = lfirst(cell);
-		SagazTurn	turn = find_owed_turn(lane, owed, again == NULL && !*busy,
-										  &taken_over);
-
-		if (turn == TURN_NEVER)
-			continue;
-		if (turn == TURN_NOW && again == NULL && !*busy)
-		{
-			again = owed;
-			continue;
-		}
-		if (ordered && again == NULL)
-			*busy = true;
-		lane->owed = lappend(lane->owed, owed);
-	}
-	if (taken_over)
-		sagaz_lane_look(&lane->look);
-	return again;
+	open_owed_range(lane, owed, &window);
+	scan = sagaz_lane_scan(&lane->look, &window, owed->lo, owed->hi, 1);
+	while (count < 2 && (event = sagaz_window_scan_next(scan)) != NULL)
+		if (sagaz_group_gets(lane->look.group, event) &&
+			!sagaz_owed_acked(owed, sagaz_window_scan_last(scan)))
+			count++;
+	sagaz_window_scan_end(scan);
+	return count;
 }
 
-/* A worker was lost with one event alone: it has failed. */
-static void
+/*
+ * A worker was lost with one event alone: it has failed.  False if there are
+ * more in the range.  The lane is to be looked at anew behind this.
+ */
+static bool
 fail_lost_event(LaneClaim *lane, SagazOwed *owed, const char *worker_id)
 {
 	SagazWriter *writer = lane_retry_writer(lane);
@@ -432,6 +421,8 @@ fail_lost_event(LaneClaim *lane, SagazOwed *owed, const char *worker_id)
 	SagazWindowScan *scan;
 	TupleTableSlot *event;
 
+	if (count_owed_events(lane, owed) > 1)
+		return false;
 	open_owed_range(lane, owed, &window);
 	scan = sagaz_lane_scan(&lane->look, &window, owed->lo, owed->hi, 1);
 	while ((event = sagaz_window_scan_next(scan)) != NULL)
@@ -445,29 +436,53 @@ fail_lost_event(LaneClaim *lane, SagazOwed *owed, const char *worker_id)
 		lane->diverted++;
 	}
 	sagaz_window_scan_end(scan);
-	CommandCounterIncrement();
-	sagaz_lane_look(&lane->look);
+	return true;
 }
 
 /*
- * Go through what the lane owes.  Returns the entry to hand out again, if any,
- * with its limit; those that were alone in a batch that was lost are dealt
- * with.
+ * Go through what the lane owes, lane->owed.  Leaves there what stays owed as
+ * it is and returns the entry to hand out again, if any, with its limit; those
+ * that were alone in a batch that was lost are dealt with, but not too many at
+ * once.  In an ordered group only the first entry counts; *busy says that the
+ * lane must wait for it.
  */
 static SagazOwed *
 find_owed(LaneClaim *lane, bool *busy)
 {
-	SagazOwed  *again;
+	SagazOwed  *again = NULL;
+	List	   *all = lane->owed;
+	bool		changed = false;
+	int			failed = 0;
+	bool		ordered = lane->claim->group.ordered;
+	ListCell   *cell;
 
-	while ((again = settle_lane(lane, busy)) != NULL)
+	*busy = false;
+	lane->owed = NIL;
+	foreach(cell, all)
 	{
-		char	   *alone;
+		SagazOwed  *owed = lfirst(cell);
+		SagazTurn	turn = find_owed_turn(lane, owed, again == NULL && !*busy, &changed);
 
-		sagaz_lost_set_limit(again, lane->look.snapshot, &alone);
-		if (alone == NULL)
-			break;
-		fail_lost_event(lane, again, alone);
+		if (turn == TURN_NEVER)
+			continue;
+		if (turn == TURN_NOW && again == NULL && !*busy && failed < MAX_LOST_AT_ONCE)
+		{
+			char	   *alone = sagaz_lost_set_limit(owed);
+
+			if (alone && fail_lost_event(lane, owed, alone))
+				failed++;
+			else
+				again = owed;
+			continue;
+		}
+		if (ordered && again == NULL)
+			*busy = true;
+		lane->owed = lappend(lane->owed, owed);
 	}
+	if (failed > 0)
+		CommandCounterIncrement();
+	if (changed || failed > 0)
+		sagaz_lane_look(&lane->look);
 	return again;
 }
 

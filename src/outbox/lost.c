@@ -7,11 +7,10 @@
  * owed goes out again in batches of half its size, with nothing else in them,
  * until the event that kills stands alone; each loss of it alone is a failure
  * like others but for the wait, which the lease was, and with the last of them
- * it is a dead letter.  What else was
- * in those batches is delivered on the way.
+ * it is a dead letter.  What else was in those batches is delivered on the way.
  *
  * Nothing is written for this when a batch is lost but the receipt that ends
- * its lease: the next claim reads there, and in the batch's rows, what it was.
+ * its lease, and how many events it still owed: the next claim reads it there.
  * Only what one claim leaves of a lost range, and rows of outbox_retry, carry
  * the limit.
  *
@@ -80,7 +79,7 @@ sagaz_lost_close(SagazLease *lease, TimestampTz now, const char *note)
 	SagazScan  *scan = sagaz_retry_scan_batch(lease->batch_id, lease->snapshot);
 	SagazWriter *writer = NULL;
 
-	sagaz_receipt_close(lease->batch_id, RECEIPT_TAKEN_OVER, now, 0, 0, note);
+	sagaz_receipt_close(lease->batch_id, RECEIPT_TAKEN_OVER, now, 0, suspects_in(lease), note);
 	while (sagaz_scan_next(scan))
 	{
 		if (writer == NULL)
@@ -119,25 +118,25 @@ sagaz_lost_take_over(const SagazOwed *owed, TimestampTz now, const char *worker_
 
 /*
  * The range is to go out again: set the limit of the batch that has it next,
- * if its last one was lost.  Was it in there alone, *alone is the worker that
- * was lost with it.
+ * if its last one was lost.  Was it in there alone, returns the worker that was
+ * lost with it, else NULL.  How many there were says the receipt, as retention
+ * may have removed the batch's rows of other lanes.
  */
-void
-sagaz_lost_set_limit(SagazOwed *owed, Snapshot snapshot, char **alone)
+char *
+sagaz_lost_set_limit(SagazOwed *owed)
 {
+	Snapshot	snapshot;
 	SagazLease	lease;
-	int			suspects;
 
-	*alone = NULL;
 	if (owed->limit > 0)
-		return;
+		return NULL;
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
 	sagaz_batch_read(owed->holder, snapshot, &lease);
-	if (lease.receipts.closed_by != RECEIPT_TAKEN_OVER)
-		return;
-	suspects = suspects_in(&lease);
-	owed->limit = half_of_lost(suspects);
-	if (suspects == 1)
-		*alone = lease.worker_id ? lease.worker_id : "";
+	UnregisterSnapshot(snapshot);
+	owed->limit = half_of_lost(lease.receipts.lost);
+	if (lease.receipts.lost != 1)
+		return NULL;
+	return lease.worker_id ? lease.worker_id : "";
 }
 
 /*

@@ -12,7 +12,7 @@
 extern void sagaz_lost_close(SagazLease *lease, TimestampTz now, const char *note);
 extern bool sagaz_lost_take_over(const SagazOwed *owed, TimestampTz now,
 								 const char *worker_id);
-extern void sagaz_lost_set_limit(SagazOwed *owed, Snapshot snapshot, char **alone);
+extern char *sagaz_lost_set_limit(SagazOwed *owed);
 extern void sagaz_lost_retry_row(SagazWriter *writer, int16 group_no,
 								 TupleTableSlot *event, const SagazOwed *owed,
 								 const char *worker_id, TimestampTz now);

@@ -121,6 +121,8 @@ add_receipt(SagazReceipts *receipts, TupleTableSlot *slot)
 			receipts->closed_by = kind;
 			receipts->closed_at = DatumGetTimestampTz(sagaz_column(slot, receipt_at));
 			receipts->until = read_receipt_until(slot);
+			if (kind == RECEIPT_TAKEN_OVER)
+				receipts->lost = DatumGetInt32(sagaz_column(slot, receipt_events));
 			if (kind == RECEIPT_RELEASED)
 				receipts->error = sagaz_column_text(slot, receipt_note);
 			break;

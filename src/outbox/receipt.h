@@ -24,6 +24,7 @@ typedef struct SagazReceipts
 	TimestampTz until;			/* released: not before; else lease extended to, or 0 */
 	const char *error;			/* of a release, or NULL */
 	int			events;			/* named events that are finished or moved */
+	int			lost;			/* taken over: those that may have to do with it */
 	int			nplaces;
 	SagazNamedPlace *places;	/* theirs, sorted */
 } SagazReceipts;

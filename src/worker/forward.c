@@ -11,6 +11,7 @@
 #include "lib/sagaz.h"
 
 #include "access/xact.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -21,6 +22,8 @@
 #include "outbox/outstanding.h"
 #include "outbox/event.h"
 #include "storage/storage.h"
+#include "wakeup/crash.h"
+#include "wakeup/shared.h"
 #include "worker/binding.h"
 #include "worker/forward.h"
 #include "worker/process.h"
@@ -31,24 +34,47 @@ forward_serves(const SagazDelivery *delivery)
 	return delivery->target != NULL;
 }
 
-/* Its lock is held. */
+/* Was the delivery at work when the server crashed, since then? */
+static bool
+has_crashed_since(const SagazDelivery *delivery, TimestampTz since)
+{
+	SagazCrashes crashes;
+	bool		found;
+
+	LWLockAcquire(sagaz_workers_lock, LW_SHARED);
+	found = sagaz_crashes_read(MyDatabaseId, delivery->name, delivery->confirmed_at,
+							   &crashes);
+	LWLockRelease(sagaz_workers_lock);
+	return found && crashes.last >= since;
+}
+
+/*
+ * Give back a batch, whose lock is held.  An event of it may be why the server
+ * crashed; a process that was told to end has no such reason.
+ */
 static void
-lose_left_over(const SagazRun *run, int64 batch_id)
+end_left_over_batch(const SagazRun *run, const SagazDelivery *delivery, int64 batch_id)
 {
 	SagazLease	lease;
+	bool		lost;
 
 	sagaz_batch_lease_open(batch_id, run->worker_id, &lease);
-	sagaz_lost_close(&lease, GetCurrentTimestamp(), run->worker_id);
+	lost = has_crashed_since(delivery, lease.claimed_at);
+	if (lost)
+		sagaz_lost_close(&lease, GetCurrentTimestamp(), run->worker_id);
 	sagaz_batch_lease_done(&lease);
+	if (!lost)
+		(void) sagaz_batch_release(batch_id, run->worker_id, "the worker ended", 0);
+	CommandCounterIncrement();
 }
 
 static void
-end_left_over(const SagazRun *run, const char *consumer_group)
+end_left_over(const SagazRun *run, const SagazDelivery *delivery)
 {
 	SagazGroup	group;
 	ListCell   *cell;
 
-	if (!sagaz_group_find(consumer_group, &group))
+	if (!sagaz_group_find(delivery->consumer_group, &group))
 		return;
 	foreach(cell, sagaz_outstanding_batches(&group, NULL))
 	{
@@ -57,14 +83,13 @@ end_left_over(const SagazRun *run, const char *consumer_group)
 		if (!sagaz_batch_is_of(batch->batch_id, run->worker_id) ||
 			!sagaz_outstanding_lock(batch))
 			continue;
-		lose_left_over(run, batch->batch_id);
+		end_left_over_batch(run, delivery, batch->batch_id);
 	}
 }
 
 /*
  * Once: end the leases of what an earlier process of this delivery held when it
- * ended, so that nobody waits until they run out.  An event of these may be why
- * it did.
+ * ended, so that nobody waits until they run out.
  */
 static bool
 forward_catch_up(SagazRun *run, const SagazDelivery *delivery)
@@ -72,7 +97,7 @@ forward_catch_up(SagazRun *run, const SagazDelivery *delivery)
 	if (run->once)
 		return false;
 	PushActiveSnapshot(GetTransactionSnapshot());
-	end_left_over(run, delivery->consumer_group);
+	end_left_over(run, delivery);
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	run->once = true;

@@ -86,3 +86,38 @@ SELECT event_type, status, retry_count, last_error FROM sagaz.outbox o, LATERAL
 	WHERE event_type ~ '^r' ORDER BY seq;
 SELECT regexp_replace(reason, 'at 20[-0-9T:.+]*', 'at TIME', 'g') AS reason FROM sagaz.outbox,
 	sagaz.explain_event(event_id) WHERE event_type IN ('r1', 'r2') AND consumer_group = 'r' ORDER BY seq;
+
+-- what was still owed is written down, as retention may remove the batch's rows
+SELECT sagaz.create_consumer_group('p', start_from => 'now');
+SELECT count(sagaz.insert_event('p' || n % 3, 'p' || n, '1')) FROM generate_series(1, 8) n;
+SELECT count(*) FROM sagaz.claim_batch('w', 8, consumer_group => 'p');
+SELECT sagaz.mark_sent(array_agg(event_id), 'w', 'p') FROM sagaz.outbox WHERE event_type IN ('p1', 'p2', 'p5');
+SELECT sagaz.release_stuck_events('0', 'p');
+SELECT r.kind, r.events FROM sagaz.outbox_receipt r
+	WHERE batch_id = (SELECT max(batch_id) FROM sagaz.outbox_batch) ORDER BY kind;
+
+-- the lowest limit counts, also of a retry that is due later than others
+SELECT sagaz.create_consumer_group('l', start_from => 'now');
+CREATE FUNCTION pg_temp.due(now_due text) RETURNS void LANGUAGE sql AS $$
+	UPDATE sagaz.outbox_retry SET next_attempt_at = CASE WHEN event_type ~ now_due THEN now() - interval '1 s' * (event_type <> 'K')::int
+		ELSE now() + interval '1 hour' END WHERE state = 1 $$;
+SELECT count(sagaz.insert_event('l', CASE n WHEN 9 THEN 'K' ELSE 'l' || n END, '1')) FROM generate_series(1, 9) n;
+SELECT count(sagaz.mark_failed(ARRAY[event_id], 'w', 'no', 'l')) FROM sagaz.claim_batch('w', 9, consumer_group => 'l');
+SELECT pg_temp.due('^l');
+SELECT count(*) FROM sagaz.claim_batch('w', 9, consumer_group => 'l');
+SELECT sagaz.release_stuck_events('0', 'l');
+SELECT pg_temp.due('K');
+SELECT count(*) FROM sagaz.claim_batch('w', 9, consumer_group => 'l');
+SELECT sagaz.release_stuck_events('0', 'l');
+SELECT pg_temp.due('K|l[678]');
+SELECT string_agg(event_type, ' ' ORDER BY event_type) FROM sagaz.claim_batch('w', 9, consumer_group => 'l');
+SELECT sagaz.release_stuck_events('0', 'l');
+SELECT event_type, retry_count, batch_limit FROM sagaz.outbox_retry WHERE event_type ~ '^K|^l[1678]$' ORDER BY 1;
+
+-- many that were alone, of which one claim fails no more than a thousand
+SELECT sagaz.create_consumer_group('m', start_from => 'now');
+SELECT count(sagaz.insert_event('m', 'm', '1')) FROM generate_series(1, 1001);
+DO $$ BEGIN FOR i IN 1 .. 1001 LOOP PERFORM FROM sagaz.claim_batch('w', 1, consumer_group => 'm'); END LOOP; END $$;
+SELECT sagaz.release_stuck_events('0', 'm');
+SELECT count(*) FROM sagaz.claim_batch('w', 1, consumer_group => 'm');
+SELECT retry_count, state, count(*) FROM sagaz.outbox_retry WHERE event_type = 'm' GROUP BY 1, 2 ORDER BY 1, 2;
