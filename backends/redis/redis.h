@@ -95,12 +95,13 @@ extern RedisReply **redis_exchange(RedisStore *store, int *count);
 extern uint64 redis_request(RedisStore *store);
 extern RedisReply **redis_collect(RedisStore *store, uint64 request, int *count);
 extern const char *redis_client_version(void);
-extern void redis_queue_words(RedisStore *store, const char *name,...);
 extern RedisReply *redis_call(RedisStore *store, RedisCommand *command);
 extern void redis_check_patience(RedisStore *store, TimestampTz since);
 
 /* redis_command.c: commands, and what may be expected of replies */
 extern RedisCommand *redis_command(const char *name);
+extern RedisCommand *redis_words(const char *name,...);
+#define redis_queue_words(store, ...) redis_queue(store, redis_words(__VA_ARGS__))
 extern void redis_add_bytes(RedisCommand *command, const char *bytes,
 							size_t length);
 extern void redis_add(RedisCommand *command, const char *utf8);

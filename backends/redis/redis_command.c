@@ -8,6 +8,8 @@
  */
 #include "backends/redis/redis.h"
 
+#include <stdarg.h>
+
 #include "mb/pg_wchar.h"
 
 #include "lib/encoding.h"
@@ -67,6 +69,21 @@ void
 redis_add_int(RedisCommand *command, int64 value)
 {
 	redis_add(command, psprintf(INT64_FORMAT, value));
+}
+
+/* A command of words in UTF-8; NULL ends them. */
+RedisCommand *
+redis_words(const char *name,...)
+{
+	RedisCommand *command = redis_command(name);
+	const char *word;
+	va_list		words;
+
+	va_start(words, name);
+	while ((word = va_arg(words, const char *)) != NULL)
+		redis_add(command, word);
+	va_end(words);
+	return command;
 }
 
 /* ---------------------------------------------------------------------- */

@@ -12,7 +12,6 @@
  */
 #include "backends/redis/redis.h"
 
-#include <stdarg.h>
 
 #include "backends/redis/redis_connection.h"
 #include "backends/redis/redis_sentinel.h"
@@ -104,16 +103,8 @@ check_redis_server(RedisStore *store, const RedisReply *hello)
 
 /* Queue a command whose reply is judged when all of the greeting are there. */
 static void
-queue_greeting(RedisStore *store, const char *name,...)
+queue_greeting(RedisStore *store, RedisCommand *command)
 {
-	RedisCommand *command = redis_command(name);
-	const char *word;
-	va_list		words;
-
-	va_start(words, name);
-	while ((word = va_arg(words, const char *)) != NULL)
-		redis_add(command, word);
-	va_end(words);
 	command->spares = REDIS_SPARE_ALL;
 	redis_queue(store, command);
 }
@@ -147,9 +138,9 @@ greet_redis(RedisStore *store)
 	int			count;
 
 	/* for those who look at the server */
-	queue_greeting(store, "CLIENT", "SETNAME", "sagaz", NULL);
-	queue_greeting(store, "HELLO", NULL);
-	queue_greeting(store, "SELECT", database ? database : "0", NULL);
+	queue_greeting(store, redis_words("CLIENT", "SETNAME", "sagaz", NULL));
+	queue_greeting(store, redis_words("HELLO", NULL));
+	queue_greeting(store, redis_words("SELECT", database ? database : "0", NULL));
 	replies = redis_exchange(store, &count);
 	if (login)
 		check_redis_login(store, *replies++);

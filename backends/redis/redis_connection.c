@@ -14,7 +14,6 @@
  */
 #include "backends/redis/redis.h"
 
-#include <stdarg.h>
 #include <hiredis/hiredis.h>
 
 #include "miscadmin.h"
@@ -460,21 +459,6 @@ redis_collect(RedisStore *store, uint64 request, int *count)
 	if (request == 0 || store->connection->requested != request)
 		return NULL;
 	return redis_exchange(store, count);
-}
-
-/* Queue a command of UTF-8 words; NULL ends them. */
-void
-redis_queue_words(RedisStore *store, const char *name,...)
-{
-	RedisCommand *command = redis_command(name);
-	const char *word;
-	va_list		words;
-
-	va_start(words, name);
-	while ((word = va_arg(words, const char *)) != NULL)
-		redis_add(command, word);
-	va_end(words);
-	redis_queue(store, command);
 }
 
 /* Send a command, after those that are queued, and return its reply. */

@@ -187,14 +187,12 @@ int64
 redis_room(SagazStore *base, int64 *waiting)
 {
 	RedisStore *store = (RedisStore *) base;
-	RedisReply **replies;
-	int			count;
+	RedisReply *reply;
 
 	redis_ready(store);
-	redis_queue_words(store, "XLEN", psprintf("%s:events", store->outbox_prefix), NULL);
-	replies = redis_exchange(store, &count);
-	redis_expect(store, replies[0], REDIS_INTEGER);
-	*waiting = replies[0]->integer;
+	reply = redis_call(store, redis_words("XLEN", psprintf("%s:events", store->outbox_prefix), NULL));
+	redis_expect(store, reply, REDIS_INTEGER);
+	*waiting = reply->integer;
 	return redis_max_entries(store);
 }
 

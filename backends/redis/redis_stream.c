@@ -270,17 +270,16 @@ List *
 redis_stream_read(SagazStore *base, SagazStreamId from, SagazStreamId to)
 {
 	RedisStore *store = (RedisStore *) base;
-	RedisReply **replies;
+	RedisReply *reply;
 	List	   *entries = NIL;
-	int			count;
 
 	redis_ready(store);
-	redis_queue_words(store, "XRANGE", store->stream, format_stream_id(from), format_stream_id(to), NULL);
-	replies = redis_exchange(store, &count);
-	redis_expect(store, replies[0], REDIS_ARRAY);
-	for (int i = 0; i < replies[0]->count; i++)
+	reply = redis_call(store, redis_words("XRANGE", store->stream, format_stream_id(from),
+										  format_stream_id(to), NULL));
+	redis_expect(store, reply, REDIS_ARRAY);
+	for (int i = 0; i < reply->count; i++)
 	{
-		const RedisReply *read = replies[0]->elements[i];
+		const RedisReply *read = reply->elements[i];
 		SagazStreamEntry *entry = palloc(sizeof(SagazStreamEntry));
 
 		redis_expect(store, read, REDIS_ARRAY);

@@ -501,11 +501,7 @@ sagaz_explain_event(PG_FUNCTION_ARGS)
 	Datum		event_id;
 
 	sagaz_rows_begin(fcinfo);
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("event_id must not be null")));
-	event_id = PG_GETARG_DATUM(0);
+	event_id = sagaz_argument(fcinfo, 0, "event_id");
 	event = sagaz_event_fetch(&log, event_id, snapshot);
 	if (event)
 		explain_for_groups(result, event, snapshot);

@@ -96,12 +96,17 @@ extern Relation sagaz_relation_hold(const char *name, LOCKMODE lockmode);
 extern void sagaz_relation_let_go(Relation rel, LOCKMODE lockmode);
 
 /* arguments.c */
+extern Datum sagaz_argument(FunctionCallInfo fcinfo, int argno, const char *field);
 extern char *sagaz_text_argument(FunctionCallInfo fcinfo, int argno,
 								 const char *field);
 extern char *sagaz_text_argument_or_null(FunctionCallInfo fcinfo, int argno);
 extern int64 sagaz_interval_argument(FunctionCallInfo fcinfo, int argno,
 									 const char *field);
 extern int	sagaz_interval_in_ms(const Interval *value);
+extern int	sagaz_rows_argument(FunctionCallInfo fcinfo, int argno, const char *field);
+extern int64 sagaz_max_rows_argument(FunctionCallInfo fcinfo, int argno, int64 all);
+extern Datum *sagaz_ids_argument(FunctionCallInfo fcinfo, int argno,
+								 const char *field, int *count);
 
 /* text_array.c */
 extern Datum sagaz_text_array(const char *const *texts, int count);

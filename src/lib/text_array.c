@@ -33,12 +33,8 @@ sagaz_text_array_argument(FunctionCallInfo fcinfo, int argno, const char *field,
 	bool	   *nulls;
 	char	  **texts;
 
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("%s must not be null", field)));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), TEXTOID, -1, false,
-					  TYPALIGN_INT, &elements, &nulls, count);
+	deconstruct_array(DatumGetArrayTypeP(sagaz_argument(fcinfo, argno, field)),
+					  TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, count);
 	texts = palloc((*count + 1) * sizeof(char *));
 	for (int i = 0; i < *count; i++)
 	{

@@ -205,16 +205,6 @@ sagaz_batch_close_if_done(SagazLease *lease, int events, TimestampTz at)
 		sagaz_wake_at_commit();
 }
 
-static int64
-batch_id_argument(FunctionCallInfo fcinfo)
-{
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("batch_id must not be null")));
-	return PG_GETARG_INT64(0);
-}
-
 /*
  * All events that the batch still owes were sent; returns how many.  Takes
  * the batch's lock and none of a lane.
@@ -240,7 +230,7 @@ sagaz_batch_finish(int64 batch_id, const char *worker_id)
 Datum
 sagaz_finish_batch(PG_FUNCTION_ARGS)
 {
-	int64		batch_id = batch_id_argument(fcinfo);
+	int64		batch_id = DatumGetInt64(sagaz_argument(fcinfo, 0, "batch_id"));
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 
 	PG_RETURN_INT32(sagaz_batch_finish(batch_id, worker_id));
@@ -272,7 +262,7 @@ sagaz_batch_release(int64 batch_id, const char *worker_id, const char *error,
 Datum
 sagaz_release_batch(PG_FUNCTION_ARGS)
 {
-	int64		batch_id = batch_id_argument(fcinfo);
+	int64		batch_id = DatumGetInt64(sagaz_argument(fcinfo, 0, "batch_id"));
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	char	   *error = sagaz_text_argument_or_null(fcinfo, 2);
 	int64		delay = sagaz_interval_argument(fcinfo, 3, "delay");
@@ -307,7 +297,7 @@ sagaz_batch_keep_lease(int64 batch_id, const char *worker_id)
 Datum
 sagaz_extend_batch(PG_FUNCTION_ARGS)
 {
-	int64		batch_id = batch_id_argument(fcinfo);
+	int64		batch_id = DatumGetInt64(sagaz_argument(fcinfo, 0, "batch_id"));
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	int64		by = sagaz_interval_argument(fcinfo, 2, "by");
 	TimestampTz now;

@@ -9,13 +9,10 @@
 #include "lib/sagaz.h"
 
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "fmgr.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
 #include "outbox/batch.h"
 #include "outbox/event.h"
@@ -207,24 +204,11 @@ mark_in_batch(const Mark *mark, MarkedEvent *events, int nevents)
 static void
 read_marked_ids(FunctionCallInfo fcinfo, Mark *mark)
 {
-	Datum	   *ids;
-	bool	   *nulls;
+	Datum	   *ids = sagaz_ids_argument(fcinfo, 0, "event_ids", &mark->nevents);
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("event_ids must not be null")));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), UUIDOID, UUID_LEN, false,
-					  TYPALIGN_CHAR, &ids, &nulls, &mark->nevents);
 	mark->events = palloc0((mark->nevents + 1) * sizeof(MarkedEvent));
 	for (int i = 0; i < mark->nevents; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_SAGAZ_INPUT),
-					 errmsg("event_ids must not contain null")));
 		mark->events[i].event_id = ids[i];
-	}
 }
 
 static int

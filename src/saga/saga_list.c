@@ -296,20 +296,6 @@ statuses_to_list(FunctionCallInfo fcinfo, int argno, Oid *statuses)
 	return saga_statuses.count;
 }
 
-static int32
-list_row_number(FunctionCallInfo fcinfo, int argno, const char *field)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("%s must not be null", field)));
-	if (PG_GETARG_INT32(argno) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("%s must not be negative", field)));
-	return PG_GETARG_INT32(argno);
-}
-
 /*
  * list_sagas(status, saga_name, max_rows, skip_rows, storage)
  */
@@ -325,8 +311,8 @@ sagaz_list_sagas(PG_FUNCTION_ARGS)
 
 	count = statuses_to_list(fcinfo, 0, statuses);
 	name = sagaz_text_argument_or_null(fcinfo, 1);
-	max_rows = list_row_number(fcinfo, 2, "max_rows");
-	skip_rows = list_row_number(fcinfo, 3, "skip_rows");
+	max_rows = sagaz_rows_argument(fcinfo, 2, "max_rows");
+	skip_rows = sagaz_rows_argument(fcinfo, 3, "skip_rows");
 
 	selection.snapshot = GetActiveSnapshot();
 	selection.compare = list_newest_created_first;

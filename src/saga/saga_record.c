@@ -34,13 +34,8 @@ Datum
 saga_text_argument(FunctionCallInfo fcinfo, int argno, const char *field,
 				   int max_length)
 {
-	text	   *value;
+	text	   *value = DatumGetTextPP(sagaz_argument(fcinfo, argno, field));
 
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("%s must not be null", field)));
-	value = PG_GETARG_TEXT_PP(argno);
 	if (VARSIZE_ANY_EXHDR(value) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

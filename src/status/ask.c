@@ -101,11 +101,7 @@ sagaz_get_event(PG_FUNCTION_ARGS)
 	Datum		event_id;
 
 	sagaz_rows_begin(fcinfo);
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("event_id must not be null")));
-	event_id = PG_GETARG_DATUM(0);
+	event_id = sagaz_argument(fcinfo, 0, "event_id");
 	states = open_states_to_ask(fcinfo, 1);
 	(void) put_asked_events(fcinfo, sagaz_scan_by_ids(states, ALL_STATUSES, &event_id, 1),
 					 states, 1, -1);
@@ -152,12 +148,7 @@ sagaz_get_dead_letter_events(PG_FUNCTION_ARGS)
 	int64		left;
 
 	sagaz_rows_begin(fcinfo);
-	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("max_rows must not be %s",
-						PG_ARGISNULL(0) ? "null" : "negative")));
-	left = PG_GETARG_INT32(0);
+	left = sagaz_rows_argument(fcinfo, 0, "max_rows");
 	names = PG_ARGISNULL(1) ? sagaz_group_names(GetActiveSnapshot()) :
 		list_make1(sagaz_group_argument(fcinfo, 1, SAGAZ_DEFAULT_GROUP));
 	foreach(cell, names)

@@ -140,11 +140,7 @@ update_status(const SagazEventChange *base, SagazWriter *writer, void *arg)
 static void
 read_update_arguments(FunctionCallInfo fcinfo, Change *change)
 {
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("event_id must not be null")));
-	change->base.event_id = PG_GETARG_DATUM(0);
+	change->base.event_id = sagaz_argument(fcinfo, 0, "event_id");
 	change->to = read_status_to_update(sagaz_text_argument(fcinfo, 1, "status"));
 	change->error = sagaz_text_argument_or_null(fcinfo, 2);
 	if (change->error && change->to == EVENT_SENT)

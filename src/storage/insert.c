@@ -522,18 +522,13 @@ insert_array(Jsonb *events, Sink *sink, Datum *ids)
 static Datum
 insert_events(FunctionCallInfo fcinfo)
 {
-	Jsonb	   *events;
+	Jsonb	   *events = DatumGetJsonbP(sagaz_argument(fcinfo, 0, "events"));
 	Datum	   *ids;
 	int			count;
 	Sink		sink;
 	Datum		value;
 	ErrorContextCallback context;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("events must not be null")));
-	events = PG_GETARG_JSONB_P(0);
 	if (!JB_ROOT_IS_ARRAY(events) || JB_ROOT_IS_SCALAR(events))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_INPUT),

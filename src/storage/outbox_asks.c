@@ -77,11 +77,7 @@ sagaz_call_get_event(FunctionCallInfo fcinfo, SagazStore *store)
 	SagazFilter filter = {0};
 
 	sagaz_rows_begin(fcinfo);
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("event_id must not be null")));
-	filter.key = DatumGetCString(DirectFunctionCall1(uuid_out, PG_GETARG_DATUM(0)));
+	filter.key = DatumGetCString(DirectFunctionCall1(uuid_out, sagaz_argument(fcinfo, 0, "event_id")));
 	sagaz_storage_check_group(store, fcinfo, 1);
 	put_asked_rows(fcinfo, store, &filter);
 	return (Datum) 0;
@@ -123,12 +119,7 @@ sagaz_call_get_dead_letter_events(FunctionCallInfo fcinfo, SagazStore *store)
 	.order = SAGAZ_OLDEST_FIRST};
 
 	sagaz_rows_begin(fcinfo);
-	if (PG_ARGISNULL(0) || PG_GETARG_INT32(0) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("max_rows must not be %s",
-						PG_ARGISNULL(0) ? "null" : "negative")));
-	filter.limit = PG_GETARG_INT32(0);
+	filter.limit = sagaz_rows_argument(fcinfo, 0, "max_rows");
 	sagaz_storage_check_group(store, fcinfo, 1);
 	if (filter.limit > 0)
 		put_asked_rows(fcinfo, store, &filter);

@@ -12,10 +12,8 @@
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "port.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
-#include "utils/uuid.h"
 
 #include "outbox/batch.h"
 #include "status/event_scan.h"
@@ -129,16 +127,6 @@ lease_edit(SagazRecord *record, bool exists, void *arg)
 	return SAGAZ_CHANGE;
 }
 
-static int64
-batch_argument(FunctionCallInfo fcinfo)
-{
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("batch_id must not be null")));
-	return PG_GETARG_INT64(0);
-}
-
 static void
 no_event_in(int64 batch_id)
 {
@@ -150,7 +138,7 @@ change_lease(FunctionCallInfo fcinfo, SagazStore *store, Lease *lease)
 {
 	SagazFilter filter = {0};
 
-	lease->batch_id = filter.batch_id = batch_argument(fcinfo);
+	lease->batch_id = filter.batch_id = DatumGetInt64(sagaz_argument(fcinfo, 0, "batch_id"));
 	lease->worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	if (lease->batch_id > 0)
 		lease->events = sagaz_edit(store, SAGAZ_EVENT, &filter, false, lease_edit, lease);
@@ -162,7 +150,7 @@ change_lease(FunctionCallInfo fcinfo, SagazStore *store, Lease *lease)
 Datum
 sagaz_call_finish_batch(FunctionCallInfo fcinfo, SagazStore *store)
 {
-	int64		batch_id = batch_argument(fcinfo);
+	int64		batch_id = DatumGetInt64(sagaz_argument(fcinfo, 0, "batch_id"));
 	char	   *worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	int			events = batch_id <= 0 ? 0 :
 		store->backend->finish(store, batch_id, worker_id, GetCurrentTimestamp());
@@ -260,21 +248,11 @@ mark_edit(SagazRecord *record, bool exists, void *arg)
 static const char **
 read_ids(FunctionCallInfo fcinfo, int argno, int *count)
 {
-	Datum	   *ids;
-	bool	   *nulls;
-	const char **texts;
+	Datum	   *ids = sagaz_ids_argument(fcinfo, argno, "event_ids", count);
+	const char **texts = palloc((*count + 1) * sizeof(char *));
 
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(argno), UUIDOID, UUID_LEN, false,
-					  TYPALIGN_CHAR, &ids, &nulls, count);
-	texts = palloc((*count + 1) * sizeof(char *));
 	for (int i = 0; i < *count; i++)
-	{
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_SAGAZ_INPUT),
-					 errmsg("event_ids must not contain null")));
 		texts[i] = DatumGetCString(DirectFunctionCall1(uuid_out, ids[i]));
-	}
 	return texts;
 }
 
@@ -299,10 +277,6 @@ mark_by_call(FunctionCallInfo fcinfo, SagazStore *store, MarkCall *mark, int gro
 {
 	SagazFilter filter = {0};
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("event_ids must not be null")));
 	filter.keys = read_ids(fcinfo, 0, &filter.nkeys);
 	mark->worker_id = sagaz_text_argument(fcinfo, 1, "worker_id");
 	mark->now = GetCurrentTimestamp();
@@ -387,11 +361,7 @@ sagaz_call_change_event_status(FunctionCallInfo fcinfo, SagazStore *store)
 	char	   *event_id;
 
 	sagaz_rows_begin(fcinfo);
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("event_id must not be null")));
-	filter.key = event_id = DatumGetCString(DirectFunctionCall1(uuid_out, PG_GETARG_DATUM(0)));
+	filter.key = event_id = DatumGetCString(DirectFunctionCall1(uuid_out, sagaz_argument(fcinfo, 0, "event_id")));
 	change.status = sagaz_text_argument(fcinfo, 1, "status");
 	change.error = sagaz_text_argument_or_null(fcinfo, 2);
 	if (strcmp(change.status, "pending") != 0 && strcmp(change.status, "sent") != 0 &&
@@ -487,11 +457,7 @@ sagaz_call_requeue_dead_letters(FunctionCallInfo fcinfo, SagazStore *store)
 	}
 	filter.event_type = sagaz_text_argument_or_null(fcinfo, 1);
 	filter.saga_id = sagaz_text_argument_or_null(fcinfo, 2);
-	if (!PG_ARGISNULL(3) && PG_GETARG_INT32(3) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("max_rows must be at least 1")));
-	filter.limit = PG_ARGISNULL(3) ? 0 : PG_GETARG_INT32(3);
+	filter.limit = sagaz_max_rows_argument(fcinfo, 3, 0);
 	requeue.spread = sagaz_interval_argument(fcinfo, 4, "spread");
 	sagaz_storage_check_group(store, fcinfo, 6);
 	PG_RETURN_INT64(sagaz_edit(store, SAGAZ_EVENT, &filter, false, requeue_edit,
@@ -506,11 +472,7 @@ sagaz_call_archive_sent_events(FunctionCallInfo fcinfo, SagazStore *store)
 
 	filter.sent_before = GetCurrentTimestamp() -
 		sagaz_interval_argument(fcinfo, 0, "older_than") + 1;
-	if (!PG_ARGISNULL(1) && PG_GETARG_INT32(1) < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("max_rows must be at least 1")));
-	filter.limit = PG_ARGISNULL(1) ? 0 : PG_GETARG_INT32(1);
+	filter.limit = sagaz_max_rows_argument(fcinfo, 1, 0);
 	if (PG_ARGISNULL(2) || PG_GETARG_BOOL(2))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_STORAGE),

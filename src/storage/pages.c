@@ -114,15 +114,12 @@ merge_records(FunctionCallInfo fcinfo)
 	TupleDesc	row_type;
 	Datum		values[4];
 	bool		nulls[4] = {0};
+	bool		over_claims = DatumGetBool(sagaz_argument(fcinfo, 2, "over_claims"));
 
-	if (PG_ARGISNULL(2))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("over_claims must not be null")));
 	if (get_call_result_type(fcinfo, NULL, &row_type) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 	if (count > 0)
-		store->backend->merge(store, records, count, PG_GETARG_BOOL(2), &merged);
+		store->backend->merge(store, records, count, over_claims, &merged);
 	values[0] = Int64GetDatum(merged.added);
 	values[1] = Int64GetDatum(merged.changed);
 	values[2] = Int64GetDatum(merged.unchanged);

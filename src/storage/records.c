@@ -106,11 +106,7 @@ import_record(FunctionCallInfo fcinfo)
 	SagazStore *store = sagaz_records_store(fcinfo, 1, &kind);
 	SagazRecord record;
 
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("record must not be null")));
-	sagaz_record_from_new(kind, PG_GETARG_JSONB_P(0), &record);
+	sagaz_record_from_new(kind, DatumGetJsonbP(sagaz_argument(fcinfo, 0, "record")), &record);
 	refuse_problem_record(&record);
 	PG_RETURN_BOOL(sagaz_put(store, &record, 1, SAGAZ_PUT_ALWAYS) > 0);
 }

@@ -427,24 +427,13 @@ put_readable_summaries(FunctionCallInfo fcinfo, SagazStore *store, SagazFilter *
 		sagaz_records_warn(store, lfirst(cell));
 }
 
-static int
-row_number(FunctionCallInfo fcinfo, int argno, const char *field)
-{
-	if (PG_ARGISNULL(argno) || PG_GETARG_INT32(argno) < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("%s must not be %s", field,
-						PG_ARGISNULL(argno) ? "null" : "negative")));
-	return PG_GETARG_INT32(argno);
-}
-
 /* list_sagas(status, saga_name, max_rows, skip_rows) */
 Datum
 sagaz_call_list_sagas(FunctionCallInfo fcinfo, SagazStore *store)
 {
 	const char *status = sagaz_text_argument_or_null(fcinfo, 0);
-	int			max_rows = row_number(fcinfo, 2, "max_rows");
-	int			skip_rows = row_number(fcinfo, 3, "skip_rows");
+	int			max_rows = sagaz_rows_argument(fcinfo, 2, "max_rows");
+	int			skip_rows = sagaz_rows_argument(fcinfo, 3, "skip_rows");
 	SagazFilter filter = {.order = SAGAZ_NEWEST_FIRST};
 
 	sagaz_rows_begin(fcinfo);

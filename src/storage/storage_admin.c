@@ -255,13 +255,8 @@ create_storage(FunctionCallInfo fcinfo)
 	List	   *further = storage_options_argument(fcinfo);
 	List	   *options;
 	const SagazBackend *backend;
-	bool		for_public;
+	bool		for_public = DatumGetBool(sagaz_argument(fcinfo, 4, "for_public"));
 
-	if (PG_ARGISNULL(4))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("for_public must not be null")));
-	for_public = PG_GETARG_BOOL(4);
 	url = sagaz_text_argument(fcinfo, 1, "url");
 	backend = sagaz_storage_read_url(url, &options);
 	if (strcmp(backend->name, "native") == 0)

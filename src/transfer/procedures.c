@@ -58,16 +58,6 @@ transfer_batch_size_argument(FunctionCallInfo fcinfo, int argno)
 	return size;
 }
 
-static bool
-transfer_bool_argument(FunctionCallInfo fcinfo, int argno, const char *field)
-{
-	if (PG_ARGISNULL(argno))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("%s must not be null", field)));
-	return PG_GETARG_BOOL(argno);
-}
-
 static int
 transfer_tries_argument(FunctionCallInfo fcinfo, int argno)
 {
@@ -90,16 +80,6 @@ transfer_delay_argument(FunctionCallInfo fcinfo, int argno)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("delay must not be longer than an hour")));
 	return delay;
-}
-
-static int64
-transfer_id_argument(FunctionCallInfo fcinfo)
-{
-	if (PG_ARGISNULL(0))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("transfer_id must not be null")));
-	return PG_GETARG_INT64(0);
 }
 
 static char *
@@ -201,7 +181,7 @@ transfer_records(FunctionCallInfo fcinfo)
 	transfer->type = transfer_type_argument(fcinfo, 2);
 	transfer->batch_size = transfer_batch_size_argument(fcinfo, 3);
 	transfer->on_error = transfer_policy_argument(fcinfo, 4);
-	transfer->validate = transfer_bool_argument(fcinfo, 5, "validate");
+	transfer->validate = DatumGetBool(sagaz_argument(fcinfo, 5, "validate"));
 	transfer->max_tries = transfer_tries_argument(fcinfo, 6);
 	transfer->first_delay = transfer_delay_argument(fcinfo, 7);
 	MemoryContextSwitchTo(outer);
@@ -242,10 +222,10 @@ transfer_and_migrate(FunctionCallInfo fcinfo)
 
 	transfer->is_migration = true;
 	transfer->type = "both";
-	transfer->switches = transfer_bool_argument(fcinfo, 2, "switch");
+	transfer->switches = DatumGetBool(sagaz_argument(fcinfo, 2, "switch"));
 	transfer->batch_size = transfer_batch_size_argument(fcinfo, 3);
 	transfer->on_error = transfer_policy_argument(fcinfo, 4);
-	transfer->accepts_removals = transfer_bool_argument(fcinfo, 5, "accept_removals");
+	transfer->accepts_removals = DatumGetBool(sagaz_argument(fcinfo, 5, "accept_removals"));
 	transfer->max_tries = transfer_tries_argument(fcinfo, 6);
 	transfer->first_delay = transfer_delay_argument(fcinfo, 7);
 	transfer->validate = true;
@@ -288,7 +268,7 @@ load_transfer(FunctionCallInfo fcinfo)
 	MemoryContext outer;
 
 	SPI_connect_ext(atomic ? 0 : SPI_OPT_NONATOMIC);
-	transfer = sagaz_transfer_load(transfer_id_argument(fcinfo), context);
+	transfer = sagaz_transfer_load(DatumGetInt64(sagaz_argument(fcinfo, 0, "transfer_id")), context);
 	outer = MemoryContextSwitchTo(context);
 	transfer->atomic = atomic;
 	find_transfer_side_again(fcinfo, 1, &transfer->source, "source");
@@ -317,7 +297,7 @@ resume_transfer(FunctionCallInfo fcinfo)
 				(errcode(ERRCODE_SAGAZ_INPUT),
 				 errmsg("transfer " INT64_FORMAT " is completed", transfer->id),
 				 errhint("Begin another with CALL %s.transfer(source, target).", SAGAZ_SCHEMA)));
-	transfer->accepts_removals = transfer_bool_argument(fcinfo, 3, "accept_removals");
+	transfer->accepts_removals = DatumGetBool(sagaz_argument(fcinfo, 3, "accept_removals"));
 	check_transfer_switch(transfer);
 	sagaz_transfer_look(transfer);
 	sagaz_end_check_origin(transfer);

@@ -10,10 +10,8 @@
 
 #include "access/stratnum.h"
 #include "access/xact.h"
-#include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -160,33 +158,13 @@ bring_back_dead(const Requeue *requeue)
 }
 
 static void
-read_dead_ids(FunctionCallInfo fcinfo, Requeue *requeue)
-{
-	bool	   *nulls;
-
-	if (PG_ARGISNULL(0))
-		return;
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(0), UUIDOID, UUID_LEN, false,
-					  TYPALIGN_CHAR, &requeue->event_ids, &nulls,
-					  &requeue->nevent_ids);
-	for (int i = 0; i < requeue->nevent_ids; i++)
-		if (nulls[i])
-			ereport(ERROR,
-					(errcode(ERRCODE_SAGAZ_INPUT),
-					 errmsg("event_ids must not contain null")));
-}
-
-static void
 read_dead_arguments(FunctionCallInfo fcinfo, Requeue *requeue)
 {
-	read_dead_ids(fcinfo, requeue);
+	if (!PG_ARGISNULL(0))
+		requeue->event_ids = sagaz_ids_argument(fcinfo, 0, "event_ids", &requeue->nevent_ids);
 	requeue->event_type = sagaz_text_argument_or_null(fcinfo, 1);
 	requeue->saga_id = sagaz_text_argument_or_null(fcinfo, 2);
-	requeue->max_rows = PG_ARGISNULL(3) ? PG_INT64_MAX : PG_GETARG_INT32(3);
-	if (requeue->max_rows < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("max_rows must be at least 1")));
+	requeue->max_rows = sagaz_max_rows_argument(fcinfo, 3, PG_INT64_MAX);
 	requeue->spread = sagaz_interval_argument(fcinfo, 4, "spread");
 	requeue->reason = sagaz_text_argument_or_null(fcinfo, 5);
 	PreventCommandIfReadOnly("requeue_dead_letters()");

@@ -305,12 +305,8 @@ sagaz_archive_sent_events(PG_FUNCTION_ARGS)
 
 	retention.before = GetCurrentTimestamp() -
 		sagaz_interval_argument(fcinfo, 0, "older_than");
-	retention.max_rows = PG_ARGISNULL(1) ? PG_INT64_MAX : PG_GETARG_INT32(1);
+	retention.max_rows = sagaz_max_rows_argument(fcinfo, 1, PG_INT64_MAX);
 	retention.keep = PG_ARGISNULL(2) || PG_GETARG_BOOL(2);
-	if (retention.max_rows < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("max_rows must be at least 1")));
 	PreventCommandDuringRecovery("archive_sent_events()");
 	PreventCommandIfReadOnly("archive_sent_events()");
 	(void) sagaz_lock_retention(true);

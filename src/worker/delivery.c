@@ -469,12 +469,8 @@ create_delivery(FunctionCallInfo fcinfo, bool by_text)
 	sagaz_writer_row(writer);
 	if (by_text)
 		object = set_delivery_target(fcinfo, writer, &to_storage);
-	else if (PG_ARGISNULL(1))
-		ereport(ERROR,
-				(errcode(ERRCODE_SAGAZ_INPUT),
-				 errmsg("handler must not be null")));
 	else
-		object = set_delivery_handler(writer, PG_GETARG_OID(1));
+		object = set_delivery_handler(writer, DatumGetObjectId(sagaz_argument(fcinfo, 1, "handler")));
 	set_delivery_columns(fcinfo, writer);
 	set_delivery_options(fcinfo, writer, to_storage);
 	sagaz_writer_set(writer, delivery_name, CStringGetTextDatum(name));
