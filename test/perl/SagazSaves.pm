@@ -6,9 +6,11 @@ use strict;
 use warnings;
 use Exporter 'import';
 
+use SagazTest;
 use Test::More;
+use Time::HiRes qw(time);
 
-our @EXPORT = qw(saves_on error_of save works fails);
+our @EXPORT = qw(saves_on save works fails);
 
 my ($node, $secret);
 
@@ -17,15 +19,6 @@ sub saves_on
 {
 	($node, $secret) = @_;
 	return;
-}
-
-# What the server says, with the SQLSTATE; empty where nothing is wrong.
-sub error_of
-{
-	my ($query) = @_;
-	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$query");
-
-	return $err // '';
 }
 
 sub save
@@ -44,16 +37,18 @@ sub works
 	return;
 }
 
-# fails(statement or storage, pattern, name)
+# fails(statement or storage, pattern, name): how many seconds it took.
 sub fails
 {
 	my ($query, $pattern, $name) = @_;
 
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $err = error_of($query =~ /^(SE|BEGIN)/ ? $query : save($query));
+	my $start = time;
+	my $err = error_of($node, $query =~ /^(SE|BEGIN)/ ? $query : save($query));
+	my $took = time - $start;
 	like($err, qr/ERROR:  $pattern/s, $name);
 	unlike($err, qr/\Q$secret\E/, "$name: no secret");
-	return;
+	return $took;
 }
 
 1;

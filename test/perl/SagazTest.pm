@@ -11,7 +11,18 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(usleep);
 
-our @EXPORT = qw(grows_less new_node run_regress test_files wait_until_up);
+our @EXPORT = qw(error_of grows_less new_node run_regress test_files wait_until_up);
+
+# What the server says of a statement, with the SQLSTATE; '' where it has
+# nothing to say.  Options: database, role.
+sub error_of
+{
+	my ($node, $sql, %options) = @_;
+	my $role = $options{role} ? "SET ROLE $options{role};\n" : '';
+	my ($status, $out, $err) = $node->psql($options{database} // 'postgres', "\\set VERBOSITY verbose\n$role$sql");
+
+	return $err // '';
+}
 
 # That a process has not grown by more than a limit.  Sanitizers keep what
 # is freed, and tell nothing of it.

@@ -23,14 +23,6 @@ sub sql
 	return $node->safe_psql($db // 'postgres', $sql);
 }
 
-sub error_of
-{
-	my ($sql, $db) = @_;
-	my ($status, $out, $err) = $node->psql($db // 'postgres', $sql, extra_params => [ '-v', 'VERBOSITY=verbose' ]);
-
-	return $err;
-}
-
 sub emit
 {
 	my ($type, $db) = @_;
@@ -89,9 +81,9 @@ calls_are('app b', 'a schema that is given away says nothing of its functions');
 is(sql(q{SELECT handler FROM sagaz.delivery}), 'shop.h(sagaz.outbox_event[])', 'and back');
 
 # The extension's own: it is found by its name, so it keeps it.
-like(error_of('ALTER EXTENSION sagaz SET SCHEMA public'), qr/ERROR:  0A000: .*does not support SET SCHEMA/, 'the extension is not relocatable');
-like(error_of('ALTER SCHEMA sagaz RENAME TO old'), qr/ERROR:  0A000: schema "sagaz" of the extension sagaz cannot be renamed/, 'nor is its schema renamed');
-like(error_of(q{DO $$ BEGIN EXECUTE 'ALTER SCHEMA sagaz RENAME TO old'; END $$}), qr/ERROR:  0A000/, 'in whatever way');
+like(error_of($node, 'ALTER EXTENSION sagaz SET SCHEMA public'), qr/ERROR:  0A000: .*does not support SET SCHEMA/, 'the extension is not relocatable');
+like(error_of($node, 'ALTER SCHEMA sagaz RENAME TO old'), qr/ERROR:  0A000: schema "sagaz" of the extension sagaz cannot be renamed/, 'nor is its schema renamed');
+like(error_of($node, q{DO $$ BEGIN EXECUTE 'ALTER SCHEMA sagaz RENAME TO old'; END $$}), qr/ERROR:  0A000/, 'in whatever way');
 sql('CREATE DATABASE none');
 sql('CREATE SCHEMA sagaz; ALTER SCHEMA sagaz RENAME TO old', 'none');
 
@@ -169,13 +161,13 @@ query_is($node, 'postgres', q{SELECT sagaz.count_records('outbox', 'file')}, '1'
 calls_are('app c', 'beside it');
 for my $drop ('DROP OWNED BY app', 'DROP ROLE app')
 {
-	like(error_of($drop), qr/ERROR:  2BP01: .*(constraint delivery f depends on server file|objects depend on it)/s, "$drop is refused");
+	like(error_of($node, $drop), qr/ERROR:  2BP01: .*(constraint delivery f depends on server file|objects depend on it)/s, "$drop is refused");
 }
 sql('REASSIGN OWNED BY app TO heir');
 is(sql(q{SELECT state, last_error FROM sagaz.stat_delivery WHERE name = 'f'}), 'halted|storage file belongs to role "heir" now', 'REASSIGN OWNED of a storage\'s owner');
 sql('ALTER SERVER file OWNER TO app');
 
-like(error_of('DROP OWNED BY app CASCADE; DROP OWNED BY maker; DROP ROLE maker'), qr/ERROR:  2BP01.*constraint delivery d depends on function/s, 'DROP OWNED of the function\'s owner');
+like(error_of($node, 'DROP OWNED BY app CASCADE; DROP OWNED BY maker; DROP ROLE maker'), qr/ERROR:  2BP01.*constraint delivery d depends on function/s, 'DROP OWNED of the function\'s owner');
 sql('DROP ROLE app');
 halted_for('its owner, role "app", does not exist or is another role now', 'its owner is gone');
 is(sql(q{SELECT last_error FROM sagaz.stat_delivery WHERE name = 'f'}), 'its owner, role "app", does not exist or is another role now', 'so for all it had');
@@ -184,7 +176,7 @@ sql('CREATE ROLE app LOGIN');
 emit('held');
 halted_for('its owner, role "app", does not exist or is another role now', 'a new role of the name has no part in it');
 sql(q{SELECT sagaz.grant_access('app', 'operator')});
-like(error_of(q{SET ROLE app; SELECT sagaz.resume_delivery('d')}), qr/ERROR:  42501: must be owner of delivery "d"/, 'and may not change it');
+like(error_of($node, q{SET ROLE app; SELECT sagaz.resume_delivery('d')}), qr/ERROR:  42501: must be owner of delivery "d"/, 'and may not change it');
 sql('SELECT sagaz.drop_delivery(name) FROM sagaz.delivery');
 is(sql(q{SELECT consumer_group, paused_at IS NULL FROM sagaz.consumer_group ORDER BY 1}), "file|t\nsagaz-workers|t", 'groups have no owner and are there');
 sql(q{GRANT USAGE ON SCHEMA shop TO app; SET ROLE app; SELECT sagaz.create_delivery('d', 'shop.h(sagaz.outbox_event[])')});
@@ -213,7 +205,7 @@ GRANT USAGE ON FOREIGN DATA WRAPPER sagaz_memory TO heir;
 GRANT TEMP ON DATABASE postgres TO heir;
 GRANT CREATE, USAGE ON SCHEMA shop TO heir, app;
 SQL
-like(error_of(q{SET ROLE heir; CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION on_end()}), qr/ERROR:  42501/, 'no tenant makes one');
+like(error_of($node, q{SET ROLE heir; CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION on_end()}), qr/ERROR:  42501/, 'no tenant makes one');
 my @calls = (
 	q{create_storage('m', 'memory://m')}, q{create_consumer_group('z', start_from => 'now')}, q{create_delivery('e', 'shop.h(sagaz.outbox_event[])', 'z')}, q{pause_delivery('e')}, q{resume_delivery('e')},
 	q{drop_delivery('e')}, q{drop_storage('m')}, q{drop_consumer_group('z')}, q{archive_sent_events('0')},
@@ -248,14 +240,14 @@ RESET ROLE;
 SELECT sagaz.save_saga_state('s', 'S', 'completed');
 CREATE EVENT TRIGGER no_end ON ddl_command_end EXECUTE FUNCTION no();
 SQL
-like(error_of('SET ROLE heir; DROP FUNCTION shop.h CASCADE'), qr/P0007: no DROP FUNCTION/, 'an event trigger objects');
-like(error_of(q{SET ROLE heir; SELECT sagaz.drop_storage('m')}), qr/P0007: no DROP USER MAPPING/, 'to drop_storage()');
+like(error_of($node, 'SET ROLE heir; DROP FUNCTION shop.h CASCADE'), qr/P0007: no DROP FUNCTION/, 'an event trigger objects');
+like(error_of($node, q{SET ROLE heir; SELECT sagaz.drop_storage('m')}), qr/P0007: no DROP USER MAPPING/, 'to drop_storage()');
 is(sql(q{SELECT count(*) FROM pg_user_mappings WHERE srvname = 'm'}), '1', 'which leaves all there was');
 emit('a');
 calls_are('heir a', 'the delivery is what it was');
 sql(qq{ALTER EVENT TRIGGER no_end DISABLE; SELECT sagaz.create_storage('kept', 'sqlite://$file'), sagaz.create_storage('next', 'sqlite://$file.next')});
 sql('ALTER EVENT TRIGGER no_end ENABLE');
-like(error_of(q{CALL sagaz.migrate('kept', 'next', switch => true)}), qr/SZ004: transfer 1 failed: no ALTER SERVER/, 'to the switch of a migration');
+like(error_of($node, q{CALL sagaz.migrate('kept', 'next', switch => true)}), qr/SZ004: transfer 1 failed: no ALTER SERVER/, 'to the switch of a migration');
 is(sql(q{SELECT state FROM sagaz.transfers}), 'failed', 'which has failed');
 is(sql(q{SHOW sagaz.saga_storage}), 'native', 'the default is what it was');
 is(sql(q{SELECT setconfig FROM pg_db_role_setting}), '', 'for other sessions, too');
@@ -274,14 +266,14 @@ sql($objects =~ s/CREATE SCHEMA shop/RESET ROLE; CREATE SCHEMA shop/r, 'other');
 sql('SET ROLE maker; SELECT sagaz.create_delivery(\'d\', \'shop.h(sagaz.outbox_event[])\')', 'other');
 emit('a', 'other');
 calls_are('maker a', 'an extension of somebody else', 'other');
-like(error_of('DROP OWNED BY admin', 'other'), qr/ERROR:  2BP01/, 'DROP OWNED of the extension\'s owner is refused');
-like(error_of('REASSIGN OWNED BY admin TO heir', 'other'), qr/ERROR:  42501: .*foreign-data wrapper/, 'REASSIGN OWNED to who is no superuser, too');
+like(error_of($node, 'DROP OWNED BY admin', database => 'other'), qr/ERROR:  2BP01/, 'DROP OWNED of the extension\'s owner is refused');
+like(error_of($node, 'REASSIGN OWNED BY admin TO heir', database => 'other'), qr/ERROR:  42501: .*foreign-data wrapper/, 'REASSIGN OWNED to who is no superuser, too');
 sql('CREATE ROLE next SUPERUSER; REASSIGN OWNED BY admin TO next', 'other');
 emit('b', 'other');
 calls_are('maker b', 'REASSIGN OWNED gives sagaz to another superuser', 'other');
 is(sql(q{SELECT sagaz.save_saga_state('s', 'S', 'pending'), sagaz.delete_saga_state('s')}, 'other'), '1|t', 'and it works');
 is(sql(q{SELECT status FROM sagaz.health_check()}, 'other'), 'healthy', 'healthy');
-like(error_of(q{SET ROLE maker; SELECT sagaz.create_storage('m', 'memory://m')}, 'other'), qr/ERROR:  42501/, 'with the rights there were');
+like(error_of($node, q{SET ROLE maker; SELECT sagaz.create_storage('m', 'memory://m')}, database => 'other'), qr/ERROR:  42501/, 'with the rights there were');
 sql('DROP ROLE admin; ALTER ROLE next RENAME TO newborn');
 emit('c', 'other');
 calls_are('maker c', 'renamed too', 'other');

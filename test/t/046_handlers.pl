@@ -26,16 +26,6 @@ sub sql
 	return $node->safe_psql($db // 'postgres', $sql);
 }
 
-# The SQLSTATE and message that a statement ends with.
-sub error_of
-{
-	my ($sql) = @_;
-	my ($status, $out, $err) = $node->psql('postgres', $sql,
-		extra_params => [ '-v', 'VERBOSITY=verbose' ]);
-
-	return $err;
-}
-
 sub warning_of
 {
 	my ($sql) = @_;
@@ -118,14 +108,14 @@ calls_are('plain app a', 'a handler of another role runs as the owner of the del
 subtest 'dropped' => sub {
 	for my $drop ("FUNCTION $handler", 'SCHEMA shop', 'OWNED BY maker')
 	{
-		like(error_of("DROP $drop"),
+		like(error_of($node, "DROP $drop"),
 			qr/ERROR:  2BP01.*constraint delivery d depends on function shop\.h\(/s,
 			"DROP $drop shows the delivery");
 	}
 	like(warning_of("DROP FUNCTION $handler CASCADE"),
 		qr/drop cascades to constraint delivery d$/, 'CASCADE says so');
 	halts("function $handler was dropped", 'without a function');
-	like(error_of(q{SET ROLE app; SELECT sagaz.resume_delivery('d')}),
+	like(error_of($node, q{SET ROLE app; SELECT sagaz.resume_delivery('d')}),
 		qr/ERROR:  SZ002: function \Q$handler\E does not exist/, 'there is nothing to confirm');
 	sql($evil);
 	halts("function $handler was dropped", 'another of its name');
@@ -133,13 +123,13 @@ subtest 'dropped' => sub {
 	halts("function $handler was dropped", 'after a reload');
 	sql(q{SELECT sagaz.activate()});
 	halts("function $handler was dropped", 'nor does activate() confirm it');
-	like(error_of(q{SELECT sagaz.grant_access('evil', 'operator'); SET ROLE evil; SELECT sagaz.resume_delivery('d')}),
+	like(error_of($node, q{SELECT sagaz.grant_access('evil', 'operator'); SET ROLE evil; SELECT sagaz.resume_delivery('d')}),
 		qr/ERROR:  42501: must be owner of delivery "d"/, 'its owner cannot either');
 	sql(qq{DROP FUNCTION $handler; $plain});
 	resume();
 	calls_are('plain app held, plain app held, plain app held, plain app held',
 		'the owner of the delivery confirms it, and nothing was lost');
-	like(error_of("DROP FUNCTION $handler"), qr/constraint delivery d depends/,
+	like(error_of($node, "DROP FUNCTION $handler"), qr/constraint delivery d depends/,
 		'which the delivery depends on again');
 };
 
@@ -231,7 +221,7 @@ SELECT sagaz.create_delivery('file', 'file', 'file');
 SQL
 	emit('a');
 	query_is($node, 'postgres', q{SELECT sagaz.count_records('outbox', 'file')}, '1', 'an event arrives');
-	like(error_of('BEGIN; DROP SERVER file CASCADE; ROLLBACK'), qr/drop cascades to constraint delivery file/,
+	like(error_of($node, 'BEGIN; DROP SERVER file CASCADE; ROLLBACK'), qr/drop cascades to constraint delivery file/,
 		'DROP SERVER … CASCADE says so');
 	sql(<<'SQL');
 ALTER SERVER file RENAME TO kept;
@@ -239,9 +229,9 @@ SELECT sagaz.create_outbox_storage('file', 'sqlite:///' || current_setting('data
 SQL
 	emit('b');
 	query_is($node, 'postgres', q{SELECT sagaz.count_records('outbox', 'kept')}, '2', 'renamed');
-	like(error_of(q{SELECT sagaz.count_records('outbox', 'file')}), qr/two\.db.* does not exist/, 'nothing goes to the one that has its name');
+	like(error_of($node, q{SELECT sagaz.count_records('outbox', 'file')}), qr/two\.db.* does not exist/, 'nothing goes to the one that has its name');
 	is(sql(q{SELECT target FROM sagaz.delivery WHERE name = 'file'}), 'kept', 'its name is kept');
-	like(error_of(q{SELECT sagaz.drop_storage('kept')}), qr/ERROR:  2BP01/, 'it is not dropped');
+	like(error_of($node, q{SELECT sagaz.drop_storage('kept')}), qr/ERROR:  2BP01/, 'it is not dropped');
 	sql(q{ALTER SERVER kept OWNER TO evil});
 	is(sql(q{SELECT state, last_error FROM sagaz.stat_delivery WHERE name = 'file'}),
 		'halted|storage kept belongs to role "evil" now', 'given away');

@@ -32,15 +32,6 @@ sub outcome
 	return $session->value_or_state($statement);
 }
 
-sub error_of
-{
-	my ($statement) = @_;
-	my $err;
-
-	$node->psql('postgres', $statement, stderr => \$err);
-	return $err;
-}
-
 # A file of the library, with a rollback journal or a write-ahead log.
 my $tables = <<'SQL';
 CREATE TABLE sagas (saga_id TEXT PRIMARY KEY, saga_name TEXT NOT NULL, status TEXT NOT NULL,
@@ -139,7 +130,7 @@ for my $field (sort keys %odd)
 		my $id = event_id(++$n);
 		sqlite('odd.db', "INSERT INTO outbox_events (event_id, saga_id, event_type, payload, created_at) VALUES ('$id', 's', 'E', '1', '2024-01-01T00:00:00+00:00'); UPDATE outbox_events SET $field = $value WHERE event_id = '$id'");
 		is(outcome("SELECT count(*) FROM sagaz.get_event('$id', storage => 'odd')"), 'SZ003', "$field $value: refused");
-		like(error_of("SELECT sagaz.get_event('$id', storage => 'odd')"), qr/\b$field\b/, "$field $value: and named");
+		like(error_of($node, "SELECT sagaz.get_event('$id', storage => 'odd')"), qr/\b$field\b/, "$field $value: and named");
 	}
 }
 is(outcome("SELECT count(*) FROM sagaz.claim_batch('w', storage => 'odd')"), '0', 'none of them is handed out');
@@ -221,7 +212,7 @@ sqlite('mount/log.db', "PRAGMA journal_mode = wal; $tables");
 }
 chmod 0555, "$dir/mount" or die $!;
 like(outcome("SELECT sagaz.count_records('saga', 'sqlite://$dir/mount/copy.db')"), qr/^SZ00[01]$/, 'a log that holds something: not read without it');
-like(error_of("SELECT sagaz.count_records('saga', 'sqlite://$dir/mount/copy.db')"), qr/write-ahead log/, 'and the hint says so');
+like(error_of($node, "SELECT sagaz.count_records('saga', 'sqlite://$dir/mount/copy.db')"), qr/write-ahead log/, 'and the hint says so');
 chmod 0755, "$dir/mount" or die $!;
 is(outcome("SELECT sagaz.count_records('saga', 'sqlite://$dir/mount/copy.db')"), '1', 'it is read where its index can be made');
 

@@ -48,21 +48,11 @@ sub url
 	return "postgresql://$login@" . ($other->host =~ s{/}{%2F}gr) . ':' . $other->port . '/postgres' . ($more // '');
 }
 
-# What a statement of a session raises, in full.
-sub error_of
-{
-	my ($role, $query) = @_;
-	my ($out, $err) = ('', '');
-
-	$node->psql('postgres', "\\set VERBOSITY verbose\nSET ROLE $role;\n$query", stdout => \$out, stderr => \$err);
-	return $err;
-}
-
 my @seen;
 sub fails
 {
 	my ($role, $query, $pattern, $name) = @_;
-	my $error = error_of($role, $query);
+	my $error = error_of($node, $query, role => $role);
 
 	like($error, $pattern, $name);
 	push @seen, $error;
@@ -201,13 +191,13 @@ is($session->outcome("SELECT sagaz.count_records('saga', 'super');"), "1\n", 'an
 # What is there.
 is($node->safe_psql('postgres', "SELECT details->>'layout' FROM sagaz.health_check('super')"), 'sagaz', 'health tells the layout');
 $other->safe_psql('postgres', "UPDATE pg_extension SET extversion = '9.9' WHERE extname = 'sagaz'");
-like(error_of('postgres', "SELECT sagaz.count_records('saga', 'super')"), qr/SZ000.*9\.9/, 'another version is refused');
+like(error_of($node, "SELECT sagaz.count_records('saga', 'super')"), qr/SZ000.*9\.9/, 'another version is refused');
 $other->safe_psql('postgres', "UPDATE pg_extension SET extversion = '0.1' WHERE extname = 'sagaz'");
 $other->safe_psql('postgres', 'CREATE DATABASE strange');
 $other->safe_psql('strange', 'CREATE TABLE sagas (id int)');
 (my $strange = url('postgres')) =~ s{/postgres$}{/strange};
-like(error_of('postgres', "SELECT sagaz.count_records('saga', '$strange')"), qr/SZ000/, 'tables of others are refused');
-like(error_of('postgres', "SELECT sagaz.count_records('saga', '$strange?layout=sagaz')"), qr/SZ000.*no extension/, 'so is what layout denies');
+like(error_of($node, "SELECT sagaz.count_records('saga', '$strange')"), qr/SZ000/, 'tables of others are refused');
+like(error_of($node, "SELECT sagaz.count_records('saga', '$strange?layout=sagaz')"), qr/SZ000.*no extension/, 'so is what layout denies');
 
 # Copies there and back.
 $node->safe_psql('postgres', <<'SQL');
@@ -227,11 +217,11 @@ SQL
 	is($node->safe_psql('postgres', <<"SQL"), '0', "$type: read in parts, whole");
 SELECT count(*) FROM sagaz.export_all('$type') AS a FULL JOIN sagaz.export_all('$type', 'super') AS b ON a = b WHERE a IS NULL OR b IS NULL
 SQL
-	like(error_of('postgres', "SELECT sagaz.import_records(jsonb_agg(r), '$type', 'error', 'super') FROM sagaz.export_all('$type') AS r"),
+	like(error_of($node, "SELECT sagaz.import_records(jsonb_agg(r), '$type', 'error', 'super') FROM sagaz.export_all('$type') AS r"),
 		qr/23505/, "$type: what is there already, as an error");
 }
 is($other->safe_psql('postgres', 'SELECT count(*) FROM sagaz.claim_batch($$w$$, 2000)'), '1100', 'events that were copied are claimed');
-like(error_of('postgres', "SELECT sagaz.insert_event('s', 'E', '1', event_id => (SELECT event_id FROM sagaz.outbox LIMIT 1), storage => 'super')"),
+like(error_of($node, "SELECT sagaz.insert_event('s', 'E', '1', event_id => (SELECT event_id FROM sagaz.outbox LIMIT 1), storage => 'super')"),
 	qr/23505.*CONTEXT:  storage "super"/s, 'errors come with their SQLSTATE and say from where');
 $session->close;
 $lock->close;

@@ -29,15 +29,6 @@ sub url
 	return "postgresql://app:$secret@" . ($other->host =~ s{/}{%2F}gr) . ':' . $other->port . "/$database" . ($more // '');
 }
 
-sub error_of
-{
-	my ($query) = @_;
-	my $err;
-
-	$node->psql('postgres', "\\set VERBOSITY verbose\n$query", stderr => \$err);
-	return $err;
-}
-
 # of sessions that tidy up there, whatever is set
 my $unbound = '-c default_transaction_read_only=off -c statement_timeout=0 -c search_path=public';
 my %database = (extension => 'postgres', tables => 'library');
@@ -126,7 +117,7 @@ $other->safe_psql('postgres', "ALTER DATABASE $_ RESET ALL; ALTER ROLE app IN DA
 delete $ENV{PGOPTIONS};
 
 # A time that this session did not have is not one that the connection keeps.
-like(error_of("SET sagaz.command_timeout = '1ms'; SELECT sagaz.count_records('saga', 'tables'); RESET sagaz.command_timeout; SELECT 'after', sagaz.count_records('saga', 'tables')"),
+like(error_of($node, "SET sagaz.command_timeout = '1ms'; SELECT sagaz.count_records('saga', 'tables'); RESET sagaz.command_timeout; SELECT 'after', sagaz.count_records('saga', 'tables')"),
 	qr/^(?!.*after)/s, 'a short command_timeout');
 is($node->safe_psql('postgres', "SELECT sagaz.count_records('saga', 'tables'); SET sagaz.command_timeout = '20s'; SELECT sagaz.count_records('saga', 'tables')"), "0\n0", 'and another');
 
@@ -150,16 +141,16 @@ my %bad = (
 	'-c sear\\ch_path=x' => 'are missing');
 for my $options (sort keys %bad)
 {
-	like(error_of("CREATE SERVER x FOREIGN DATA WRAPPER sagaz_postgresql OPTIONS (options \$o\$$options\$o\$)"), qr/SZ009.*\Q$bad{$options}\E/s, "refused: $options");
+	like(error_of($node, "CREATE SERVER x FOREIGN DATA WRAPPER sagaz_postgresql OPTIONS (options \$o\$$options\$o\$)"), qr/SZ009.*\Q$bad{$options}\E/s, "refused: $options");
 }
-like(error_of("SELECT sagaz.count_records('saga', '" . url('library', '?options=-c%20row_security%3Don') . "')"), qr/SZ009.*row_security is fixed/s, 'in a URL, too');
-like(error_of("SELECT sagaz.count_records('saga', '" . url('library', '?options=-c%20no_such_setting%3Don') . "')"), qr/SZ001.*no_such_setting/s, 'what the server does not know');
-like(error_of("SELECT sagaz.count_records('saga', '" . url('library', "?connect_timeout=$_") . "')"), qr/SZ009.*connect_timeout/s, "connect_timeout=$_") for qw(-1 x 99999999999);
+like(error_of($node, "SELECT sagaz.count_records('saga', '" . url('library', '?options=-c%20row_security%3Don') . "')"), qr/SZ009.*row_security is fixed/s, 'in a URL, too');
+like(error_of($node, "SELECT sagaz.count_records('saga', '" . url('library', '?options=-c%20no_such_setting%3Don') . "')"), qr/SZ001.*no_such_setting/s, 'what the server does not know');
+like(error_of($node, "SELECT sagaz.count_records('saga', '" . url('library', "?connect_timeout=$_") . "')"), qr/SZ009.*connect_timeout/s, "connect_timeout=$_") for qw(-1 x 99999999999);
 
 # nobody answers
 my $listener = IO::Socket::UNIX->new(Local => $node->basedir . '/.s.PGSQL.5432', Listen => 1) or die $!;
 my $start = time;
-like(error_of("SELECT sagaz.count_records('saga', 'postgresql://app:x@" . ($node->basedir =~ s{/}{%2F}gr) . "/postgres?connect_timeout=1')"), qr/SZ001/, 'nobody answers');
+like(error_of($node, "SELECT sagaz.count_records('saga', 'postgresql://app:x@" . ($node->basedir =~ s{/}{%2F}gr) . "/postgres?connect_timeout=1')"), qr/SZ001/, 'nobody answers');
 cmp_ok(time - $start, '<', 8, 'for as long as the URL says');
 
 done_testing();

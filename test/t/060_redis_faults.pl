@@ -9,6 +9,7 @@ use IO::Socket::INET;
 use POSIX ();
 use PostgreSQL::Test::Utils;
 use SagazRedis;
+use SagazSaves;
 use SagazSession;
 use SagazTest;
 use Test::More;
@@ -23,34 +24,7 @@ sagaz.connect_timeout = 2s
 CONF
 my $redis = SagazRedis->new(port => 0)->start;
 my $secret = 's3cret-Pa55';
-my $took;
-
-# The SQLSTATE and the words of the error of a statement, or ''.
-sub error_of
-{
-	my ($query, %options) = @_;
-	my $start = time;
-	my ($status, $out, $err) = $node->psql('postgres', "\\set VERBOSITY verbose\n$query", %options);
-
-	$took = time - $start;
-	return $err // '';
-}
-
-sub fails
-{
-	my ($query, $pattern, $name) = @_;
-
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $err = error_of($query);
-	like($err, qr/ERROR:  $pattern/s, $name);
-	unlike($err, qr/\Q$secret\E/, "$name: no secret");
-}
-
-sub save
-{
-	my ($storage) = @_;
-	return "SELECT sagaz.save_saga_state('s', 'N', 'pending', storage => '$storage')";
-}
+saves_on($node, $secret);
 
 # ----------------------------------------------------------------------
 # Logins
@@ -114,10 +88,8 @@ $redis->cli('FLUSHALL');
 is($session->query("SELECT count(*) FROM sagaz.claim_batch('w', storage => 'r')"), '0', 'and once more');
 
 $redis->signal('STOP');
-fails("SET sagaz.command_timeout = '300ms'; " . save('r'), 'SZ001: .*sagaz.command_timeout', 'a server that hangs');
-cmp_ok($took, '<', 2, 'in time');
-fails("SET statement_timeout = '300ms'; SET sagaz.command_timeout = '1h'; " . save('r'), '57014', 'a statement is cancelled');
-cmp_ok($took, '<', 2, 'at once');
+cmp_ok(fails("SET sagaz.command_timeout = '300ms'; " . save('r'), 'SZ001: .*sagaz.command_timeout', 'a server that hangs'), '<', 2, 'in time');
+cmp_ok(fails("SET statement_timeout = '300ms'; SET sagaz.command_timeout = '1h'; " . save('r'), '57014', 'a statement is cancelled'), '<', 2, 'at once');
 {
 	my $waiter = IPC::Run::start(
 		[ 'psql', '-Xq', '-d', $node->connstr('postgres'), '-c', "SET application_name = 'waiter'; SET sagaz.command_timeout = '1h'", '-c', save('r') ],
@@ -136,9 +108,8 @@ is($session->query("SELECT sagaz.save_saga_state('s', 'N', 'failed', storage => 
 	my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', Listen => 1) or die $!;
 	my @fill = map { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $listener->sockport, Blocking => 0) } 1 .. 20;
 
-	fails("SET sagaz.connect_timeout = '300ms'; SET sagaz.command_timeout = '300ms'; " . save('redis://127.0.0.1:' . $listener->sockport),
-		'SZ001: ', 'a listener that does not answer');
-	cmp_ok($took, '<', 3, 'in time');
+	cmp_ok(fails("SET sagaz.connect_timeout = '300ms'; SET sagaz.command_timeout = '300ms'; " . save('redis://127.0.0.1:' . $listener->sockport),
+		'SZ001: ', 'a listener that does not answer'), '<', 3, 'in time');
 }
 
 $redis->cli('CONFIG', 'SET', 'maxmemory', '1');

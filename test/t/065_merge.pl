@@ -43,12 +43,9 @@ sub ask
 }
 
 # What a statement raises, in full.
-sub error_of
+sub complaint_of
 {
-	my ($sql) = @_;
-	my ($out, $err) = ('', '');
-
-	$node->psql('postgres', "\\set VERBOSITY verbose\n$sql", stdout => \$out, stderr => \$err);
+	my $err = error_of($node, @_);
 	my ($error) = $err =~ /ERROR:  (.*)/;
 	my ($detail) = $err =~ /DETAIL:  (.*)/;
 	return join ' | ', grep { defined } $error, $detail;
@@ -246,7 +243,7 @@ is(merge('native', 'outbox', 0, event(2, payload => '{"n": "new"}', event_type =
 	'an event with another content');
 is(ask("SELECT concat_ws(' ', seq = $seq, event_type, created_at) FROM sagaz.outbox WHERE event_id = '" . uuid(2) . "'"),
 	't F 2023-01-01 00:00:00+00', 'keeps its place');
-is(error_of("SELECT sagaz_internal.merge_records('[" . event(2, saga_id => '"other"') . "]', 'outbox')"),
+is(complaint_of("SELECT sagaz_internal.merge_records('[" . event(2, saga_id => '"other"') . "]', 'outbox')"),
 	'SZ003: record "' . uuid(2) . '" is refused | The native outbox has it with another saga_id.', 'but not for another saga');
 is(claimed('native', 'w'), 'new', 'an event that is to wait waits');
 is(merge('native', 'outbox', 0, event(1)), '0 0 1 0', 'which is no part of it');
@@ -291,7 +288,7 @@ sub unfit
 {
 	my ($type, $record) = @_;
 
-	return error_of("SELECT sagaz_internal.merge_records(\$j\$[$record]\$j\$, '$type')") =~ s/.*cannot hold it: //r;
+	return complaint_of("SELECT sagaz_internal.merge_records(\$j\$[$record]\$j\$, '$type')") =~ s/.*cannot hold it: //r;
 }
 
 my $long = 'x' x 2601;

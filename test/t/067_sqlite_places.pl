@@ -47,15 +47,6 @@ sub outcome
 	return $session->value_or_state($statement);
 }
 
-sub error_of
-{
-	my ($statement) = @_;
-	my $err;
-
-	$node->psql('postgres', $statement, stderr => \$err);
-	return $err;
-}
-
 sub save
 {
 	my ($storage, $saga) = @_;
@@ -115,7 +106,7 @@ my @reads = (
 	"CALL sagaz.transfer('none', 'native')",
 	"CALL sagaz.migrate('none', 'native')");
 is(outcome($_), 'SZ001', "not there: $_") for @reads;
-like(error_of($reads[0]), qr/file "\Q$dir\E\/none.db" of storage "none" does not exist/, 'not there: the file is named');
+like(error_of($node, $reads[0]), qr/file "\Q$dir\E\/none.db" of storage "none" does not exist/, 'not there: the file is named');
 like(outcome("SELECT status, message FROM sagaz.health_check('none')"), qr/^unhealthy\|file "\Q$dir\E\/none.db"/, 'not there: not healthy');
 is(outcome("SELECT compatible, issues->0->>'code' FROM sagaz.validate_transfer('none', 'native')"), 'f|unreachable', 'not there: not fit to be moved');
 is(outcome("SELECT compatible, issues->0->>'code', issues->1 FROM sagaz.validate_transfer('native', 'none')"), 't|empty|', 'not there: but to be moved to');
@@ -236,7 +227,7 @@ my %bad = ('x.db%2' => 'two hexadecimal digits', 'x.db%00' => 'two hexadecimal d
 for my $end (sort keys %bad)
 {
 	is(outcome(save("sqlite://$dir/$end", 's')), 'SZ009', "refused: $end");
-	like(error_of(save("sqlite://$dir/$end", 's')), qr/$bad{$end}/, "$end: and why");
+	like(error_of($node, save("sqlite://$dir/$end", 's')), qr/$bad{$end}/, "$end: and why");
 }
 is(join(' ', glob "$dir/x.db*"), '', 'no file bears such a name');
 is(outcome(sagas("sqlite://$dir/two.db?mode=ro")), 'two', 'mode=ro reads');

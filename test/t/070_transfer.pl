@@ -7,6 +7,7 @@ use File::Copy;
 use PostgreSQL::Test::Utils;
 use SagazRecord;
 use SagazRedis;
+use SagazTest;
 use SagazTransfer;
 use Test::More;
 
@@ -219,14 +220,7 @@ for my $data (sort keys %url)
 # Arguments
 
 # What a call raises, in full.
-sub error_of
-{
-	my ($statement) = @_;
-	my $err;
-
-	$node->psql('empty', "\\set VERBOSITY verbose\n$statement", stderr => \$err);
-	return $err;
-}
+sub error_there { return error_of($node, $_[0], database => 'empty') }
 
 my $before = $node->safe_psql('empty', 'SELECT count(*) FROM sagaz.transfer');
 for my $case (
@@ -242,21 +236,21 @@ for my $case (
 	[ q{'sqlite_filled', 'native', on_error => NULL} => 'on_error' ],
 	[ q{'sqlite_filled', 'native', validate => NULL} => 'validate' ])
 {
-	like(error_of("CALL sagaz.transfer($case->[0])"), qr/ERROR:  SZ009: .*$case->[1]/, "refused: $case->[0]");
+	like(error_there("CALL sagaz.transfer($case->[0])"), qr/ERROR:  SZ009: .*$case->[1]/, "refused: $case->[0]");
 }
-like(error_of($_), qr/ERROR:  SZ009: transfer_id must not be null/, $_)
+like(error_there($_), qr/ERROR:  SZ009: transfer_id must not be null/, $_)
   for 'CALL sagaz.resume_transfer(NULL)', 'CALL sagaz.retry_transfer_errors(NULL)';
-like(error_of($_), qr/ERROR:  SZ002: .*424242/, $_)
+like(error_there($_), qr/ERROR:  SZ002: .*424242/, $_)
   for 'CALL sagaz.resume_transfer(424242)', 'CALL sagaz.retry_transfer_errors(424242)', 'SELECT sagaz.cancel_transfer(424242)';
-like(error_of(q{CALL sagaz.transfer('none such', 'native')}), qr/ERROR:  SZ002: .*none such/, 'a storage that there is not');
-like(error_of(q{CALL sagaz.transfer('mysql://host', 'native')}), qr/ERROR:  SZ000: .*mysql/, 'nor a backend for it');
+like(error_there(q{CALL sagaz.transfer('none such', 'native')}), qr/ERROR:  SZ002: .*none such/, 'a storage that there is not');
+like(error_there(q{CALL sagaz.transfer('mysql://host', 'native')}), qr/ERROR:  SZ000: .*mysql/, 'nor a backend for it');
 
 # One place under two names
 sub same_place
 {
 	my ($one, $two) = @_;
 
-	like(error_of("CALL sagaz.transfer('$one', '$two')"), qr/ERROR:  SZ009: source and target are the same storage/,
+	like(error_there("CALL sagaz.transfer('$one', '$two')"), qr/ERROR:  SZ009: source and target are the same storage/,
 		"refused: $one to $two");
 	is($node->safe_psql('empty', "SELECT issues->0->>'code' FROM sagaz.validate_transfer('$one', '$two')"), 'same_storage',
 		"and found out before: $one to $two");
@@ -276,14 +270,14 @@ same_place('memory_filled', 'memory_filled');
 same_place('library_filled', database_url($other, 'library_filled'));
 same_place('library_filled', database_url($other, 'library_filled', 'postgres'));
 same_place('sagaz_filled', database_url($other, 'sagaz_filled'));
-is(error_of(q{CALL sagaz.transfer('sqlite_filled', 'memory://other', type => 'saga', validate => false)}), '', 'two places are two');
+is(error_there(q{CALL sagaz.transfer('sqlite_filled', 'memory://other', type => 'saga', validate => false)}), '', 'two places are two');
 is($node->safe_psql('empty', 'SELECT count(*) FROM sagaz.transfer'), $before + 1, 'what is refused so leaves no trace');
 
 # A transaction block
-like(error_of(q{BEGIN; CALL sagaz.transfer('sqlite_filled', 'memory://block'); COMMIT}), qr/NOTICE:  00000: in a transaction block, all of the transfer is one transaction/,
+like(error_there(q{BEGIN; CALL sagaz.transfer('sqlite_filled', 'memory://block'); COMMIT}), qr/NOTICE:  00000: in a transaction block, all of the transfer is one transaction/,
 	'in a transaction block it says so');
 is($node->safe_psql('empty', 'SELECT count(*) FROM sagaz.transfer'), $before + 2, 'and works');
-error_of(q{BEGIN; CALL sagaz.transfer('sqlite_filled', 'memory://block'); ROLLBACK});
+error_there(q{BEGIN; CALL sagaz.transfer('sqlite_filled', 'memory://block'); ROLLBACK});
 is($node->safe_psql('empty', 'SELECT count(*) FROM sagaz.transfer'), $before + 2, 'as one transaction');
 
 $places->{session}{$_}->close for qw(filled empty);

@@ -55,14 +55,7 @@ sub state_of
 }
 
 # What a statement raises, in full.
-sub error_of
-{
-	my ($statement, $role) = @_;
-	my $err;
-
-	$node->psql('empty', "\\set VERBOSITY verbose\n" . ($role ? "SET ROLE $role;\n" : '') . $statement, stderr => \$err);
-	return $err;
-}
+sub error_there { return error_of($node, $_[0], database => 'empty', role => $_[1]) }
 
 sub same
 {
@@ -103,7 +96,7 @@ import_into($session, 'outbox', 'sqlite_filled',
 	'{"event_id": "00000000-0000-4000-8000-000000000001", "saga_id": "s", "event_type": "T", "payload": 1, "status": "pending"}');
 
 # fail
-my $error = error_of("CALL sagaz.transfer('sqlite_filled', 'library_empty', 'saga', batch_size => 4)");
+my $error = error_there("CALL sagaz.transfer('sqlite_filled', 'library_empty', 'saga', batch_size => 4)");
 like($error, qr/ERROR:  SZ004: transfer \d+ failed: record "s10" is refused\nDETAIL:  .*saga_name.*HINT:  .*resume_transfer\(\d+\)/s, 'fail: says which, why and how to go on');
 is(newest('state, failed, skipped, transferred < 20, finished_at IS NOT NULL'), 'failed|1|0|t|t', 'fail: it has failed');
 like(newest('error'), qr/record "s10" is refused/, 'fail: and is written down');
@@ -201,7 +194,7 @@ is(meanwhile($call, sub {
 		elapsed > '0', pid, source, target, started_by, finished_at IS NULL});
 	is($columns, "running|copy|saga|3000|t|t|t|t|t|t|$session->{pid}|sqlite_filled|redis_empty|postgres|t", 'its progress is seen by others');
 	my $running = newest('transfer_id');
-	like(error_of("CALL sagaz.resume_transfer($running)"), qr/SZ006/, 'it runs only once');
+	like(error_there("CALL sagaz.resume_transfer($running)"), qr/SZ006/, 'it runs only once');
 	is(sql("SELECT sagaz.cancel_transfer($running)"), 't', 'cancel_transfer');
 }), '57014', 'cancelled: ends the call');
 $id = newest('transfer_id');
@@ -353,7 +346,7 @@ for my $case (
 	[ "SELECT sagaz.validate_transfer('sqlite_filled', '$locked_url')", '', 'to validate_transfer' ])
 {
 	my ($statement, $state, $name) = @$case;
-	my $said = error_of($statement);
+	my $said = error_there($statement);
 
 	push @said, $said;
 	is($said =~ /ERROR:  (\w+)/ ? $1 : '', $state, "secrets: $name");
@@ -362,18 +355,18 @@ same($_, 'sqlite_filled', $locked_url, "secrets: all is there: $_") for qw(saga 
 $session->query("SELECT sagaz.import_record('@{[saga('bad', 'n' x 256)]}', 'saga', '$locked_url')");
 my $library = database_url($other, 'library_empty', "app:$secret@") =~ s/@@/@/r;
 $other->safe_psql('library_empty', 'DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION app');
-push @said, $error = error_of("CALL sagaz.transfer('$locked_url', '$library', batch_size => 100)");
+push @said, $error = error_there("CALL sagaz.transfer('$locked_url', '$library', batch_size => 100)");
 like($error, qr/ERROR:  SZ004: transfer \d+ failed: record "bad" is refused/, 'secrets: a transfer that fails');
 $id = newest('transfer_id');
 like(newest(q{source || ' ' || target}), qr{^unix://\*\*\*@/\S+ postgresql://app:?\*\*\*@\S+|^unix://\*\*\*@/\S+ postgresql://\*\*\*@\S+}, 'secrets: the row names both ends');
-push @said, $error = error_of("CALL sagaz.resume_transfer($id)");
+push @said, $error = error_there("CALL sagaz.resume_transfer($id)");
 like($error, qr/SZ009: source must be given again/, 'secrets: to resume it the source is asked for');
-push @said, $error = error_of("CALL sagaz.resume_transfer($id, '$locked_url')");
+push @said, $error = error_there("CALL sagaz.resume_transfer($id, '$locked_url')");
 like($error, qr/SZ009: target must be given again/, 'secrets: and the target');
-push @said, $error = error_of("CALL sagaz.resume_transfer($id, '@{[$redis->url(password => $secret)]}', '$library')");
+push @said, $error = error_there("CALL sagaz.resume_transfer($id, '@{[$redis->url(password => $secret)]}', '$library')");
 like($error, qr/SZ009: source is another/, 'secrets: and no others');
 $session->query("SELECT sagaz.import_record('@{[saga('bad', 'good')]}', 'saga', '$locked_url')");
-push @said, $error = error_of("CALL sagaz.resume_transfer($id, '$locked_url', '$library')");
+push @said, $error = error_there("CALL sagaz.resume_transfer($id, '$locked_url', '$library')");
 is($error, '', 'secrets: with both it goes on');
 is(newest(qq{state, transfer_id = $id}), 'completed|t', 'secrets: to the end');
 push @said, sql(q{SELECT string_agg(t::text, '') FROM sagaz.transfer AS t}), sql(q{SELECT string_agg(t::text, '') FROM sagaz.transfers AS t}),
@@ -424,9 +417,9 @@ is(issues($elsewhere, 'sqlite_filled', 'saga'), 'f|privilege', 'before: nor read
 $other->safe_psql('sagaz_empty', q{SELECT sagaz.grant_access('reader', 'operator')});
 is(issues('sqlite_filled', $elsewhere), 't|', 'before: but an operator there may');
 $node->safe_psql('empty', q{CREATE ROLE plain; SELECT sagaz.grant_access('plain', 'operator')});
-like(error_of(q{SELECT code FROM sagaz.validate_transfer('sqlite_filled', 'redis_empty'), jsonb_to_recordset(issues) AS (code text) WHERE 1 / (code = 'privilege')::integer = 0}, 'plain'),
+like(error_there(q{SELECT code FROM sagaz.validate_transfer('sqlite_filled', 'redis_empty'), jsonb_to_recordset(issues) AS (code text) WHERE 1 / (code = 'privilege')::integer = 0}, 'plain'),
 	qr/^$/, 'before: who may not use a storage');
-like(error_of(q{CALL sagaz.transfer('sqlite_filled', 'redis_empty')}, 'plain'), qr/ERROR:  42501/, 'and who tries all the same');
+like(error_there(q{CALL sagaz.transfer('sqlite_filled', 'redis_empty')}, 'plain'), qr/ERROR:  42501/, 'and who tries all the same');
 is(sql('SELECT count(*) FROM sagaz.transfer WHERE started_by = \'plain\''), '0', 'leaves no trace');
 
 chmod 0555, $files or die $!;
