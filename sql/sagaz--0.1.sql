@@ -261,7 +261,7 @@ CREATE TABLE sagaz.outbox_receipt (
 CREATE UNIQUE INDEX outbox_receipt_closing ON sagaz.outbox_receipt (batch_id) WHERE kind <= 3;
 CREATE INDEX outbox_receipt_other ON sagaz.outbox_receipt (batch_id) WHERE kind > 3;
 COMMENT ON TABLE sagaz.outbox_receipt IS
-	'what became of a batch, never updated. One receipt closes it, kind 1 sent, 2 released (not to be handed out again before until; note is the error), 3 taken over (note is the new worker). Others may come before: kind 4 extended (the lease lasts to until), 5 sent and 6 moved to outbox_retry, for the events at seqs alone';
+	'what became of a batch, never updated. One receipt closes it, kind 1 sent, 2 released (not to be handed out again before until; note is the error), 3 taken over (note is the new worker, events are those that were still owed). Others may come before: kind 4 extended (the lease lasts to until), 5 sent and 6 moved to outbox_retry, for the events at seqs alone';
 
 CREATE TABLE sagaz.outbox_retry (
 	group_no smallint NOT NULL,

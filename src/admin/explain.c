@@ -348,8 +348,11 @@ explain_obstacles(Explanation *e)
 		appendStringInfo(&e->reason,
 						 "; the outbox is not active in this database, see %s.activate()",
 						 SAGAZ_SCHEMA);
-	explain_lane_holders(e);
-	explain_deliveries(e);
+	else
+	{
+		explain_lane_holders(e);
+		explain_deliveries(e);
+	}
 }
 
 static void

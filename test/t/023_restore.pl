@@ -125,6 +125,9 @@ $source->command_ok([ 'psql', '-Xq', "--file=$dump", $source->connstr('restored'
 is($source->safe_psql('restored', 'SELECT state FROM sagaz.stat_delivery'), 'stopped', 'its delivery is stopped');
 unlike($source->safe_psql('restored', 'SELECT h::text FROM sagaz.health_check() h'), qr/stands still/,
 	'and nothing is missing');
+$source->safe_psql('restored', q(SELECT sagaz.insert_event('s', 'created', '1')));
+like($source->safe_psql('restored', 'SELECT reason FROM sagaz.outbox, sagaz.explain_event(event_id)'),
+	qr/^not handed out yet: .*; the outbox is not active in this database, see sagaz.activate\(\)$/, 'an event waits for activate() alone');
 $_->stop for $source, $target;
 
 done_testing();
