@@ -205,6 +205,13 @@ sub clear
 
 sub of_event { return ask("SELECT concat_ws(' ', status, retry_count, sent_at, last_error) FROM sagaz.get_event('" . uuid($_[0]) . "')") }
 
+# By so many claims: what a worker was lost with goes with nothing else.
+sub claimed_apart
+{
+	my ($worker, $claims) = @_;
+	return join ' ', sort { $a <=> $b } map { split / /, claimed('native', $worker) } 1 .. $claims;
+}
+
 # In the order of the records, whatever their times say; what was claimed
 # elsewhere is as if a worker here had it.
 clear();
@@ -215,7 +222,7 @@ is(merge('native', 'outbox', 0, event(21, saga_id => '"x"', status => '"claimed"
 	'2 0 0 0', 'events claimed elsewhere');
 is(of_event(22), 'claimed 0', 'are claimed here');
 is(ask('SELECT count(*) FROM sagaz.get_stuck_events()'), 2, 'by somebody who is late');
-is(claimed('native', 'w1'), '21 22 3 5 7 9', 'and are handed out again');
+is(claimed_apart('w1', 3), '3 5 7 9 21 22', 'and are handed out again');
 
 # A batch ends when the last event of it is taken away, and not before.
 is(merge('native', 'outbox', 1, map { event($_) } 9, 3, 7), '0 3 0 0', 'three of them are taken back');
@@ -233,7 +240,7 @@ merge('native', 'outbox', 0, event(1), event(2, status => '"failed"', last_error
 my @claimed = map { event($_, status => '"claimed"', worker_id => '"there"', claimed_at => '"2024-01-01T00:00:00+00:00"') } 1 .. 3;
 is(merge('native', 'outbox', 0, @claimed), '0 3 0 0', 'events that were claimed since');
 same('native', 'outbox', 'are so here', @claimed);
-is(claimed('native', 'w'), '1 2 3', 'until their leases are over');
+is(claimed_apart('w', 4), '1 2 3', 'until their leases are over');
 
 # Later, and changed in place.
 clear();
