@@ -99,6 +99,20 @@ sagaz_group_get(const char *name, SagazGroup *group)
 		sagaz_no_such_group(name);
 }
 
+/* As sagaz_group_find(); the group of a transaction that is open is not found. */
+bool
+sagaz_group_find_by_no(int16 no, SagazGroup *group)
+{
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	ScanKeyData key;
+	bool		found;
+
+	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, no);
+	found = find_group_by_key("consumer_group_pkey", &key, snapshot, group);
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
 /*
  * The group as it is now; an error if it was dropped.  A drop locks the
  * group's open batches, so who has locked one keeps the group.
@@ -106,15 +120,10 @@ sagaz_group_get(const char *name, SagazGroup *group)
 void
 sagaz_group_by_no(int16 no, SagazGroup *group)
 {
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	ScanKeyData key;
-
-	sagaz_key_int2(&key, 1, BTEqualStrategyNumber, no);
-	if (!find_group_by_key("consumer_group_pkey", &key, snapshot, group))
+	if (!sagaz_group_find_by_no(no, group))
 		ereport(ERROR,
 				(errcode(ERRCODE_SAGAZ_NOT_FOUND),
 				 errmsg("the batch's consumer group does not exist")));
-	UnregisterSnapshot(snapshot);
 }
 
 /* The names of all groups as of the snapshot, the first that was made first. */

@@ -48,6 +48,7 @@ extern bool sagaz_group_find_in(const char *name, Snapshot snapshot,
 extern bool sagaz_group_find(const char *name, SagazGroup *group);
 extern void sagaz_group_get(const char *name, SagazGroup *group);
 extern void sagaz_group_use(const char *name, SagazGroup *group);
+extern bool sagaz_group_find_by_no(int16 no, SagazGroup *group);
 extern void sagaz_group_by_no(int16 no, SagazGroup *group);
 extern void sagaz_group_check(SagazGroup *group);
 extern bool sagaz_group_make(const char *name, const char *ordering,

@@ -94,6 +94,8 @@ emit('good');
 becomes(reason(), qr/^not handed out yet.*; delivery "d" is paused since 20/, 'a delivery that is paused');
 $session->query('BEGIN');
 is($session->query(q{SELECT event_type FROM sagaz.claim_batch('w', consumer_group => 'ledger')}), 'good', 'a claim in an open transaction');
+like($session->query(q{SELECT sagaz.create_consumer_group('new'); SELECT count(*) FROM sagaz.claim_batch('w', consumer_group => 'new')}),
+	qr/[1-9]$/, 'and one of a group that others do not see yet');
 like(sql(reason()), qr/; lane \d is held by the open transaction of session $session->{pid} \(role \w+, application "[^"]*", idle in transaction\) since 20/,
 	'holds the lane');
 becomes('SELECT message FROM sagaz.health_check()', qr/lane \d of consumer group "ledger" is held by the open transaction of session $session->{pid}/,
